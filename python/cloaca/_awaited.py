@@ -14,13 +14,15 @@ from . import urgency
 from .apart import apart, running_loop
 from .check import flag, seconds
 from .errors import RunnerError
+from .kind import is_a
+from .near import refuse_keywords
 from .run import RUN_KEY_TTL, Run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any, Never, Self
 
     from .crew import Crew
     from .inbox import Wishes
@@ -95,6 +97,9 @@ class Awaited:
             cancel_on_abandon (bool): ask for the run's end if the wait is cancelled, by a time-out around it
                 or a client that is gone. Otherwise the run goes on.
             priority (int | None): how urgent it is; see `submit`.
+
+        Raises:
+            StoreError: (a `RuntimeError`) the store has taken nothing for 30 s: the run is not kept yet.
         """
         checks, abandons = flag(check, "check"), flag(cancel_on_abandon, "cancel_on_abandon")
         if timeout is not None:
@@ -105,7 +110,7 @@ class Awaited:
                 run = await self._called_async(run)
             result = await run.wait(timeout)
         except BaseException as raised:
-            if abandons and isinstance(raised, sys.modules["asyncio"].CancelledError):
+            if abandons and is_a(raised, sys.modules["asyncio"].CancelledError):
                 self._crew.begin("cancel", run._abandon)
             raise
         return result.raise_for_failure() if checks else result
@@ -130,6 +135,7 @@ class Awaited:
         at: str | datetime | None = None,
         delay: Duration | None = None,
         connection: object = None,
+        **unknown: Never,
     ) -> Run:
         """Like `submit`, without blocking the event loop; `await` the run for its end.
 
@@ -137,6 +143,8 @@ class Awaited:
             connection (object): one that is awaited: psycopg's `AsyncConnection`, asyncpg's, SQLAlchemy's
                 `AsyncConnection` or `AsyncSession`; see `submit`.
         """
+        if unknown:
+            refuse_keywords("submit_async()", unknown, Awaited.submit_async.__kwdefaults__)
         if connection is not None:
             when = urgency.of(priority, at, delay)
             asked = self._asked_in(workflow_name, [context], [run_key], run_key_ttl, when)

@@ -11,7 +11,8 @@ from . import attempt, check, filters, held, registry, tracing, urgency, why_run
 from ._listings import Listings
 from .check import flag
 from .context import decode_value, encode_within, same
-from .errors import ArgumentError, ArgumentTypeError, StoreError, WorkflowError, excerpt
+from .errors import ArgumentError, ArgumentTypeError, RunnerError, StoreError, WorkflowError, excerpt
+from .near import refuse_keywords
 from .rows import moment
 from .run import RUN_KEY_TTL, Run
 from .why import STOPPED
@@ -20,7 +21,7 @@ from .workflow import Workflow
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
-    from typing import Any
+    from typing import Any, Never
 
     from . import inbox
     from ._cloaca import Watch
@@ -134,6 +135,7 @@ class Runs(Listings):
         at: str | datetime | None = None,
         delay: Duration | None = None,
         connection: object = None,
+        **unknown: Never,
     ) -> Run:
         """Starts a run and returns once it is kept; `Run.result` waits for its end.
 
@@ -175,6 +177,8 @@ class Runs(Listings):
             RunnerError: (a `RuntimeError`) the run of the task that calls this was cancelled, or is over.
             What `execute` raises.
         """
+        if unknown:
+            refuse_keywords("submit()", unknown, Runs.submit.__kwdefaults__)
         if connection is not None:
             when = urgency.of(priority, at, delay)
             return self._asked_in(workflow_name, [context], [run_key], run_key_ttl, when).ask(connection)[0]
@@ -472,8 +476,14 @@ class Runs(Listings):
             WorkflowError: (a `ValueError`) there is no such run.
             ArgumentError: (a `ValueError`) `run_id` is no UUID.
         """
-        told = self._why_run(check.run_id(run_id))
-        told = self._redactor.of_run(self._redactor.mask(), run_id).hide(told)
+        run_id = check.run_id(run_id)
+        self._open()
+        try:
+            told = self._redactor.of_run(self._redactor.mask(), run_id).hide(self._why_run(run_id))
+        except (RunnerError, StoreError):
+            if not self._has_stopped():
+                raise
+            return STOPPED
         return f"{STOPPED}; before that: {told}" if self._has_stopped() else told
 
     def _why_run(self, run_id: str) -> str:

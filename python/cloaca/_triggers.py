@@ -10,7 +10,7 @@ from time import monotonic
 from . import check, registry, rows, why
 from .chosen import name_of_one
 from .context import decode_value, encode_within
-from .errors import RunnerError, TriggerError, excerpt
+from .errors import RunnerError, StoreError, TriggerError, excerpt
 from .listed import Listed
 from .name import checked_name
 from .near import LOOKED_MAX, hint
@@ -232,7 +232,14 @@ class Triggers:
             TriggerError: (a `ValueError`) no such trigger.
         """
         name = name_of_one(trigger_name)
-        told = self._redactor.of_trigger(self._redactor.mask(), name).hide(self._why(name))
+        self._open()
+        try:
+            told = self._redactor.of_trigger(self._redactor.mask(), name).hide(self._why(name))
+        except (RunnerError, StoreError):
+            # What it reads from may be what it has stopped for.
+            if not self._has_stopped():
+                raise
+            return why.STOPPED
         if self._has_stopped():
             return f"{why.STOPPED}; before that: {told}"
         return told + why.versions(self._versions(name), self._open().runs.owner())

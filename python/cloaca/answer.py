@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from .context import Context, encode_within, fitting
 from .duration import text_of
 from .errors import CloacaError, TriggerError, excerpt, typed
+from .kind import is_a, is_awaitable, is_iterator, name_of
 from .plain import plain
 from .result import SKIP, TriggerResult
 from .tick import MOMENT_KEYS, Ticked
@@ -81,7 +82,7 @@ class BeyondError(PartlyError):
 
     def ruling(self, fires: list[Fire]) -> Ruling | None:
         """What that means, unless one of its fires can't be kept."""
-        return (fires, None, BEYOND, None, 0) if isinstance(self.raised, _Beyond) else None
+        return (fires, None, BEYOND, None, 0) if is_a(self.raised, _Beyond) else None
 
 
 class _Beyond(Exception):
@@ -115,20 +116,20 @@ def _decision(answer: Any) -> Any:
     """What a cron's function says of its moment: nothing means run, a context means run with that."""
     if answer is None:
         return TriggerResult.fire()
-    return TriggerResult.fire(answer) if isinstance(answer, Context | Mapping) else answer
+    return TriggerResult.fire(answer) if _is_context(answer) else answer
 
 
 def _results(answer: Any, is_cron: bool = False) -> list[TriggerResult]:
-    if isinstance(answer, TriggerResult):
+    if is_a(answer, TriggerResult):
         return [answer]
-    if isinstance(answer, bool):
+    if type(answer) is bool:
         return [TriggerResult.fire() if answer else SKIP]
-    if not (isinstance(answer, list | tuple) or hasattr(answer, "__next__")):
+    if not (is_a(answer, list) or is_a(answer, tuple) or is_iterator(answer)):
         raise TriggerError(_no_answer(answer, is_cron))
     results: list[TriggerResult] = []
     try:
         for result in answer:
-            if not isinstance(result, TriggerResult):
+            if not is_a(result, TriggerResult):
                 text = f"its list holds {typed(result)}; each must be a TriggerResult"
                 raise TriggerError(f"{text}{_way_to_fire(result)}")
             results.append(result)
@@ -139,7 +140,7 @@ def _results(answer: Any, is_cron: bool = False) -> list[TriggerResult]:
     except BaseException as raised:
         # SystemExit and its like too: what was given before stays given.
         count = [result for result in results[:FIRES_MAX] if result._cursor is not None]
-        if count and hasattr(answer, "__next__"):
+        if count and is_iterator(answer):
             raise PartlyError(count, raised) from raised
         raise
     if len(results) > FIRES_MAX:
@@ -159,8 +160,8 @@ def _beyond(results: list[TriggerResult], is_cron: bool) -> Exception:
 
 def _no_answer(answer: object, is_cron: bool) -> str:
     """What is said of what is no answer, with what was probably meant."""
-    kind = "None" if answer is None else type(answer).__name__
-    if callable(answer) and not isinstance(answer, type):
+    kind = "None" if answer is None else name_of(type(answer))
+    if callable(answer) and not is_a(answer, type):
         # What was meant to be called mostly tells its name.
         name = getattr(answer, "__qualname__", kind)
         return f"it returned the function {name} and not what that returns; write {name}()"
@@ -174,8 +175,11 @@ def _no_answer(answer: object, is_cron: bool) -> str:
 
 
 def _way_to_fire(answer: object) -> str:
-    is_context = isinstance(answer, Context | Mapping)
-    return "; to fire with a context return TriggerResult.fire({...})" if is_context else ""
+    return "; to fire with a context return TriggerResult.fire({...})" if _is_context(answer) else ""
+
+
+def _is_context(answer: object) -> bool:
+    return is_a(answer, Context) or issubclass(type(answer), Mapping)
 
 
 def _with_moment(moment: dict[str, Any], context: Context | None) -> Context:
@@ -208,11 +212,6 @@ def _fire(result: TriggerResult, tick: Tick | None, bytes_max: int, overlap: str
     return text, result.run_key, ttl_us, cursor, result._dedup_key, when, None
 
 
-def is_awaitable(answer: object) -> bool:
-    """Decided by what came and not by the function: a decorator around an `async def` is an ordinary one."""
-    return type(answer) is not TriggerResult and hasattr(answer, "__await__")
-
-
 def complete(answer: object, run: Callable[[Any], object]) -> object:
     """An answer with all of its parts, so that what its generator or coroutine raises is raised here.
 
@@ -223,6 +222,6 @@ def complete(answer: object, run: Callable[[Any], object]) -> object:
         return Ticked(answer.tick, complete(answer.answer, run))
     if is_awaitable(answer):
         return complete(run(answer), run)
-    if hasattr(answer, "__next__"):
+    if is_iterator(answer):
         return _results(answer)
     return answer

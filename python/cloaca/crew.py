@@ -21,6 +21,7 @@ from .errors import CloacaError, RunnerError, TriggerError, excerpt
 from .failing import Failing, kind_of
 from .hidden import NO_SECRETS
 from .job import Ticket
+from .kind import is_a, is_awaitable
 from .places import Places
 from .plain import DEBUG, ERROR, WARNING, describe, say
 from .policy import RetryAfter, pause_of
@@ -330,7 +331,7 @@ class Crew:
         return self._ruled_now((place, 0, 0, 0, 0, 0), answer, error)
 
     def _ruled_now(self, ticket: TicketParts, answer: object, error: Exception | None) -> Ruling:
-        if isinstance(answer, Pending):
+        if is_a(answer, Pending):
             return self._judged_there(ticket[0], answer.wait(ticket))
         return self._judged(ticket, answer, error)
 
@@ -535,7 +536,7 @@ class Crew:
         # that shows all that was given.
         place, *_ = ticket
         fires = kept.fires(tick, self.engine.context_bytes_max, self.triggers[place].overlap)
-        if isinstance(kept, BeyondError) and (goes_on := kept.ruling(fires)) is not None:
+        if is_a(kept, BeyondError) and (goes_on := kept.ruling(fires)) is not None:
             return goes_on
         try:
             ruling = self._answered(ticket, None, None, kept.raised)
@@ -555,7 +556,7 @@ class Crew:
         try:
             if error is not None:
                 raise error
-            if isinstance(answer, Pending):
+            if is_a(answer, Pending):
                 answer.begin(
                     ticket, lambda _, polled: self._traced(ticket, self._judged_there(place, polled))
                 )

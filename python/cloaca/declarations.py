@@ -42,11 +42,11 @@ OFF_LOOKED_MAX = 10_000
 
 # Indices schedules_trigger, schedules_cron_name.
 _OFF = """
-    SELECT name, disabled_at, disabled_cause FROM schedules
+    SELECT name, kind, disabled_at, disabled_cause FROM schedules
     WHERE kind = 'trigger' AND name IN (SELECT value FROM json_each(?1)) AND NOT enabled
-    UNION ALL SELECT name, disabled_at, disabled_cause FROM schedules
+    UNION ALL SELECT name, kind, disabled_at, disabled_cause FROM schedules
     WHERE kind = 'cron' AND name <> '' AND name IN (SELECT value FROM json_each(?1)) AND NOT enabled
-    ORDER BY name LIMIT 20"""
+    ORDER BY name LIMIT 40"""
 
 _log = "cloaca"
 
@@ -111,6 +111,9 @@ class Declarations:
             # It is no reason not to declare them, and `why` tells it too.
             return
         for row in found:
+            if (row["kind"] == "cron") != (row["name"] in self.crons):
+                # What it was before: that is off with it.
+                continue
             cause = row["disabled_cause"]
             by = f"the engine disabled it because {cause}" if cause else "set_trigger_enabled switched it off"
             text, about = "trigger '%s' is declared, and is off since %s: %s", {"cloaca_trigger": row["name"]}

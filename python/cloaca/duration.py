@@ -22,7 +22,7 @@ _OUT_OF_REACH = 10**12
 
 _UNITS_US = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 _PART = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(us|ms|s|m|h|d)", re.ASCII)
-_HINT = 'write "100ms", "5s", "1m", "1h30m", seconds as a number, or a timedelta'
+_HINT = 'write "100ms", "5s", "1h30m" or "7d" (units us, ms, s, m, h, d), seconds as a number, or a timedelta'
 
 
 def seconds_of(value: str | float | timedelta, argument: str) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .context import Context
 from .job import Raised
+from .kind import is_a, name_of
 from .plain import describe, kind_of
 from .policy import pause_of, wish_of
 from .trace import traceback_of
@@ -20,11 +21,11 @@ def left_by(task_id: str, context: Context, returned: object) -> Context:
     """
     if returned is None:
         return context
-    if isinstance(returned, dict):
+    if is_a(returned, dict):
         return Context(returned)
-    if isinstance(returned, Context):
+    if is_a(returned, Context):
         return returned
-    kind = type(returned).__name__
+    kind = name_of(type(returned))
     raise TypeError(f"task '{task_id}' returned {kind}; return the Context, a dict or None")
 
 

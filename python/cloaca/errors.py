@@ -1,9 +1,11 @@
-"""What can go wrong, as classes. Decides nothing; never imports another module of the package.
+"""What can go wrong, as classes. Decides nothing; imports of the package only what a stranger's object is.
 
 Invariant: each class is a `CloacaError` and the built-in that a caller would catch in its place.
 """
 
 from __future__ import annotations
+
+from .kind import name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,12 +18,12 @@ EXCERPT_CHARS_MAX = 80
 
 def excerpt(value: object) -> str:
     """The `repr` of a value, at most 80 characters long; never raises, as messages contain it."""
-    if isinstance(value, (str, bytes, bytearray)):
+    if type(value) is str or type(value) is bytes or type(value) is bytearray:
         value = value[: EXCERPT_CHARS_MAX + 1]
     try:
-        text = repr(value)
+        text = str.__str__(repr(value))
     except Exception:  # a user's __repr__ may raise anything, and the message must still be told
-        text = f"<{type(value).__name__}>"
+        text = f"<{name_of(type(value))}>"
     if len(text) > EXCERPT_CHARS_MAX:
         text = text[: EXCERPT_CHARS_MAX - 1] + "…"
     return text.encode("utf-8", "backslashreplace").decode()[:EXCERPT_CHARS_MAX]
@@ -29,7 +31,7 @@ def excerpt(value: object) -> str:
 
 def typed(value: object) -> str:
     """`"an int"`: of what type a value is, in words."""
-    name = type(value).__name__
+    name = name_of(type(value))
     return f"{'an' if name[:1] in 'aeiouAEIOU' else 'a'} {name}"
 
 

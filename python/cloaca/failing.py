@@ -5,6 +5,8 @@ Invariant: what is new is told whole, and what is not new is told ever more rare
 
 from __future__ import annotations
 
+from .kind import qualname_of
+
 KINDS_MAX = 10
 """So many kinds of errors in a row are told whole; a body that raises ever new ones would fill the log."""
 TOLD_EVERY_US = 3_600_000_000
@@ -23,8 +25,8 @@ def kind_of(error: BaseException) -> Kind:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     if trace is None:
-        return type(error).__qualname__, "", 0
-    return type(error).__qualname__, trace.tb_frame.f_code.co_filename, trace.tb_lineno
+        return qualname_of(type(error)), "", 0
+    return qualname_of(type(error)), trace.tb_frame.f_code.co_filename, trace.tb_lineno
 
 
 class Failing:

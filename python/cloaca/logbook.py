@@ -20,6 +20,7 @@ from typing import NamedTuple
 from . import attempt
 from .context import Context, decode_value
 from .hidden import NO_SECRETS
+from .kind import is_a
 from .plain import describe, plain
 from .trace import bounded
 
@@ -203,7 +204,7 @@ def _is_of_a_signal(raised: BaseException) -> bool:
     # Python's own handler leaves no frame.
     codes = {getattr(signal.getsignal(each), "__code__", None) for each in signal.valid_signals()} - {None}
     frames = traceback.walk_tb(raised.__traceback__)
-    return isinstance(raised, KeyboardInterrupt) or any(frame.f_code in codes for frame, _ in frames)
+    return is_a(raised, KeyboardInterrupt) or any(frame.f_code in codes for frame, _ in frames)
 
 
 _formatter = logging.Formatter()

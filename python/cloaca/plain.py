@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 
+from .kind import name_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,14 +28,14 @@ def plain(text: str, chars_max: int = TEXT_CHARS_MAX) -> str:
 
 def kind_of(error: BaseException) -> str:
     """The name of an exception's class, such as ``"ValueError"``."""
-    return plain(type(error).__name__)
+    return plain(name_of(type(error)))
 
 
 def describe(error: BaseException) -> str:
     """``"ValueError: boom"``-like text of an exception; never raises."""
     kind = kind_of(error)
     try:
-        text = plain(str(error))
+        text = plain(str.__str__(str(error)))
     except BaseException:
         # Its own `__str__` raised; of whatever kind, it must not end the thread that only asks.
         text = "<its text cannot be shown>"

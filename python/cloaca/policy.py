@@ -11,6 +11,7 @@ from math import isfinite
 from .duration import LARGEST_US, microseconds_of, text_of
 from .errors import CloacaError, TriggerError, WorkflowError, excerpt, typed
 from .frozen import Frozen
+from .kind import is_a, name_of
 from .limits import name_of_limit
 from .name import is_text
 
@@ -206,7 +207,7 @@ class RetryPolicy(Frozen):
         another, as far as `retry_for` leaves time.
         """
         _checked_attempt(attempt)
-        text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
+        text = f"{name_of(type(error))}: {error}" if is_a(error, BaseException) else str(error)
         return attempt < self.max_attempts and self.retry_condition._matches(text)
 
     def calculate_delay(self, attempt: int) -> float:
@@ -426,13 +427,13 @@ def wish_of(failure: BaseException) -> int | None:
     program's own class left without a time: then it is an ordinary failure, for an attempt that began must
     end.
     """
-    if not isinstance(failure, RetryAfter):
+    if not is_a(failure, RetryAfter):
         return None
     try:
         delay_us: object = failure.delay_us
     except BaseException:
         return None
-    if isinstance(delay_us, bool) or not isinstance(delay_us, int):
+    if type(delay_us) is not int:
         return None
     return delay_us if 0 <= delay_us < DELAY_US_MAX else None
 
@@ -440,7 +441,7 @@ def wish_of(failure: BaseException) -> int | None:
 def pause_of(failure: BaseException) -> str | None:
     """The limit that a `RetryAfter` pauses, if it does; what a program's own class left there is no name."""
     try:
-        pause: object = failure.pause if isinstance(failure, RetryAfter) else None
-        return pause if isinstance(pause, str) and is_text(pause) else None
+        pause: object = failure.pause if is_a(failure, RetryAfter) else None
+        return pause if is_a(pause, str) and is_text(pause) else None
     except BaseException:
         return None

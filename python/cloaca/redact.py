@@ -12,6 +12,7 @@ from . import context as contexts
 from .context import DEPTH_MAX, Context, decode_value
 from .errors import ArgumentError, ArgumentTypeError, excerpt, typed
 from .hidden import MASK, NO_SECRETS, WITHHOLDING, Secrets, gather
+from .kind import name_of
 from .name import is_text
 from .plain import ABOUT, say
 
@@ -361,4 +362,4 @@ def _whole(raised: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(type(raised), raised, raised.__traceback__)).rstrip("\n")
     except Exception:
-        return type(raised).__name__
+        return name_of(type(raised))

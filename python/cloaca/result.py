@@ -15,7 +15,7 @@ from .name import is_text
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
-    from typing import Any, ClassVar, Self
+    from typing import Any, ClassVar, Never, Self
 
     from .types import ContextLike, Duration, RunStatus
     from .urgency import Urgency
@@ -80,6 +80,7 @@ class TriggerResult:
         priority: int | None = None,
         at: str | datetime | None = None,
         delay: Duration | None = None,
+        **unknown: Never,
     ) -> TriggerResult:
         """Start the workflow with this context, which is copied here.
 
@@ -108,6 +109,10 @@ class TriggerResult:
                 `run_key_ttl`, a `priority`, `at` or `delay` that is none, or both of the latter.
         """
         seconds = None
+        if unknown:
+            from .near import refuse_keywords
+
+            refuse_keywords("TriggerResult.fire()", unknown, TriggerResult.fire.__kwdefaults__)
         if run_key is not None:
             run_key = _checked_run_key(run_key)
         if run_key_ttl is not None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from itertools import islice
 
 from . import rows
-from .answer import FIRES_MAX, is_awaitable
+from .answer import FIRES_MAX
 from .errors import TriggerError
+from .kind import is_a, is_awaitable, is_iterator
 from .plain import ERROR, say
 from .result import SKIP, TriggerResult
 
@@ -86,10 +87,10 @@ class RunEndBody:
 
 def _whole(answer: Any) -> object:
     """An answer with all of its parts, none of which is the plain skip: that would leave the end untold."""
-    if hasattr(answer, "__next__"):
+    if is_iterator(answer):
         answer = list(islice(answer, FIRES_MAX + 1))
-    results = answer if isinstance(answer, list | tuple) else [answer]
-    if any(isinstance(result, TriggerResult) and result._cursor is not None for result in results):
+    results = answer if is_a(answer, list) or is_a(answer, tuple) else [answer]
+    if any(is_a(result, TriggerResult) and result._cursor is not None for result in results):
         raise TriggerError(
             "it fired with cursor=..., which a trigger with on_run does not have: each end is told until"
             " it is answered, and not again; leave cursor out"

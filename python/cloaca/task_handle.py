@@ -11,6 +11,7 @@ from . import attempt, check
 from .context import DEPTH_MAX, checked_value, decode_value, encode_value, fitting
 from .duration import microseconds_of
 from .errors import ArgumentTypeError, RunnerError, WorkflowError, excerpt, typed
+from .kind import is_awaitable
 from .permit import LOOK_SECONDS, waiting
 from .plain import ERROR
 
@@ -342,7 +343,7 @@ def _holds(condition: Any, task_id: str, job: Job, deferred: Deferred, looker: o
     try:
         answer = condition()
         # Decided by what came: a decorator around an `async def` is an ordinary function. It is always true.
-        if hasattr(answer, "__await__"):
+        if is_awaitable(answer):
             answer = deferred.run(answer)
         return bool(answer)
     except Exception as raised:
@@ -355,7 +356,7 @@ async def _holds_on(condition: Any, task_id: str, job: Job, deferred: Deferred, 
     deferred.looks(looker)
     try:
         answer = condition()
-        if hasattr(answer, "__await__"):
+        if is_awaitable(answer):
             answer = await answer
         return bool(answer)
     except Exception as raised:

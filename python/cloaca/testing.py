@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from time import monotonic
 
 from . import attempt, place, registry
-from .answer import is_awaitable
 from .by_hand import Handle, Known
 from .check import count, flag, microseconds, optional_text, seconds, text
 from .check import run_id as checked_run_id
@@ -31,6 +30,7 @@ from .errors import (
 )
 from .heard import Heard
 from .job import Job
+from .kind import is_awaitable
 from .near import hint
 from .rows import moment
 from .runner import DefaultRunner

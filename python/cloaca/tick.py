@@ -40,7 +40,8 @@ class Tick:
         trigger_name (str): the trigger.
         scheduled_at (str): when the poll was due, or which moment of a cron this is, RFC 3339 in UTC.
         last_fired_at (str | None): when the trigger last fired a run.
-        consecutive_failures (int): how many polls in a row have failed before this one.
+        consecutive_failures (int): how many polls in a row have failed before this one, in whatever
+            process.
         last_error (str | None): what went wrong in the poll before; `None` if that went well, or was one of a
             runner before this one.
     """

@@ -71,7 +71,7 @@ def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:
         if heard is not None:
             cause = f"{cause}, and is told of the same end of a run then"
         if standing["goes_on"]:
-            cause = "failed polls or its own wish, in an earlier runner"
+            cause = "its own wish, in an earlier runner"
         return f"{name} backs off until {standing['next_poll_at']} after {cause}{ending(last)}"
     due = standing["next_poll_at"]
     if heard is not None:

@@ -10,11 +10,11 @@ import os
 import threading
 
 from . import attempt, tracing
-from .answer import is_awaitable
 from .context import Context, decode_value, encode_within, fitting
 from .duration import text_of
 from .end import left_by, raised_by
 from .job import Job, Raised
+from .kind import is_a, is_awaitable
 from .permit import Deferred
 from .plain import DEBUG, ERROR, WARNING, say
 from .task_handle import TaskHandle, run_id
@@ -180,7 +180,7 @@ class Worker:
             return
         if handle is not None:
             handle._close()
-        if isinstance(failure, attempt.Interrupted):
+        if is_a(failure, attempt.Interrupted):
             self.traced(job, "Interrupted")
             self.engine.jobs.interrupted(job)
         elif failure is None:
@@ -248,7 +248,7 @@ class Worker:
             if self._goes_home(loop, raised):
                 self.traced(job, "Interrupted")
                 carrier.interrupted(job)
-                if isinstance(raised, GeneratorExit | KeyboardInterrupt):
+                if is_a(raised, GeneratorExit) or is_a(raised, KeyboardInterrupt):
                     raise
                 return
             # SystemExit too: raised on, it would end the loop.
@@ -273,14 +273,14 @@ class Worker:
     def _goes_home(self, loop: Loop, raised: BaseException) -> bool:
         from asyncio import CancelledError
 
-        if isinstance(raised, CancelledError):
+        if is_a(raised, CancelledError):
             return loop.is_sent_home()
-        if isinstance(raised, GeneratorExit):
+        if is_a(raised, GeneratorExit):
             # Who closes a coroutine that no loop goes on with; a body may also raise it by itself.
             return not loop.is_running()
         # Ctrl-C that met a body by chance, on the program's loop, is the program's.
-        is_stray = isinstance(raised, KeyboardInterrupt) and not loop.is_own
-        return is_stray or isinstance(raised, attempt.Interrupted)
+        is_stray = is_a(raised, KeyboardInterrupt) and not loop.is_own
+        return is_stray or is_a(raised, attempt.Interrupted)
 
     async def _fail_on(
         self,
@@ -327,7 +327,7 @@ class Worker:
                 await telling
         except BaseException as raised:
             failure = raised
-            if isinstance(raised, GeneratorExit) and not loop.is_running():
+            if is_a(raised, GeneratorExit) and not loop.is_running():
                 raise
             self._callback_raised(job, task_id, raised, arguments)
         finally:

@@ -109,6 +109,31 @@ def test_a_wait_after_failures_goes_on_after_a_restart(tmp_path: Path) -> None:
     assert watched.live("2026-03-01T02:20:00Z", "1h", "1h") == ["04:00:00"]
 
 
+def test_failures_in_a_row_go_on_after_a_restart(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, poll_interval="1m", on_error=cloaca.Backoff("1m", max="1h"))
+    watched.answer = ValueError("no mail")
+    assert watched.live("2026-03-01T00:00:00Z", "10m") == ["00:01:00", "00:02:00", "00:04:00", "00:08:00"]
+    assert watched.live("2026-03-01T00:10:00Z", "1s") == []
+    assert "until 2026-03-01T00:16:00.000000Z after 4 failed polls in a row" in watched.why
+    assert watched.live("2026-03-01T00:11:00Z", "30m") == ["00:16:00", "00:32:00"]
+    assert "after 6 failed polls in a row" in watched.why
+    # It is polled long after, and goes well: that is kept, too.
+    watched.answer = False
+    assert watched.live("2026-03-01T02:00:30Z", "1m") == ["02:00:35", "02:01:00"]
+    watched.answer = ValueError("no mail")
+    assert watched.live("2026-03-01T02:01:40Z", "2m") == ["02:02:00", "02:03:00"]
+    assert "after 2 failed polls in a row" in watched.why
+
+
+def test_a_trigger_is_disabled_for_failures_of_all_its_processes(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, poll_interval="1m", on_error=cloaca.Backoff("1m", max="1m"))
+    watched.arguments["max_consecutive_failures"] = 3
+    watched.answer = ValueError("no mail")
+    assert watched.live("2026-03-01T00:00:00Z", "2m10s") == ["00:01:00", "00:02:00"]
+    assert watched.live("2026-03-01T00:02:20Z", "10m") == ["00:03:00"]
+    assert "disabled it because 3 polls in a row failed" in watched.why
+
+
 def test_a_wait_by_its_own_wish_goes_on_after_a_restart(watched: Watched) -> None:
     watched.answer = cloaca.RetryAfter("3h")
     assert watched.live("2026-03-01T00:00:00Z", "61m") == ["01:00:00"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import decimal
 import pathlib
@@ -43,6 +44,12 @@ TODAY = datetime.date(2026, 1, 31)
         ),
         (lambda: cloaca.TriggerResult.fire({}, run_key=7), r"run_key is 7, an int; it must be a str"),
         (lambda: cloaca.TriggerResult.fire({}, run_key=b"7"), r"run_key is b'7', a bytes; it"),
+        (
+            lambda: cloaca.TriggerResult.fire({}, key="7"),
+            r"'key'; did you mean 'run_key'\? known arguments: ",
+        ),
+        (lambda: cloaca.TriggerResult.fire({}, run_ky="7"), r"did you mean 'run_key'\? known arguments: "),
+        (lambda: cloaca.RetryAfter("7w"), r'"7d" \(units us, ms, s, m, h, d\), seconds as a number'),
         (lambda: cloaca.task(retries=3), r"did you mean 'retry_attempts'\? known arguments: "),
         (lambda: cloaca.task(depends_on=[]), r"did you mean 'dependencies'\? known arguments: "),
         (lambda: cloaca.task(retry_attempt=3), r"did you mean 'retry_attempts'\? known arguments: "),
@@ -58,6 +65,14 @@ def test_a_slip_is_told_with_the_way_out(call: Callable[[], Any], said: str) -> 
     with pytest.raises((TypeError, ValueError)) as raised:
         call()
     assert re.search(said, str(raised.value)), raised.value
+
+
+def test_a_run_key_by_another_name_is_told_with_its_own(runner: cloaca.DefaultRunner) -> None:
+    said = r"'key'; did you mean 'run_key'\? known arguments: "
+    with pytest.raises(TypeError, match=rf"submit\(\) got an unexpected keyword argument {said}"):
+        runner.submit("nobody", {}, key="7")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=rf"submit_async\(\) got an unexpected keyword argument {said}"):
+        asyncio.run(runner.submit_async("nobody", {}, key="7"))  # type: ignore[arg-type]
 
 
 def test_how_long_ago_is_told_by_a_time(runner: cloaca.DefaultRunner) -> None:

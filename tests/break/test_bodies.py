@@ -8,11 +8,16 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from attack import until
 
 import cloaca
+from cloaca import testing
+from cloaca.answer import PartlyError, Pending
+from cloaca.attempt import Interrupted
 from cloaca.declarations import Declarations
 
 SECONDS = 30.0
@@ -28,6 +33,78 @@ class Unprintable(Exception):
 class Unpicklable(Exception):
     def __reduce__(self) -> Any:
         raise RuntimeError("in __reduce__")
+
+
+def of_class(told: Callable[[object], object]) -> Callable[[], BaseException]:
+    """Makes exceptions that say of their class what `told` says."""
+
+    class Liar(Exception):
+        @property  # type: ignore[misc]
+        def __class__(self) -> Any:
+            return told(self)
+
+    return lambda: Liar("whose class is not what it says")
+
+
+def no_class(_: object) -> object:
+    raise RuntimeError("in __class__")
+
+
+def exits(_: object) -> object:
+    raise SystemExit("in __class__")
+
+
+class Nameless(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise RuntimeError("in __name__")
+
+
+class OfNoName(Exception, metaclass=Nameless):
+    pass
+
+
+class Fancy(str):
+    def __len__(self) -> int:
+        raise RuntimeError("in __len__")
+
+    __getitem__ = encode = __str__ = __eq__ = __len__  # type: ignore[assignment]
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Fancily(Exception):
+    def __str__(self) -> str:
+        return Fancy("a text of its own kind")
+
+
+class Hostile:
+    """An answer whose every question raises."""
+
+    def _raises(self, *_: object) -> Any:
+        raise RuntimeError("in a question")
+
+    __bool__ = __eq__ = __hash__ = __len__ = __iter__ = __next__ = __repr__ = __str__ = _raises  # type: ignore[assignment]
+    __call__ = __getattr__ = __getitem__ = __await__ = _raises
+    __class__ = property(_raises)  # type: ignore[assignment]
+
+
+class Silent:
+    """An answer that says of each name that it is asked for that it is not there, in words of its own."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise LookupError(name)
+
+    __class__ = property(no_class)  # type: ignore[assignment]
+
+
+class Lies:
+    """An answer that is what it is asked for, and has nothing of that."""
+
+    def __init__(self, kind: type) -> None:
+        self._kind = kind
+
+    __class__ = property(lambda self: self._kind)  # type: ignore[assignment]
 
 
 def recursion() -> None:
@@ -58,6 +135,30 @@ NASTY: dict[str, Callable[[], object]] = {
     "StopAsyncIteration": raising(StopAsyncIteration()),
     "recursion": recursion,
     "a wrong answer": lambda: object(),
+    "__class__ raises": lambda: raising(of_class(no_class)())(),
+    "__class__ exits": lambda: raising(of_class(exits)())(),
+    "__class__ is no class": lambda: raising(of_class(lambda _: 3)())(),
+    "a class without a name": raising(OfNoName("nameless")),
+    "a text that is no str": raising(Fancily()),
+    **{
+        f"says it is {kind.__name__}": lambda kind=kind: raising(of_class(lambda _: kind)())()
+        for kind in (
+            cloaca.RetryAfter,
+            Interrupted,
+            GeneratorExit,
+            KeyboardInterrupt,
+            asyncio.CancelledError,
+            PartlyError,
+            BrokenExecutor,
+            StopIteration,
+        )
+    },
+    "a hostile answer": lambda: Hostile(),
+    "a silent answer": lambda: Silent(),
+    **{
+        f"an answer that says it is {kind.__name__}": lambda kind=kind: Lies(kind)
+        for kind in (cloaca.TriggerResult, cloaca.Context, dict, list, bool, Pending)
+    },
 }
 
 
@@ -176,6 +277,154 @@ def test_an_async_callback_that_ends_badly_changes_nothing(
 
 
 @pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("ends", ["Completed", "Failed"])
+def test_a_callback_of_a_workflow_that_ends_badly_changes_nothing(
+    runner: cloaca.DefaultRunner, nasty: Callable[[], object], ends: str, is_async: bool
+) -> None:
+    called = threading.Event()
+
+    def told(run: object) -> object:
+        called.set()
+        return nasty()
+
+    async def told_async(run: object) -> object:
+        return told(run)
+
+    def body(context: cloaca.Context) -> None:
+        if ends == "Failed":
+            raise ValueError("on purpose")
+
+    on_end = told_async if is_async else told
+    with cloaca.WorkflowBuilder("called") as builder:
+        builder.on_success(on_end)
+        builder.on_failure(on_end)
+        cloaca.task(id="t", retry_attempts=1)(body)
+    assert runner.submit("called").result(SECONDS).status == ends
+    assert called.wait(SECONDS)
+    goes_on(runner)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_is_told_of_failed_polls_and_of_ends_changes_nothing_when_it_ends_badly(
+    runner: cloaca.DefaultRunner, nasty: Callable[[], object], is_async: bool
+) -> None:
+    failed, disabled, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def telling(event: threading.Event) -> Callable[..., object]:
+        def told(*_: object) -> object:
+            event.set()
+            return nasty()
+
+        async def told_async(*_: object) -> object:
+            return told()
+
+        return told_async if is_async else told
+
+    cloaca.trigger(
+        poll_interval="1ms",
+        name="bad",
+        max_consecutive_failures=1,
+        on_poll_failed=telling(failed),
+        on_disabled=telling(disabled),
+    )(lambda: nasty() and 1 / 0)
+    workflow("good_too", lambda context: None)
+    told = telling(ended)
+    cloaca.trigger(workflow="good_too", on_run="good_too", name="ends", on_error=cloaca.Backoff("1ms"))(
+        lambda run: told()
+    )
+    assert failed.wait(SECONDS)
+    assert disabled.wait(SECONDS)
+    assert runner.submit("good_too").result(SECONDS).status == "Completed"
+    assert ended.wait(SECONDS)
+    goes_on(runner)
+
+
+def test_a_cron_that_ends_badly_is_tried_again(nasty: Callable[[], object]) -> None:
+    workflow("nightly", lambda context: None)
+    calls: list[int] = []
+
+    def at_night(tick: cloaca.Tick) -> object:
+        calls.append(1)
+        return nasty()
+
+    cloaca.trigger(workflow="nightly", cron="0 3 * * *")(at_night)
+    with testing.Runner(start="2026-01-01T00:00:00Z", raise_errors=False) as runner:
+        runner.advance("3h30m")
+        assert len(calls) > 1
+        assert runner.ticks("at_night")[0]["outcome"] == "error"
+
+
+@pytest.mark.parametrize("what", ["task", "trigger"])
+def test_a_body_in_a_pool_of_threads_that_ends_badly_ends(nasty: Callable[[], object], what: str) -> None:
+    global _pooled
+    _pooled, _polled[:] = nasty, []
+    with ThreadPoolExecutor(1) as pool, cloaca.DefaultRunner(":memory:", executors={"pool": pool}) as runner:
+        if what == "task":
+            workflow("bad", pooled, executor="pool")
+            assert runner.submit("bad").result(SECONDS).status == "Failed"
+        else:
+            cloaca.trigger(poll_interval="1ms", name="bad", executor="pool", on_error=cloaca.Backoff("1ms"))(
+                pool_polled
+            )
+            until(lambda: len(_polled) > 2)
+            assert runner.ticks("bad")[0]["outcome"] == "error"
+        goes_on(runner)
+
+
+@pytest.mark.parametrize("what", ["task", "trigger"])
+def test_a_body_in_a_process_whose_error_lies_of_its_class_ends(what: str) -> None:
+    pool = cloaca.ProcessExecutor(max_workers=1)
+    with cloaca.DefaultRunner(":memory:", executors={"pool": pool}) as runner:
+        if what == "task":
+            for body in (far_raises, far_answers, far_lies):
+                workflow(body.__name__, body, executor="pool")
+                assert runner.submit(body.__name__).result(SECONDS).status == "Failed"
+        else:
+            for poll in (poll_raises, poll_answers, poll_lies):
+                name = poll.__name__
+                cloaca.trigger(poll_interval="1ms", name=name, executor="pool")(poll)
+                until(lambda name=name: [t for t in runner.ticks(name) if t["outcome"] == "error"])
+        goes_on(runner)
+
+
+_pooled: Callable[[], object] = object
+_polled: list[int] = []
+
+
+def pooled(context: cloaca.Context) -> object:
+    return _pooled()
+
+
+def pool_polled() -> object:
+    _polled.append(1)
+    return _pooled()
+
+
+def far_raises(context: cloaca.Context) -> None:
+    raise of_class(no_class)()
+
+
+def far_answers(context: cloaca.Context) -> object:
+    return Hostile()
+
+
+def far_lies(context: cloaca.Context) -> None:
+    raise of_class(lambda _: Interrupted)()
+
+
+def poll_raises() -> None:
+    raise of_class(no_class)()
+
+
+def poll_answers() -> object:
+    return Hostile()
+
+
+def poll_lies() -> None:
+    raise of_class(lambda _: cloaca.RetryAfter)()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
 def test_a_condition_that_ends_badly_is_asked_again_or_fails_its_task_alone(
     runner: cloaca.DefaultRunner, nasty: Callable[[], object], is_async: bool
 ) -> None:
@@ -262,7 +511,7 @@ def test_a_constructor_that_ends_badly_beside_a_living_runner_declares_nothing(
 ) -> None:
     with pytest.raises(BaseException) as caught:  # noqa: PT011
         cloaca.register_workflow_constructor("bad", nasty)
-    assert not isinstance(caught.value, AssertionError)
+    assert type(caught.value) is not AssertionError
     with pytest.raises(cloaca.WorkflowError, match="bad"):
         runner.execute("bad")
     goes_on(runner)

@@ -262,6 +262,26 @@ def test_the_health_of_a_runner_that_has_stopped_is_told(tmp_path: Path) -> None
         assert (reason["code"], "has stopped by itself" in reason["text"]) == ("stopped", True)
 
 
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_why_nothing_happens_in_a_runner_that_has_stopped_is_told(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "runs.db"
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="only")(lambda context: None)
+    cloaca.trigger(workflow="w", name="it", poll_interval="1h")(lambda: False)
+    with cloaca.DefaultRunner(path) as runner:
+        run = runner.execute("w", {}) and runner.list_runs()[0]["id"]
+        if how == "replaced":
+            (tmp_path / "other").write_bytes(b"")
+            (tmp_path / "other").rename(path)
+        else:
+            path.unlink()
+        deadline = time.monotonic() + SECONDS
+        while not runner.stats()["stopped"] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert "has stopped by itself" in runner.why("it")
+        assert "has stopped by itself" in runner.why_run(run)
+
+
 CLIENT = """
     with cloaca.DefaultRunner(sys.argv[1], work=False) as client:
         for run in client.submit_many("w", [{"n": n} for n in range(50)]):

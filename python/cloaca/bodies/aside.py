@@ -39,7 +39,7 @@ class Aside:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        future: Future[Any] = loop.create_future()
+        future: Future[tuple[Any, BaseException | None]] = loop.create_future()
         with self._changed:
             self._waiting.append((loop, future, contextvars.copy_context(), function))
             is_lacking = self._idle < len(self._waiting) and self._threads < self._threads_max
@@ -54,7 +54,10 @@ class Aside:
                     if not self._threads:
                         # Nobody would come.
                         raise
-        return await future
+        value, error = await future
+        if error is not None:
+            raise error
+        return value
 
     def close(self) -> None:
         """Sends the threads home once what waits has been called."""
@@ -82,13 +85,7 @@ class Aside:
                 loop.call_soon_threadsafe(_end, future, value, error)
 
 
-def _end(future: Future[Any], value: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(value)
-    elif isinstance(error, StopIteration):
-        # A future takes none.
-        future.set_exception(RuntimeError(f"it raised StopIteration: {error}"))
-    else:
-        future.set_exception(error)
+def _end(future: Future[tuple[Any, BaseException | None]], value: Any, error: BaseException | None) -> None:
+    # Not as its exception: a future asks for the class of that, and takes no StopIteration.
+    if not future.done():
+        future.set_result((value, error))

@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 
+from ..kind import name_of
 from . import program
 from .wire import CALL, LEAVE, RAISED, READY, RETURNED, START, STOP, Frames, frame
 
@@ -184,7 +185,7 @@ def _pickled(returned: object) -> bytes:
     try:
         return pickle.dumps(returned, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as raised:
-        kind = type(returned).__name__
+        kind = name_of(type(returned))
         raise TypeError(
             f"the call returned a {kind} that cannot travel between processes: {raised}"
         ) from raised
@@ -194,7 +195,7 @@ def _error(raised: BaseException) -> bytes:
     """An exception with its traceback as text: the frames stay here."""
     import traceback
 
-    name = type(raised).__name__
+    name = name_of(type(raised))
     try:
         text = str(raised)
     except BaseException:

@@ -11,6 +11,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Future
 from ..answer import Pending
 from ..errors import RunnerError, TriggerError
 from ..job import Ticket
+from ..kind import is_a, name_of
 from ..plain import ERROR, describe, say
 from . import remote
 
@@ -36,9 +37,9 @@ _log = "cloaca"
 
 def is_lost(raised: BaseException) -> bool:
     """Whether a place died, and not a body failed."""
-    if isinstance(raised, BrokenExecutor | CancelledError | OSError):
+    if any(is_a(raised, kind) for kind in (BrokenExecutor, CancelledError, OSError)):
         return True
-    return any(kind.__name__ in _LOST for kind in type(raised).__mro__)
+    return any(name_of(kind) in _LOST for kind in type(raised).__mro__)
 
 
 class Call(Pending):

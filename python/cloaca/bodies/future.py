@@ -21,6 +21,7 @@ from ..context import Context, decode_value, fitting
 from ..end import raised_by
 from ..errors import ArgumentError, ArgumentTypeError, RunnerError, excerpt
 from ..job import Job
+from ..kind import is_a
 from ..name import checked_name
 from ..plain import ERROR, WARNING, describe, say
 from ..task_handle import run_id
@@ -90,7 +91,7 @@ class Named:
 
     def lost(self, executor: Executor | None, raised: BaseException) -> str:
         """Says that a call was lost; one that is broken for good goes."""
-        is_broken = isinstance(raised, BrokenExecutor) and not isinstance(executor, ProcessExecutor)
+        is_broken = is_a(raised, BrokenExecutor) and not isinstance(executor, ProcessExecutor)
         if is_broken and self.factory is not None and executor is not None and self.executor is executor:
             # Other calls that end by that find a new one here.
             self.let_go(wait=False)
@@ -152,7 +153,7 @@ def made(executors: object) -> list[Named]:
         except BaseException as raised:
             for before in found[:number]:
                 before.let_go(wait=False)
-            if isinstance(raised, Exception) and not isinstance(raised, RunnerError):
+            if is_a(raised, Exception) and not is_a(raised, RunnerError):
                 raise RunnerError(f'executors["{named.name}"] raised {describe(raised)}') from raised
             raise
     return found

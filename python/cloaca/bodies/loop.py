@@ -14,10 +14,10 @@ from collections import deque
 from functools import partial
 
 from .. import _aio, attempt
-from ..answer import is_awaitable
 from ..body import is_async
 from ..errors import RunnerError
 from ..job import Job
+from ..kind import is_a, is_awaitable
 from ..plain import ERROR, say
 from ..tick import Ticked
 
@@ -446,9 +446,9 @@ class Loop:
         try:
             answer = await coroutine
         except BaseException as raised:
-            if isinstance(raised, GeneratorExit) and not self.is_running():
+            if is_a(raised, GeneratorExit) and not self.is_running():
                 raise
-            if isinstance(raised, asyncio.CancelledError) and (self._is_over or self._is_ending()):
+            if is_a(raised, asyncio.CancelledError) and (self._is_over or self._is_ending()):
                 carrier.called_off(ticket)
                 return
             error = raised

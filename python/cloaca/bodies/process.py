@@ -23,6 +23,8 @@ from time import monotonic
 
 from .. import check
 from ..errors import ArgumentError, ArgumentTypeError, RunnerError, excerpt
+from ..kind import is_a
+from ..plain import describe
 from . import program
 from .trace import RemoteTraceback
 from .wire import CALL, LEAVE, RAISED, READY, RETURNED, START, STOP, Frames, frame
@@ -450,7 +452,7 @@ def _end(future: Future[Any], kind: bytes, payload: bytes) -> None:
             return
     except BaseException as raised:
         # It could be written there and cannot be read here, which costs this call and nothing else.
-        text = f"what the call returned cannot be read here: {type(raised).__name__}: {raised}"
+        text = f"what the call returned cannot be read here: {describe(raised)}"
         future.set_exception(TypeError(text))
         return
     future.set_result(returned)
@@ -462,7 +464,7 @@ def _raised(payload: bytes) -> BaseException:
     if kept is not None:
         with contextlib.suppress(BaseException):
             found = pickle.loads(kept)
-            error = found if isinstance(found, BaseException) else None
+            error = found if is_a(found, BaseException) else None
     if error is None:
         error = RuntimeError(f"{name}: {text}")
     error.__cause__ = RemoteTraceback(trace)

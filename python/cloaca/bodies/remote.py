@@ -12,13 +12,14 @@ from contextlib import nullcontext, suppress
 from typing import NamedTuple
 
 from .. import attempt
-from ..answer import BeyondError, PartlyError, complete, is_awaitable, later, ruled
+from ..answer import BeyondError, PartlyError, complete, later, ruled
 from ..attempt import inside
 from ..context import Context, decode_value, encode_within
 from ..current import NOT_HERE
 from ..end import left_by, raised_by
 from ..errors import CloacaError, RunnerError, TriggerError, WorkflowError, excerpt
 from ..job import Job, Raised
+from ..kind import is_a, is_awaitable
 from ..policy import pause_of, wish_of
 from ..task_handle import TaskHandle
 from ..tick import Tick
@@ -277,7 +278,7 @@ def poll(what: Poll) -> Polled:
     except PartlyError as partly:
         # What it gave with cursors before it raised counts.
         fires = partly.fires(tick, what.context_bytes_max, what.overlap)
-        if isinstance(partly, BeyondError) and (goes_on := partly.ruling(fires)) is not None:
+        if is_a(partly, BeyondError) and (goes_on := partly.ruling(fires)) is not None:
             return Polled(goes_on, None, None)
         error = partly.raised
     except BaseException as raised:
@@ -291,7 +292,7 @@ def poll(what: Poll) -> Polled:
         return Polled(later(delay_us, pause_of(error), fires), None, None)
     # SystemExit and KeyboardInterrupt too: here they can only mean that this poll failed.
     told = raised_by(error)
-    shown = None if isinstance(error, CloacaError) else told
+    shown = None if is_a(error, CloacaError) else told
     return Polled((fires, None, "", told.text, None), told.text, shown)
 
 

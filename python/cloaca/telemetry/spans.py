@@ -19,6 +19,7 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from .. import __version__
 from ..attempt import run_id
+from ..kind import is_a
 from ..plain import ERROR, describe, kind_of, say
 
 TYPE_CHECKING = False
@@ -58,7 +59,7 @@ def _apart() -> Iterator[None]:
         yield
     except BaseException as raised:
         # Ctrl-C may come while a span is made; whatever else is raised here is the tracer's.
-        if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+        if is_a(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise
         say(_log, ERROR, "what is traced goes on without a span: %s", describe(raised))
 

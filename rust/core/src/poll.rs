@@ -213,11 +213,12 @@ impl Poller {
     fn skipped_for(&mut self, place: u32, reason: &str, finish: Finish) -> Option<Stretch> {
         let (state, rest) = (&mut self.hot[place as usize], &mut self.rests[place as usize]);
         let schedule = rest.schedule.expect("a polled trigger has a row");
-        rest.failures = 0;
+        // That it goes well again is kept at once: else it would count as failing after a restart.
+        let is_recovered = std::mem::take(&mut rest.failures) > 0;
         rest.cursor_seen = None;
         rest.pause = finish.pause;
         // The poll at the start is kept at once: a process that dies soon would have it made again by each next one.
-        let is_kept = rest.make_up.take().is_some() && rest.plan.polls_at_start;
+        let is_kept = rest.make_up.take().is_some() && rest.plan.polls_at_start || is_recovered;
         rest.has_streak = !reason.is_empty();
         let closed = match rest.has_streak {
             true => {
@@ -274,13 +275,13 @@ impl Poller {
         let disable = is_enough.then(|| format!("{} polls in a row failed", rest.failures));
         let wait = Some(rest.pause()).filter(|wait| !wait.is_zero());
         rest.cursor_sent = rest.cursor_seen.take().unwrap_or(rest.cursor_set);
-        let cursor_set = rest.cursor_sent;
+        let (cursor_set, failures) = (rest.cursor_sent, rest.failures);
         // Who wants to be called again is told the same.
         let is_told = !failed && rest.pause.is_none();
         let about = rest.ending.as_ref().filter(|ending| is_told && rest.shown == Some(ending.key));
         let told = about.map(|ending| ending.told());
         self.note(place);
-        Ended { schedule, cursor_set, told, history, disable, wait }
+        Ended { schedule, cursor_set, told, history, disable, wait, failures }
     }
 
     /// A poll that leaves no trace: its body was called only to look.

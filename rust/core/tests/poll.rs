@@ -43,6 +43,7 @@ fn row(number: i64) -> TriggerState {
         last_fired_at: None,
         owner: Some(Epoch(1)),
         unfinished: Vec::new(),
+        failures: 0,
         grid: None,
         is_outdated: false,
         is_awaited: false,
@@ -408,6 +409,32 @@ fn a_wait_that_an_earlier_process_began_is_told_of() {
 }
 
 #[test]
+fn failures_go_on_where_they_were_kept_and_a_recovery_is_kept_at_once() {
+    let mut poller = poller(vec![plan(1000), plan(1000)]);
+    let wait = grid::Wait { not_before: Wall(5_000_000), span_us: 5_000_000 };
+    let kept = grid::Kept { origin_at: Wall(0), heeded_until: None, last_at: None, wait: Some(wait) };
+    let row = TriggerState { failures: 7, grid: Some(kept), ..row(2) };
+    // What is known of one that has been polled here is newer.
+    poller.enable(1, &row, false, now(at_ms(10)));
+    assert_eq!(poller.failing(1), 0);
+    poller.park(1, at_ms(15));
+    poller.enable(1, &row, false, now(at_ms(20)));
+    let standing = poller.standing(ScheduleKey(2)).expect("it is declared");
+    assert!(standing.backs_off && !standing.goes_on && standing.failures == 7, "{standing:?}");
+    assert!(standing.due >= Some(at_ms(5000)) && standing.due <= Some(at_ms(5100)), "{standing:?}");
+    poller.set_enabled(ScheduleKey(1), false, at_ms(20));
+    let ticket = due(&mut poller, at_ms(5100));
+    assert_eq!(poller.tick_state(ticket.place).failures, 7);
+    let ended = poller.ended(ticket, true, finish(at_ms(5100)), at_ms(5100)).expect("it counts");
+    assert_eq!(ended.failures, 8);
+    poller.rearm(1, None, None, at_ms(5100));
+    let again = poller.standing(ScheduleKey(2)).and_then(|standing| standing.due).expect("it is armed");
+    let ticket = due(&mut poller, again);
+    let written = poller.skipped(ticket, "", finish(again), again).expect("it goes well again");
+    assert_eq!((written.schedule, written.count, poller.failing(1)), (ScheduleKey(2), 1, 0));
+}
+
+#[test]
 fn a_poll_at_the_start_is_written_down_at_once() {
     let mut poller = poller(vec![Plan { polls_at_start: true, ..plan(1000) }, plan(10)]);
     let ticket = due(&mut poller, at_ms(0));
@@ -515,4 +542,16 @@ fn what_waited_in_the_process_before_goes_on_to() {
     poller.tell(ending(5, 1), at_ms(0));
     assert_eq!(poller.next(at_ms(1_999)), Turn::Wait);
     assert!(matches!(poller.next(at_ms(2_001)), Turn::Poll(_)));
+}
+
+#[test]
+fn of_a_wait_that_a_clock_ahead_began_there_is_no_more_left_than_it_was_to_be() {
+    let mut poller = Poller::default();
+    let place = poller.declare("t".into(), by_ends().into(), Mono(0));
+    let wait = Some(grid::Wait { not_before: Wall(86_400_000_000), span_us: 5_000_000 });
+    let kept = grid::Kept { origin_at: Wall(0), heeded_until: None, last_at: None, wait };
+    poller.enable(place, &TriggerState { grid: Some(kept), ..row(1) }, false, now(Mono(0)));
+    poller.tell(ending(5, 1), at_ms(0));
+    assert_eq!(poller.next(at_ms(4_999)), Turn::Wait);
+    assert!(matches!(poller.next(at_ms(5_001)), Turn::Poll(_)));
 }

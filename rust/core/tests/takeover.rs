@@ -56,6 +56,7 @@ fn held_by(owner: Epoch) -> Receipt {
         enabled: true,
         cursor: None,
         cursor_set: 0,
+        failures: 0,
         last_fired_at: None,
         owner: Some(owner),
         unfinished: Vec::new(),
@@ -105,6 +106,7 @@ fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
         history: Vec::new(),
         disable: None,
         wait: None,
+        failures: 0,
         told: None,
         holds: None,
     };

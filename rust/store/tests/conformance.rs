@@ -103,6 +103,7 @@ claims! {
     a_cron_stays_in_its_version_while_its_owner_decides_a_moment
     of_many_versions_the_last_are_remembered
     a_wait_is_kept_until_the_next_tick_or_switch
+    failures_are_kept_until_a_poll_goes_well_or_a_switch
     an_owner_who_left_declares_and_starts_nothing
     a_tick_keeps_cursor_runs_and_history_together
     a_tick_without_a_new_cursor_keeps_the_old_one
@@ -753,6 +754,30 @@ fn a_wait_is_kept_until_the_next_tick_or_switch(store: &dyn Store) {
     assert_eq!(kept(), Some(wait));
     store.set_enabled(inbox.row, true, None, Wall(91)).unwrap();
     assert_eq!(kept(), None, "who switches it on forgives it");
+}
+
+fn failures_are_kept_until_a_poll_goes_well_or_a_switch(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let inbox = declared(store, epoch, "inbox");
+    let fails = |failures, at| {
+        commit(store, Change::Tick(TickChange { failures, at: Wall(at), ..tick(&inbox, epoch, vec![]) }));
+    };
+    let kept = || asked(store, epoch, 0).failures;
+    let polled = |at| commit(store, Change::History(vec![stretch(inbox.row, Outcome::Skip, "", at)]));
+    fails(3, 77);
+    assert_eq!(kept(), 3);
+    polled(76);
+    assert_eq!(kept(), 3, "what was polled before says nothing");
+    polled(78);
+    assert_eq!(kept(), 0);
+    fails(1, 79);
+    fails(0, 80);
+    assert_eq!(kept(), 0);
+    fails(2, 81);
+    store.set_enabled(inbox.row, false, None, Wall(90)).unwrap();
+    assert_eq!(kept(), 2);
+    store.set_enabled(inbox.row, true, None, Wall(91)).unwrap();
+    assert_eq!(kept(), 0, "who switches it on forgives it");
 }
 
 fn an_owner_who_left_declares_and_starts_nothing(store: &dyn Store) {

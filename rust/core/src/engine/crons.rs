@@ -399,6 +399,7 @@ mod tests {
             disabled_at: None,
             cursor: None,
             cursor_set: 0,
+            failures: 0,
             last_at: None,
             last_fired_at: None,
             decided_until: None,

@@ -175,6 +175,7 @@ impl Engine {
             history: vec![told],
             disable: None,
             wait_us: None,
+            failures: 0,
             told: None,
             cron: Some(CronMove {
                 row,

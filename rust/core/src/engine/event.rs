@@ -69,6 +69,8 @@ pub struct Polled {
     pub disable: Option<String>,
     /// How long it is not to be polled, if it waits because of failures or its own wish.
     pub wait: Option<Duration>,
+    /// How many polls in a row have failed, this one among them.
+    pub failures: u32,
     /// The end of a run that it was told of, unless it is to be told again.
     pub told: Option<Told>,
     /// A limit under which no attempt is to begin for so long.

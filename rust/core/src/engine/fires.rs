@@ -100,6 +100,7 @@ impl Engine {
             history: std::mem::take(&mut polled.history),
             disable: polled.disable.take(),
             wait_us: polled.wait.filter(|_| cron.is_none()).map(wait_us),
+            failures: polled.failures,
             told: polled.told,
             cron,
         };

@@ -2,6 +2,7 @@
 //! Invariant: of one trigger at most one place is polled.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cadence;
 use crate::grid;
@@ -247,6 +248,7 @@ impl Poller {
         let before = before.map(|before| self.rests[before as usize].enabled);
         let enabled = row.enabled && before.unwrap_or(true);
         self.resume(place, row.grid.as_ref(), was_polled, now);
+        self.fail_on(place, row, now.wall);
         let now = now.mono;
         let rest = &mut self.rests[place as usize];
         rest.make_up = rest.make_up.or(pending).filter(|_| !elsewhere);
@@ -277,6 +279,21 @@ impl Poller {
         before.is_some_and(|before| before != row.enabled)
     }
 
+    /// A trigger that failed before it came here goes on failing, and waits for what was left of that. What is known of one that was polled
+    /// here all along is newer.
+    fn fail_on(&mut self, place: u32, row: &TriggerState, now: Wall) {
+        let (state, rest) = (&self.hot[place as usize], &mut self.rests[place as usize]);
+        if state.in_body || state.in_commit || !(rest.schedule.is_none() || rest.elsewhere) {
+            return;
+        }
+        rest.failures = row.failures;
+        rest.pause = None;
+        if row.failures > 0 {
+            let wait = row.grid.as_ref().and_then(|grid| grid.wait);
+            rest.pause = Some(wait.map_or(Duration::ZERO, |wait| wait.left(now)));
+        }
+    }
+
     /// Puts a trigger on the grid that was kept of it. One that was never polled may want that at once.
     fn resume(&mut self, place: u32, kept: Option<&grid::Kept>, was_polled: bool, now: Now) {
         let (state, rest) = (&self.hot[place as usize], &mut self.rests[place as usize]);
@@ -290,7 +307,7 @@ impl Poller {
         if rest.plan.by_ends {
             // Nothing beats, so that nothing was missed; but who was to wait goes on to.
             let wait = kept.and_then(|kept| kept.wait);
-            rest.first = wait.map(|wait| moment(wait.not_before)).filter(|&at| at > now.mono);
+            rest.first = wait.map(|wait| moment(wait.end(now.wall))).filter(|&at| at > now.mono);
             return;
         }
         if let Some(kept) = kept {

@@ -60,6 +60,8 @@ pub struct Ended {
     pub disable: Option<String>,
     /// How long it is not to be polled, if it waits because of failures or its own wish.
     pub wait: Option<Duration>,
+    /// How many polls in a row have failed, this one among them.
+    pub failures: u32,
 }
 
 /// What a poll's body came to.

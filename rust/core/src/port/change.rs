@@ -168,6 +168,8 @@ pub struct TickChange {
     pub disable: Option<String>,
     /// How long it is not to be polled from `at` on, in microseconds, because of failures or its own wish; none if it is.
     pub wait_us: Option<i64>,
+    /// How many polls in a row have failed, this one among them; zero if it went well.
+    pub failures: u32,
     /// The end of a run that the trigger was told of: it is not told again, with this. If it has been told before, nothing of this is written.
     pub told: Option<Told>,
     /// Of a cron: its step, with which the right to decide its moment ends.
@@ -469,6 +471,8 @@ pub struct TriggerState {
     pub owner: Option<Epoch>,
     /// Its unfinished runs, whoever drives them or may claim them, oldest first; told to whom it is handed, and to who decides a moment of it.
     pub unfinished: Vec<Uuid>,
+    /// How many polls in a row had failed when one of them was last written down.
+    pub failures: u32,
     /// When it is due, if that was kept before this declaration.
     pub grid: Option<grid::Kept>,
     /// Another living owner declares a newer version: who asks does not poll it, and lets it go if it has it.

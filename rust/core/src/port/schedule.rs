@@ -33,6 +33,8 @@ pub struct Schedule {
     pub cursor: Option<String>,
     /// How often somebody has set it, beside its polls.
     pub cursor_set: i64,
+    /// How many polls of a trigger in a row, or calls of a cron's function, had failed when one of them was last written down.
+    pub failures: u32,
     /// A trigger's last poll that was written down, or a cron's last run.
     pub last_at: Option<Wall>,
     /// When the trigger last fired a run.

@@ -258,6 +258,7 @@ impl Runtime {
             history: ended.history,
             disable: ended.disable,
             wait: ended.wait,
+            failures: ended.failures,
             told: ended.told,
             holds,
         }));
@@ -290,6 +291,7 @@ impl Runtime {
             history: ended.history,
             disable: ended.disable,
             wait: ended.wait,
+            failures: ended.failures,
             told: None,
             holds: None,
         }));

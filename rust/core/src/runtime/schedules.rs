@@ -197,6 +197,7 @@ impl Runtime {
             last_fired_at: row.last_fired_at,
             owner: row.owner,
             unfinished: Vec::new(),
+            failures: 0,
             grid: None,
             is_outdated: false,
             is_awaited: false,

@@ -318,6 +318,7 @@ impl World {
             history: ended.history,
             disable: ended.disable,
             wait: ended.wait,
+            failures: ended.failures,
             told: None,
             holds: None,
         };

@@ -240,7 +240,10 @@ impl State {
             Change::History(stretches) => {
                 for stretch in stretches {
                     let schedule = self.schedule_mut(stretch.schedule);
-                    schedule.last_at = schedule.last_at.max(Some(stretch.last_at));
+                    if schedule.last_at < Some(stretch.last_at) {
+                        schedule.last_at = Some(stretch.last_at);
+                        schedule.failures = 0;
+                    }
                 }
                 Receipt::History
             }
@@ -342,7 +345,7 @@ impl State {
         if cursor.is_some() {
             schedule.cursor.clone_from(&cursor);
         }
-        schedule.last_at = Some(tick.at);
+        (schedule.last_at, schedule.failures) = (Some(tick.at), tick.failures);
         let wait = tick.wait_us.map(|span_us| grid::Wait { not_before: Wall(tick.at.0 + span_us), span_us });
         if let Some(kept) = &mut self.grids[tick.schedule.0 as usize - 1] {
             kept.wait = wait;
@@ -550,6 +553,7 @@ impl State {
             disabled_at: None,
             cursor: None,
             cursor_set: 0,
+            failures: 0,
             last_at: None,
             last_fired_at: None,
             decided_until: None,
@@ -668,6 +672,7 @@ fn state_of(schedule: &Schedule) -> TriggerState {
         last_fired_at: schedule.last_fired_at,
         owner: schedule.owner,
         unfinished: Vec::new(),
+        failures: schedule.failures,
         grid: None,
         is_outdated: false,
         is_awaited: false,
@@ -986,6 +991,9 @@ impl Store for MemoryStore {
         schedule.enabled = enabled;
         schedule.disabled_cause = cause.map(str::to_owned);
         schedule.disabled_at = (!enabled).then_some(schedule.disabled_at.unwrap_or(at));
+        if enabled {
+            schedule.failures = 0;
+        }
         if let Some(kept) = state.grids[row.0 as usize - 1].as_mut().filter(|_| enabled) {
             kept.wait = None;
         }

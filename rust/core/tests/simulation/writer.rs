@@ -122,6 +122,7 @@ impl World {
             state.make_up = state.make_up.filter(|_| is_busy);
             return;
         }
+        let was_elsewhere = process.places[place as usize].is_elsewhere;
         if row.is_some() || elsewhere {
             process.places[place as usize].is_elsewhere = elsewhere;
         }
@@ -138,6 +139,9 @@ impl World {
                     let before = found.map(|before| before.is_enabled);
                     let is_busy = process.polls.iter().any(|polling| polling.ticket.place == place);
                     let state = &mut process.places[place as usize];
+                    if !is_busy && !state.in_commit && (state.row.is_none() || was_elsewhere) {
+                        state.failures = kept.failures;
+                    }
                     state.row = Some(kept.row);
                     state.is_enabled = kept.enabled && before.unwrap_or(true);
                     if !is_busy && !state.in_commit {

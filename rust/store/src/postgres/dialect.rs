@@ -53,7 +53,8 @@ pub const ASK: &str = "
 /// What a poll leaves on its trigger.
 pub const ADVANCE: &str = "
     UPDATE schedules SET cursor = CASE WHEN cursor_set = :cursor_set THEN coalesce(:cursor, cursor) ELSE cursor END,
-        last_at = CASE WHEN kind = 'cron' THEN last_at ELSE :at END, not_before = :not_before, wait_us = :wait_us
+        last_at = CASE WHEN kind = 'cron' THEN last_at ELSE :at END, not_before = :not_before, wait_us = :wait_us,
+        failures = :failures
     WHERE row = :row AND owner = :epoch AND (cursor_set = :cursor_set OR kind = 'cron')";
 
 /// The tries of a task beyond the first and the last ones; index tries_task, which ends in the row.

@@ -51,7 +51,8 @@ pub const ASK: &str = "
 /// What a poll leaves on its trigger.
 pub const ADVANCE: &str = "
     UPDATE schedules SET cursor = iif(cursor_set = :cursor_set, coalesce(:cursor, cursor), cursor),
-        last_at = iif(kind = 'cron', last_at, :at), not_before = :not_before, wait_us = :wait_us
+        last_at = iif(kind = 'cron', last_at, :at), not_before = :not_before, wait_us = :wait_us,
+        failures = :failures
     WHERE row = :row AND owner = :epoch AND (cursor_set = :cursor_set OR kind = 'cron')";
 
 /// The tries of a task beyond the first and the last ones; index tries_task, which ends in the row.

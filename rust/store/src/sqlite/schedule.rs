@@ -30,7 +30,7 @@ use crate::sqlite::fault::Failure;
 use crate::sqlite::run::{self, Other};
 use crate::sqlite::schedule::twin::{Twin, twins};
 use crate::sqlite::schedule::version::{Version, Versions};
-use crate::sqlite::value::{id_at, signed, wall_at, wall_maybe_at};
+use crate::sqlite::value::{failures_at, id_at, signed, wall_at, wall_maybe_at};
 
 pub use cursor::{Advanced, advance, move_cursor, set_cursor};
 pub use name::{delete_cron, forget, rename};
@@ -56,7 +56,7 @@ macro_rules! columns {
          origin_at, heeded_until, last_at, not_before, wait_us, disabled_at,
          (SELECT workflow FROM listeners WHERE listener = schedules.row AND listener <> 0 AND wanted <> 0),
          (SELECT wanted FROM listeners WHERE listener = schedules.row AND listener <> 0 AND wanted <> 0),
-         decided_until"
+         decided_until, failures"
     };
 }
 use columns;
@@ -73,6 +73,7 @@ fn schedule_of(row: &Row<'_>) -> rusqlite::Result<Schedule> {
         disabled_at: wall_maybe_at(row, 33)?,
         cursor: row.get(12)?,
         cursor_set: row.get(26)?,
+        failures: failures_at(row, 37)?,
         last_at: wall_maybe_at(row, 13)?,
         last_fired_at: wall_maybe_at(row, 14)?,
         decided_until: wall_maybe_at(row, 36)?,
@@ -182,7 +183,7 @@ impl<'c> Declaring<'c> {
         const KNOWN: &str = "
             SELECT row, enabled, cursor, last_fired_at, owner, workflow IS :workflow
                 AND interval_us IS :interval_us AND allow_concurrent IS :allow_concurrent,
-                origin_at, heeded_until, last_at, not_before, wait_us, taken_at, digest, version, cursor_set
+                origin_at, heeded_until, last_at, not_before, wait_us, taken_at, digest, version, cursor_set, failures
             FROM schedules WHERE kind = 'trigger' AND name = :name";
         const INSERT: &str = "
             INSERT INTO schedules
@@ -354,6 +355,7 @@ impl<'c> Declaring<'c> {
                 last_fired_at: wall_maybe_at(row, 3)?,
                 owner: row.get::<_, Option<i64>>(4)?.map(Epoch),
                 unfinished: Vec::new(),
+                failures: failures_at(row, 15)?,
                 grid: grid_of(row, 6)?,
                 is_outdated: false,
                 is_awaited: false,
@@ -438,6 +440,7 @@ impl<'c> Declaring<'c> {
             last_fired_at,
             owner: owner.or(decided_by),
             unfinished: Vec::new(),
+            failures: 0,
             grid: None,
             is_outdated,
             is_awaited: !is_outdated && !others.is_empty(),
@@ -533,10 +536,10 @@ pub fn fired(db: &Connection, row: ScheduleKey, at: Wall) -> Result<(), Failure>
     Ok(())
 }
 
-/// Notes that a trigger was polled at `at`, or later.
+/// Notes that a trigger was polled at `at`, or later, by a poll that did not fail: one that does is a tick.
 pub fn polled(db: &Connection, row: ScheduleKey, at: Wall) -> Result<(), Failure> {
     const SQL: &str = "
-        UPDATE schedules SET last_at = :at
+        UPDATE schedules SET last_at = :at, failures = 0
         WHERE row = :row AND kind = 'trigger' AND coalesce(last_at < :at, 1)";
     db.prepare_cached(SQL)?.execute(named_params! { ":row": row.0, ":at": at.0 })?;
     Ok(())
@@ -561,7 +564,8 @@ const TWINS: &str = twins!();
 const SWITCH: &str = concat!(
     "
     UPDATE schedules SET enabled = :enabled, disabled_cause = :cause, updated_at = max(:at, updated_at + 1),
-        disabled_at = iif(:enabled, NULL, coalesce(disabled_at, :at)), not_before = iif(:enabled, NULL, not_before)
+        disabled_at = iif(:enabled, NULL, coalesce(disabled_at, :at)), not_before = iif(:enabled, NULL, not_before),
+        failures = iif(:enabled, 0, failures)
     WHERE row = :row OR enabled <> :enabled AND row IN (",
     twins!(),
     ")"

@@ -27,6 +27,11 @@ pub fn count_at(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     u64::try_from(count).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, count))
 }
 
+/// How many polls in a row have failed.
+pub fn failures_at(row: &Row<'_>, column: usize) -> rusqlite::Result<u32> {
+    Ok(u32::try_from(count_at(row, column)?).unwrap_or(u32::MAX))
+}
+
 pub fn wall_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Wall> {
     row.get(column).map(Wall)
 }

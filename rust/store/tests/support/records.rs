@@ -196,6 +196,7 @@ pub fn tick(trigger: &Schedule, epoch: Epoch, fires: Vec<NewRun>) -> TickChange 
         history: vec![],
         disable: None,
         wait_us: None,
+        failures: 0,
         told: None,
         cron: None,
     }

@@ -69,6 +69,7 @@ CREATE TABLE schedules (
     heeded_until BIGINT,
     not_before BIGINT,
     wait_us BIGINT,
+    failures BIGINT NOT NULL DEFAULT 0,
     declared_as TEXT COLLATE "C",
     registered BOOLEAN NOT NULL DEFAULT FALSE,
     context TEXT,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::postgres::fault::Failure;
 use crate::postgres::schedule::version::{Version, Versions};
 use crate::postgres::schedule::{Stand, columns, one, stand_of};
-use crate::postgres::value::{micros, wall_maybe_at};
+use crate::postgres::value::{failures_at, micros, wall_maybe_at};
 
 /// Saves a cron's next and last moments, unless it was changed since they were decided.
 pub fn move_cron(db: &Db, step: &CronMove) -> Result<(), Failure> {
@@ -34,7 +34,7 @@ pub fn moment(db: &Db, row: ScheduleKey, seen: Wall, moment: Wall) -> Result<(Mo
     // Primary key; index runs_slot.
     const SQL: &str = "
         SELECT row, enabled, cursor, last_fired_at, owner, workflow, next_at, next_at > :moment
-            OR EXISTS (SELECT 1 FROM runs WHERE schedule = :row AND scheduled_at = :moment), cursor_set
+            OR EXISTS (SELECT 1 FROM runs WHERE schedule = :row AND scheduled_at = :moment), cursor_set, failures
         FROM schedules WHERE row = :row AND kind = 'cron' AND enabled AND updated_at = :seen";
     let read = |row: &Row| {
         if row.get::<_, Option<bool>>(7)?.unwrap_or(false) {
@@ -48,6 +48,7 @@ pub fn moment(db: &Db, row: ScheduleKey, seen: Wall, moment: Wall) -> Result<(Mo
             last_fired_at: wall_maybe_at(row, 3)?,
             owner: row.get::<_, Option<i64>>(4)?.map(Epoch),
             unfinished: Vec::new(),
+            failures: failures_at(row, 9)?,
             grid: None,
             is_outdated: false,
             is_awaited: false,

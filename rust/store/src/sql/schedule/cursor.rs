@@ -31,6 +31,7 @@ pub fn advance(db: &Db, change: &TickChange) -> Result<Advanced, Failure> {
         ":at": change.at.0,
         ":not_before": change.wait_us.map(|wait_us| change.at.0.saturating_add(wait_us)),
         ":wait_us": change.wait_us,
+        ":failures": i64::from(change.failures),
     })?;
     if changed == 1 {
         return Ok(Advanced::Kept);

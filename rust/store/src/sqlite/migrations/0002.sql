@@ -22,6 +22,8 @@ ALTER TABLE schedules ADD COLUMN origin_at INTEGER;
 ALTER TABLE schedules ADD COLUMN taken_at INTEGER;
 ALTER TABLE schedules ADD COLUMN heeded_until INTEGER;
 ALTER TABLE schedules ADD COLUMN not_before INTEGER;
+-- How many polls in a row have failed.
+ALTER TABLE schedules ADD COLUMN failures INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE schedules ADD COLUMN wait_us INTEGER;
 -- The order in which runs that guard their hashes have ended, for fires that were decided before: of one transaction all share a number.
 ALTER TABLE runs ADD COLUMN end_number INTEGER;
