@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import attempt
-from .answer import BeyondError, PartlyError, Pending, complete, is_awaitable, later, ruled
+from .answer import BeyondError, PartlyError, Pending, complete, later, ruled
 from .ends import Ends
 from .errors import CloacaError, RunnerError, TriggerError, excerpt
 from .failing import Failing, kind_of
