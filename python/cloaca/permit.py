@@ -27,8 +27,8 @@ DEFERRED_MAX = 1000
 room for one more: further ones keep theirs until there is room, or for too long."""
 
 KEEP_SECONDS = 0.1
-"""When nobody has begun or ended to wait for so long, one more waits without a permit: what all of them
-wait for may need the last one. For each that is one too many it is as long again: threads grow ever slower."""
+"""When nobody has begun or ended to wait for so long, one more waits without a permit: what all wait for may
+need the last one. For each that is one too many it is as long again, so that threads grow ever slower."""
 
 LOOK_SECONDS = 0.1
 """How soon a wait notices that it is over."""
