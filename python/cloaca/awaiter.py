@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 HEAR_SECONDS = 5.0
 """How long the thread waits for news at once."""
+PATIENCE_SECONDS = 30.0
+"""A wait for a run that its store has not taken for so long ends, as that of a call without a loop does."""
+LOOK_SECONDS = 1.0
+"""From then on it is looked so often whether the store takes nothing."""
 
 
 class Awaiter:
@@ -40,6 +44,7 @@ class Awaiter:
 
         Raises:
             RunnerError: (a `RuntimeError`) the runner shuts down first.
+            StoreError: (a `RuntimeError`) the store has taken nothing for 30 s: the run is not kept yet.
         """
         if (ended := watch.wait(0.0)) is not None:
             return ended
@@ -64,6 +69,7 @@ class Awaiter:
 
         Raises:
             RunnerError: (a `RuntimeError`) the runner shuts down first, or the store refuses it.
+            StoreError: (a `RuntimeError`) the store has taken nothing for 30 s: the run is not kept yet.
         """
         while not watch.is_started():
             await self._hear_of(watch, True)
@@ -74,9 +80,11 @@ class Awaiter:
         try:
             # Who asks too late finds the news at the next look.
             if not watch.hear(start):
+                wait.bound(watch)
                 await wait.future
         finally:
             self._drop(watch.id, wait)
+            wait.close()
 
     def _add(self, run_id: str, wait: _Wait) -> None:
         with self._lock:
@@ -127,12 +135,31 @@ class Awaiter:
 class _Wait:
     """One wait of one loop."""
 
-    __slots__ = ("future", "is_body", "loop")
+    __slots__ = ("future", "is_body", "loop", "timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, is_body: bool) -> None:
         self.loop = loop
         self.future: asyncio.Future[None] = loop.create_future()
         self.is_body = is_body
+        self.timer: asyncio.TimerHandle | None = None
+
+    def bound(self, watch: Watch, seconds: float = PATIENCE_SECONDS) -> None:
+        """Has it end if by then the run is not kept, and its store takes nothing; on its loop."""
+        if not watch.is_started():
+            self.timer = self.loop.call_later(seconds, self._look, watch)
+
+    def _look(self, watch: Watch) -> None:
+        try:
+            if not watch.is_started():
+                watch.refuse_if_held_up()
+                self.bound(watch, LOOK_SECONDS)
+        except Exception as refused:
+            self.end(refused)
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        if self.timer is not None:
+            self.timer.cancel()
 
     def end(self, error: BaseException | None) -> None:
         """Lets it go on; on its loop."""

@@ -6,6 +6,7 @@ that was pulled; a file may be locked by somebody for as long as he likes.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import subprocess
@@ -113,6 +114,10 @@ def declared() -> threading.Event:
     return gate
 
 
+async def _submitted(runner: cloaca.DefaultRunner) -> cloaca.Run:
+    return await runner.submit_async("quick")
+
+
 Call = Callable[[cloaca.DefaultRunner, cloaca.Run], Any]
 READS: dict[str, Call] = {
     "list_runs": lambda runner, run: runner.list_runs(),
@@ -128,6 +133,8 @@ READS: dict[str, Call] = {
 WRITES: dict[str, Call] = {
     "execute": lambda runner, run: runner.execute("quick"),
     "submit": lambda runner, run: runner.submit("quick", run_key="once"),
+    "execute_async": lambda runner, run: asyncio.run(runner.execute_async("quick")),
+    "submit_async": lambda runner, run: asyncio.run(_submitted(runner)),
     "cancel": lambda runner, run: runner.cancel(run.id),
     "retry": lambda runner, run: runner.retry(run.id),
     "pause": lambda runner, run: runner.pause(workflow="quick"),
@@ -194,7 +201,7 @@ def test_each_call_of_a_store_that_says_nothing_ends_by_itself(silence: Silence)
             assert [thread.name for thread in threads if thread.is_alive()] == []
             gate.set()
     # Nobody is told that something starts which a store may never have.
-    for name in ("submit", "execute", "tick"):
+    for name in ("submit", "execute", "submit_async", "execute_async", "tick"):
         assert isinstance(ends[name], cloaca.StoreError), name
     others = {
         name: error

@@ -31,14 +31,6 @@ impl Watch {
         }
     }
 
-    /// Raises why the run is not kept, if its store takes nothing now.
-    fn refuse_if_held_up(&self, py: Python<'_>) -> PyResult<()> {
-        match free(py, || self.held_up())? {
-            Some(held_up) => Err(error::raise(py, held_up)),
-            None => Ok(()),
-        }
-    }
-
     fn held_up(&self) -> Option<Error> {
         let why = self.runtime.upgrade()?.trouble()?;
         let text = format!(
@@ -111,6 +103,14 @@ impl Watch {
     fn is_started(&self, py: Python<'_>) -> PyResult<bool> {
         refuse_after_fork(py, self.generation)?;
         self.watch.started(Duration::ZERO).map_err(|e| self.raise(py, e))
+    }
+
+    /// Raises why the run is not kept, if its store takes nothing now.
+    fn refuse_if_held_up(&self, py: Python<'_>) -> PyResult<()> {
+        match free(py, || self.held_up())? {
+            Some(held_up) => Err(error::raise(py, held_up)),
+            None => Ok(()),
+        }
     }
 
     /// Waits until the run is kept; where the store takes nothing, for a while.
