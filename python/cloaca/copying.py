@@ -127,7 +127,7 @@ def _refuse_served(reader: Reader) -> int:
         if row["left_at"] is None and not row["is_dead"]:
             raise StoreError(
                 f"store {excerpt(reader.path)} is served by runner {row['number']}; stop that first, or make"
-                " a backup beside it by export"
+                f" a backup beside it by {'pg_dump' if reader.file is None else 'export'}"
             )
     return max((row["number"] for row in owners), default=0)
 

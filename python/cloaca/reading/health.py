@@ -70,9 +70,15 @@ class Finding:
     way_out: str | None = None
 
 
-def doctor(reader: Reader, *, thorough: bool = False, brief: bool = False) -> Iterator[Finding]:
+def doctor(
+    reader: Reader,
+    *,
+    thorough: bool = False,
+    brief: bool = False,
+    backlog: list[dict[str, Any]] | None = None,
+) -> Iterator[Finding]:
     """Findings, one after the other, as they are looked for; with `thorough` a large file is checked, too,
-    with `brief` none is.
+    with `brief` none is. A `backlog` that was read already is not read again.
     """
     at = now()
     if reader.file is None:
@@ -91,7 +97,7 @@ def doctor(reader: Reader, *, thorough: bool = False, brief: bool = False) -> It
     yield from (_told(reason) for reason in reasons)
     if reader.file is None and "old_transaction" not in told:
         yield Finding("ok", "transactions", "none that this user may see has been open for long")
-    backlog = reader.native.backlog(BACKLOG_RUNS)
+    backlog = reader.native.backlog(BACKLOG_RUNS) if backlog is None else backlog
     yield from _runners(reader, backlog, bool(told & {"no_runner", "silent_runner", "dead_runner"}))
     yield from _schedules(reader, told)
     if not told & {"backlog", "unserved"}:

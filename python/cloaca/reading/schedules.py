@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 
 from ..health import GRACE_SECONDS
-from ..rows import CRON_BY_NOW, TRIGGER_BY_NOW
+from ..rows import CRON_BY_NOW, TRIGGER_BY_NOW, moment
 from .runners import living
 from .store import PAGE_ITEMS, Page, age_of, decoded, names, now, unknown
 
@@ -29,6 +29,14 @@ LATE_SECONDS = GRACE_SECONDS
 PAST = f"""
     SELECT row FROM schedules WHERE row IN (SELECT value FROM json_each(?))
         AND CASE kind WHEN 'cron' THEN {TRIGGER_BY_NOW} ELSE {CRON_BY_NOW} END"""
+
+# By schedules' rows, and of each the newest of its ticks, by ticks_schedule.
+LAST = """
+    SELECT schedule, outcome, reason, count, first_at, ticks.last_at, min_us, sum_us, max_us
+    FROM schedules JOIN ticks ON ticks.row = (
+        SELECT newest.row FROM ticks AS newest WHERE newest.schedule = schedules.row
+        ORDER BY newest.row DESC LIMIT 1)
+    WHERE schedules.row IN (SELECT value FROM json_each(?))"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +139,22 @@ class Cron:
 def triggers(reader: Reader, *, after: int = 0, limit: int = PAGE_ITEMS) -> Page[Trigger]:
     """Polled triggers in the order of their registration."""
     rows = reader.native.schedules(False, after, limit)
-    alive, mask = living(reader), reader.mask()
-    return _page(_by_now(reader, [(row, _trigger(reader, row, alive, mask)) for row in rows]), rows, limit)
+    return _page(_by_now(reader, _shown(reader, rows)), rows, limit)
 
 
 def crons(reader: Reader, *, after: int = 0, limit: int = PAGE_ITEMS) -> Page[Cron]:
     """Crons in the order of their registration."""
     rows = reader.native.schedules(True, after, limit)
-    alive, mask = living(reader), reader.mask()
-    return _page(_by_now(reader, [(row, _cron(reader, row, alive, mask)) for row in rows]), rows, limit)
+    return _page(_by_now(reader, _shown(reader, rows)), rows, limit)
+
+
+def _shown(reader: Reader, rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], Trigger | Cron]]:
+    """Rows with what they are shown as."""
+    alive, mask, last = living(reader), reader.mask(), _last(reader, rows)
+    return [
+        (row, (_cron if "cron_expression" in row else _trigger)(reader, row, alive, mask, last))
+        for row in rows
+    ]
 
 
 def _by_now(reader: Reader, found: list[tuple[dict[str, Any], Any]]) -> list[Any]:
@@ -160,11 +175,7 @@ def schedules_named(reader: Reader, name: str) -> list[Trigger | Cron]:
     Raises:
         MissingError: (a `LookupError`) nothing has that name.
     """
-    alive, mask = living(reader), reader.mask()
-    found = [
-        (row, (_cron if "cron_expression" in row else _trigger)(reader, row, alive, mask))
-        for row in _rows_named(reader, name)
-    ]
+    found = _shown(reader, _rows_named(reader, name))
     return _by_now(reader, found) or [each for _, each in found]
 
 
@@ -196,19 +207,34 @@ def _is_hex(text: str) -> bool:
     return all(digit in "0123456789abcdefABCDEF-" for digit in text)
 
 
-def _last(reader: Reader, row: dict[str, Any], mask: Mask | None) -> Tick | None:
-    found = _ticks(reader, row, 1, mask)
-    return found[0] if found else None
+def _last(reader: Reader, rows: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """The newest stretch of each row that has one, as `Tick` has it."""
+    found = reader.native.query(LAST, [json.dumps([row["row"] for row in rows])]) if rows else []
+    for tick in found:
+        tick["reason"] = tick["reason"] or None
+        tick["mean_us"] = tick.pop("sum_us") // max(tick["count"], 1)
+        for name in ("first_at", "last_at"):
+            tick[name] = moment(tick[name])
+    return {tick.pop("schedule"): tick for tick in found}
 
 
 def _ticks(reader: Reader, row: dict[str, Any], limit: int, mask: Mask | None) -> list[Tick]:
+    return [_tick(reader, row, tick, mask) for tick in reader.native.ticks(row["row"], limit, 0)]
+
+
+def _tick(reader: Reader, row: dict[str, Any], tick: dict[str, Any], mask: Mask | None) -> Tick:
     secrets = reader.of_trigger(mask, row["trigger_name"])
-    found = reader.native.ticks(row["row"], limit, 0)
-    return [Tick(**{**tick, "reason": secrets.hide_maybe(tick["reason"])}) for tick in found]
+    return Tick(**{**tick, "reason": secrets.hide_maybe(tick["reason"])})
 
 
-def _trigger(reader: Reader, row: dict[str, Any], alive: set[int], mask: Mask | None) -> Trigger:
-    last = _last(reader, row, mask)
+def _trigger(
+    reader: Reader,
+    row: dict[str, Any],
+    alive: set[int],
+    mask: Mask | None,
+    ticks: dict[int, dict[str, Any]],
+) -> Trigger:
+    last = _tick(reader, row, ticks[row["row"]], mask) if row["row"] in ticks else None
     runner = row["owner"] if row["owner"] in alive else None
     state: Literal["polled", "failing", "stopped", "disabled", "unserved"] = "polled"
     if not row["enabled"]:
@@ -239,8 +265,14 @@ def _trigger(reader: Reader, row: dict[str, Any], alive: set[int], mask: Mask | 
     )
 
 
-def _cron(reader: Reader, row: dict[str, Any], alive: set[int], mask: Mask | None) -> Cron:
-    last = _last(reader, row, mask)
+def _cron(
+    reader: Reader,
+    row: dict[str, Any],
+    alive: set[int],
+    mask: Mask | None,
+    ticks: dict[int, dict[str, Any]],
+) -> Cron:
+    last = _tick(reader, row, ticks[row["row"]], mask) if row["row"] in ticks else None
     age = age_of(row["next_run_at"], now())
     state: Literal["scheduled", "failing", "late", "disabled", "unserved"] = "scheduled"
     if not row["enabled"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...reading import audit, doctor, runners
+from ...reading.runners import BACKLOG_RUNS
 from .screen import Ask, Screen
 
 RUNNERS = 50
@@ -11,10 +12,12 @@ CHANGES = 20
 
 def system(ask: Ask) -> Screen:
     """Runners, and what the doctor finds without looking through the file."""
+    backlog = ask.reader.native.backlog(BACKLOG_RUNS)
     findings = sorted(
-        doctor(ask.reader, brief=True), key=lambda each: ("bad", "warn", "ok").index(each.level)
+        doctor(ask.reader, brief=True, backlog=backlog),
+        key=lambda each: ("bad", "warn", "ok").index(each.level),
     )
-    found = runners(ask.reader, left=True)
+    found = runners(ask.reader, left=True, backlog=backlog)
     values = {
         "ask": ask,
         "root": ask.root,
