@@ -166,6 +166,7 @@ claims! {
     a_run_is_kept_for_a_trigger_that_somebody_serves
     what_one_has_in_hand_is_nobody_elses_until_it_is_gone
     what_its_process_ended_with_is_told_one_at_a_time
+    who_has_no_callback_for_an_end_is_not_told_of_it
     a_call_that_failed_waits_for_its_own_time
     a_call_that_waits_since_the_clock_was_ahead_waits_no_longer_than_it_was_to
     an_end_from_a_clock_that_was_ahead_is_told_at_once
@@ -1706,6 +1707,15 @@ fn an_end_is_told_once_to_who_declares_the_callback(store: &dyn Store) {
     assert_eq!((store.next_end(first, LATE), handed(store, first, 200)), (Ok(None), vec![]));
 }
 
+fn who_has_no_callback_for_an_end_is_not_told_of_it(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    store.declare_workflows(first, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(second, &[tells(&[RunStatus::Completed])]).unwrap();
+    has_ended(store, second, 1, RunStatus::Failed);
+    assert_eq!((store.next_end(second, LATE), handed(store, second, 100)), (Ok(None), vec![]));
+    assert_eq!(handed(store, first, 100).len(), 1);
+}
+
 fn an_end_without_a_callback_is_told_nobody(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     store.declare_workflows(epoch, &[declares("mail", "v1")]).unwrap();
@@ -1764,6 +1774,12 @@ fn what_its_process_ended_with_is_told_one_at_a_time(store: &dyn Store) {
     assert_eq!((store.next_end(second, Wall(300)), runs(300)), (Ok(Some(Wall(100))), vec![id(2)]));
     assert_eq!(runs(60_000_299), Vec::<Uuid>::new());
     assert_eq!(runs(60_000_300), [id(3)], "one that hangs holds up none for ever");
+    // Of a second call the pause counts from when that began.
+    store.end_told(second, held[1].key).unwrap();
+    store.leave(second, &InFlight::default(), Wall(60_000_400)).unwrap();
+    let third = store.join(Wall(60_000_400)).unwrap();
+    store.declare_workflows(third, &[tells(&[RunStatus::Failed])]).unwrap();
+    assert_eq!(store.next_end(third, Wall(60_000_400)), Ok(Some(Wall(1_000_300))));
 }
 
 fn a_call_that_failed_waits_for_its_own_time(store: &dyn Store) {
