@@ -253,6 +253,8 @@ with cloaca.DefaultRunner(":memory:") as runner:
     first, second = received.all("order on_success")
     assert [first.failed, second.failed] == [True, False]
     assert first.trace != second.trace
+    send = received["send order"]
+    assert [span.links for span in (first, second)] == [[(send.trace, send.id)]] * 2
     for number, span in ((0, first), (1, second)):
         assert (span.parent, received[f"booking-{number}"].parent) == (b"", span.id)
         assert span.attributes["cloaca.run.id"] == run

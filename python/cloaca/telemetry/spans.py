@@ -118,17 +118,19 @@ def sending(workflow: str, many: int, trigger: str | None = None) -> Iterator[Se
     span.end(None)
 
 
-def told(workflow: str, run: str, name: str, tries: int) -> Called | None:
-    """A callback of a workflow is about to be called for the end of a run, in a trace of its own: it may be
-    much later than the run, and again."""
+def told(workflow: str, run: str, name: str, tries: int, given: str | None) -> Called | None:
+    """A callback of a workflow is about to be called for the end of a run, in a trace of its own with a link
+    to who asked for the run: it may be much later, and again."""
     with _apart():
+        asked = _read(given)
         attributes: dict[str, AttributeValue] = {
             "cloaca.run.id": run,
             "cloaca.workflow": workflow,
             "cloaca.attempt": tries,
         }
-        span = _tracer().start_span(f"{workflow} {name}", context=Context(), attributes=attributes)
-        return Called(span, trace.set_span_in_context(span, Context()))
+        name = f"{workflow} {name}"
+        span = _tracer().start_span(name, context=Context(), links=_links(asked), attributes=attributes)
+        return Called(span, trace.set_span_in_context(span, asked))
     return None
 
 
