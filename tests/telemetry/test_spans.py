@@ -493,19 +493,19 @@ with cloaca.DefaultRunner(":memory:", redact=["token"]) as runner:
 
 def test_what_is_still_open_ends_with_its_runner(received: Received, tmp_path: Path) -> None:
     code = """
-gate = threading.Event()
+gate, over = threading.Event(), threading.Event()
 
 with cloaca.WorkflowBuilder("held"):
     @cloaca.task()
     def hold(context, handle):
         gate.set()
-        while not handle.cancelled:
-            handle.defer_until(lambda: False, 1)
+        over.wait()
 
 with cloaca.DefaultRunner("runs.db") as runner:
     runner.submit("held")
     gate.wait()
     runner.shutdown(0)
+over.set()
 """
     played(tmp_path, received, code)
     assert received["hold"].attributes["cloaca.outcome"] == "Interrupted"
