@@ -204,6 +204,19 @@ def test_what_is_asked_for_without_a_trigger_is_counted_by_a_runner_and_by_a_cli
             assert asked.stats()["fires"] == 0, "these are fires of polls"
 
 
+def test_a_run_that_is_cancelled_in_nobodys_hands_is_counted_by_whoever_asked(tmp_path: Path) -> None:
+    declare()
+    url = str(tmp_path / "runs.db")
+    name = "run_duration_seconds_count"
+    with cloaca.DefaultRunner(url) as runner, cloaca.DefaultRunner(url, work=False) as client:
+        for who, many in ((runner, 3), (client, 2)):
+            runs = [who.submit("ingest", {}, delay="1h") for _ in range(many)]
+            runs[0].cancel()
+            assert len(who.cancel_many(workflow="ingest")) == many - 1
+            assert who.stats()["runs_cancelled"] == many
+            assert of(scraped(who), name, workflow="ingest", status="Cancelled") == many
+
+
 def test_that_nobody_lives_looks_different_from_nothing_to_do(tmp_path: Path) -> None:
     declare()
     cloaca.trigger(workflow="ingest", poll_interval="1h", name="rare")(lambda: False)

@@ -178,6 +178,14 @@ pub trait Store: Send + Sync {
     fn request_cancels(&self, epoch: Epoch, ids: &[Uuid], at: Wall) -> Stored<Vec<Vec<Uuid>>> {
         ids.iter().map(|&id| self.request_cancel(epoch, id, at)).collect()
     }
+    /// Of runs whose ends were asked for at that time those that ended with that: their workflows, and when they were created. What keeps no times
+    /// tells of none.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the store.
+    fn cancelled_at(&self, _runs: &[Uuid], _at: Wall) -> Stored<Vec<(String, Wall)>> {
+        Ok(Vec::new())
+    }
     /// Ends what somebody asked to end, what no living owner drives, and whose workflow none declares: nobody would come to do it.
     fn end_deserted(&self, epoch: Epoch, at: Wall) -> Stored<()>;
     /// Unfinished runs of `epoch` whose end somebody asked for.

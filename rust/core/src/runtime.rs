@@ -562,7 +562,9 @@ impl Runtime {
     /// # Errors
     /// A [`Fault`] of the store.
     pub fn cancel(&self, id: Uuid) -> std::result::Result<bool, Fault> {
-        let asked = self.shared.store.request_cancel(self.shared.epoch, id, self.now().wall)?;
+        let at = self.now().wall;
+        let asked = self.shared.store.request_cancel(self.shared.epoch, id, at)?;
+        self.shared.count_cancelled(&asked, at);
         self.shared.ends_came();
         self.step(Event::Cancel(id));
         self.shared.cancel_children(id, &asked);

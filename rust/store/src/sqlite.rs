@@ -526,6 +526,10 @@ impl Store for SqliteStore {
         })
     }
 
+    fn cancelled_at(&self, runs: &[Uuid], at: Wall) -> Stored<Vec<(String, Wall)>> {
+        self.read(|db| run::child::cancelled_at(db, runs, at))
+    }
+
     fn end_deserted(&self, epoch: Epoch, at: Wall) -> Stored<()> {
         self.write(Step::RequestCancel, |db| run::end_deserted(db, epoch, at))
     }

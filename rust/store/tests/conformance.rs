@@ -2461,6 +2461,10 @@ fn children_are_to_end_with_the_run_that_called_them(store: &dyn Store) {
     assert_eq!([3, 6, 7, 8].map(status), [RunStatus::Pending; 4]);
     assert_eq!(store.request_cancel(other, id(6), Wall(90)), Ok(vec![id(6)]));
     assert_eq!(status(6), RunStatus::Cancelled);
+    // What has ended with being asked to, and not what had ended before, or only is to end.
+    let all = [1, 3, 6, 9].map(id);
+    let created_at = store.run(id(6)).unwrap().unwrap().0.created_at;
+    assert_eq!(store.cancelled_at(&all, Wall(90)), Ok(vec![("mail".to_owned(), created_at)]));
 }
 
 fn a_run_that_ends_as_cancelled_takes_its_children_along(store: &dyn Store) {

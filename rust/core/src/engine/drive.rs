@@ -294,6 +294,17 @@ impl Engine {
         out.commits.push((Change::Run(change), Then::Progress { run: id, life, jobs, looks, delayed, end }));
     }
 
+    /// Runs have ended by being asked to while nobody drove them; whoever asked counts them.
+    pub fn count_cancelled(&mut self, runs: Vec<(String, Wall)>, at: Wall) {
+        for (workflow, created_at) in runs {
+            let took_us = u64::try_from(at.0 - created_at.0).unwrap_or(0);
+            self.counts.cancelled += 1;
+            self.counts.run_sum_us += took_us;
+            self.counts.run_max_us = self.counts.run_max_us.max(took_us);
+            self.meter.run_of(&workflow.into()).ended(RunStatus::Cancelled, took_us);
+        }
+    }
+
     pub(super) fn kept(&mut self, id: Uuid, follows: Follows, now: Now, out: &mut Effects) {
         let Some(run) = self.runs.get(&id) else { return };
         let slots = follows.end.as_ref().and_then(|_| run.slots.clone());

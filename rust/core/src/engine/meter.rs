@@ -125,6 +125,11 @@ impl Meter {
         self.counted.runs.at(slots.run)
     }
 
+    /// Of a workflow that need not be declared here.
+    pub(super) fn run_of(&mut self, workflow: &Arc<str>) -> &mut RunCounts {
+        self.counted.runs.of(workflow)
+    }
+
     pub(super) fn task(&mut self, slots: &Slots, task: usize) -> &mut TaskCounts {
         self.counted.tasks.at(slots.tasks[task])
     }

@@ -58,6 +58,13 @@ impl Runtime {
 }
 
 impl Shared {
+    /// Counts those of these runs that ended with being asked to. What is driven here is counted when its end is kept, and must not be yet.
+    pub(super) fn count_cancelled(&self, asked: &[Uuid], at: Wall) {
+        if let Ok(cancelled) = self.store.cancelled_at(asked, at) {
+            lock(&self.engine).count_cancelled(cancelled, at);
+        }
+    }
+
     /// Those of these runs that this runner does not have may have ended by being asked to.
     pub(super) fn look_for_cancelled(&self, asked: &[Uuid]) {
         let engine = lock(&self.engine);

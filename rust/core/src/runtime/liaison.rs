@@ -362,8 +362,10 @@ impl Shared {
             return;
         }
         for id in runs {
-            match self.store.request_cancel(self.epoch, id, self.now().wall) {
+            let at = self.now().wall;
+            match self.store.request_cancel(self.epoch, id, at) {
                 Ok(asked) => {
+                    self.count_cancelled(&asked, at);
                     self.ends_came();
                     self.cancel_children(id, &asked);
                 }

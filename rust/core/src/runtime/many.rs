@@ -19,6 +19,7 @@ impl Runtime {
     pub fn cancel_each(&self, ids: &[Uuid]) -> Stored<Vec<bool>> {
         let now = self.now();
         let asked = self.shared.store.request_cancels(self.shared.epoch, ids, now.wall)?;
+        self.shared.count_cancelled(&asked.concat(), now.wall);
         self.shared.ends_came();
         let mut effects = Effects::default();
         let mut engine = lock(&self.shared.engine);

@@ -100,6 +100,20 @@ pub fn cancel_of(db: &Db, epoch: Epoch, row: RunRow, at: Wall) -> Result<Vec<Uui
     Ok(found)
 }
 
+/// Of these runs those that were cancelled at that time: their workflows, and when they were created.
+pub fn cancelled_at(db: &Db, runs: &[Uuid], at: Wall) -> Result<Vec<(String, Wall)>, Failure> {
+    // Index runs_id.
+    const SQL: &str = "SELECT workflow, created_at FROM runs WHERE id = :id AND status = 'Cancelled' AND completed_at = :at";
+    let mut statement = db.prepare_cached(SQL)?;
+    let mut cancelled = Vec::new();
+    for run in runs {
+        let params = named_params! { ":id": run.to_string(), ":at": at.0 };
+        let found = statement.query_row(params, |row| Ok((row.get(0)?, wall_at(row, 1)?))).optional()?;
+        cancelled.extend(found);
+    }
+    Ok(cancelled)
+}
+
 /// The first runs that a run has started.
 pub fn of_run(db: &Db, id: Uuid) -> Result<Vec<Child>, Failure> {
     // Index runs_parent.
