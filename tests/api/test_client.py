@@ -81,7 +81,7 @@ def test_a_run_is_submitted_here_and_worked_on_there(client: cloaca.DefaultRunne
     assert [run.result(60).final_context["n"] for run in runs] == [2 * n for n in range(300)]
     mine, theirs = client.list_runners()
     assert (mine["works"], theirs["works"], mine["runs"]) == (False, True, 0)
-    assert client.stats()["runs_started"] == 0
+    assert client.stats()["runs_started"] == 302, "what was asked for here"
 
 
 def test_an_event_loop_waits_without_threads(client: cloaca.DefaultRunner) -> None:
