@@ -243,6 +243,39 @@ def test_export_writes_a_copy_and_no_other_file(line: Line, tmp_path: Path) -> N
         assert len(fields(line.piped("runs", "--database", "copy.db"))) == 2
 
 
+def test_a_copy_is_not_taken_for_the_store_of_its_folder(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db", "slow"):
+        line.piped("export", "backup.db", "--database", "runs.db")
+        line.piped("doctor")
+        assert line.said == "store: 'runs.db', the only one in this folder that is no copy\n"
+        line.piped("export", "again.db")
+        (tmp_path / "backups").mkdir()
+        for name in ("backup.db", "again.db"):
+            (tmp_path / name).rename(tmp_path / "backups" / name)
+    line.monkeypatch.chdir(tmp_path / "backups")
+    line.piped("ls", code=2)
+    assert "which store? This folder has 'again.db', 'backup.db'" in line.said
+    (tmp_path / "backups" / "again.db").unlink()
+    line.piped("ls")
+    assert line.said == "store: 'backup.db', the only one in this folder\n"
+
+
+def test_doctor_of_a_copy_looks_for_no_runner(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db", "slow"):
+        line.piped("export", "backup.db", "--database", "runs.db")
+        line.monkeypatch.setenv("CLOACA_DATABASE", "backup.db")
+        found = {row[1]: row for row in fields(line.piped("doctor"))}
+        assert found["copy"][0] == "warn"
+        assert found["copy"][2].startswith("this store is a copy, made at 20")
+        assert "nobody has served it since" in found["copy"][2]
+        assert "runners" not in found
+        assert found["tasks"][0] == "ok"
+        line.piped("health", code=1)
+    with cloaca.DefaultRunner("backup.db"):
+        pass
+    assert "copy" not in {row[1] for row in fields(line.piped("doctor", code=1))}
+
+
 def test_no_hostile_text_reaches_a_terminal(line: Line, tmp_path: Path) -> None:
     big = "x" * (1 << 20)
     with cloaca.WorkflowBuilder(HOSTILE.strip()):
