@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -274,6 +275,34 @@ def test_doctor_of_a_copy_looks_for_no_runner(line: Line, tmp_path: Path) -> Non
     with cloaca.DefaultRunner("backup.db"):
         pass
     assert "copy" not in {row[1] for row in fields(line.piped("doctor", code=1))}
+
+
+def test_what_failed_lately_goes_by_the_end_of_runs(line: Line) -> None:
+    def parse(context: cloaca.Context) -> None:
+        raise ValueError("no price")
+
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="parse", retry_attempts=1)(parse)
+    with cloaca.DefaultRunner("runs.db") as runner:
+        late, early = (runner.submit("w") for _ in range(2))
+        assert [run.result().status for run in (late, early)] == ["Failed"] * 2
+    hour = 3_600_000_000
+    with closing(sqlite3.connect("runs.db")) as store:
+        # Both were created the day before yesterday; one of them failed then, the other one just now.
+        store.execute("UPDATE runs SET created_at = created_at - ?", [48 * hour])
+        store.execute("UPDATE runs SET completed_at = completed_at - ? WHERE id = ?", [48 * hour, early.id])
+        store.commit()
+    with cloaca.reading.Reader("runs.db") as reader:
+        (found,) = cloaca.reading.failures(reader, datetime.now(UTC) - timedelta(days=1))
+        assert (found.count, found.run_id) == (1, late.id)
+        assert datetime.now(UTC) - datetime.fromisoformat(found.last_at) < timedelta(hours=1)
+    assert "1 run failed in the last 24 hours: ValueError (1)" in line.piped("doctor")
+    assert line.piped("runs", "--failed", "--since", "24h") == ""
+    told = "--since goes by when runs were created: 1 run failed since then that was created before: "
+    assert f"{told}{late.id}\n" in line.said
+    for others in (["--workflow", "w"], ["--since", "72h"]):
+        line.piped("runs", "--failed", "--since", "24h", *others)
+        assert "created before" not in line.said
 
 
 def test_no_hostile_text_reaches_a_terminal(line: Line, tmp_path: Path) -> None:

@@ -371,12 +371,12 @@ def _failed(reader: Reader, at: datetime) -> Finding:
         kinds[kind] = kinds.get(kind, 0) + failed.count
     total = sum(kinds.values())
     if not total:
-        return Finding("ok", "failures", "no run of the last 24 hours failed")
+        return Finding("ok", "failures", "no run failed in the last 24 hours")
     most = sorted(kinds.items(), key=lambda item: -item[1])[:NAMED_MAX]
     shown = f"{FAILED_MAX:,} or more runs" if total >= FAILED_MAX else _count(total, "run")
     rest = sum(kinds.values()) - sum(count for _, count in most)
     others = f" and others ({rest})" if rest else ""
-    text = f"{shown} of the last 24 hours failed: {', '.join(f'{kind} ({n})' for kind, n in most)}{others}"
+    text = f"{shown} failed in the last 24 hours: {', '.join(f'{kind} ({n})' for kind, n in most)}{others}"
     return Finding("warn", "failures", text, "`cloaca runs --failed --since 24h`")
 
 
