@@ -10,6 +10,7 @@ from .rows import moment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _COUNTED_MAX = 10_000
@@ -34,8 +35,8 @@ _GOES_ON = """
 def told(engine: Any, *, paused: bool) -> str | None:
     """What to say of a store that is a copy and that nobody has served since; `None` of any other."""
     try:
-        copy = engine.store.look(_COPY, [engine.runs.owner()])
-        if not copy:
+        at_us = made_at(engine.store.look, engine.runs.owner())
+        if at_us is None:
             return None
         (counts,) = engine.store.look(_GOES_ON, [_COUNTED_MAX + 1])
     except (StoreError, RunnerError):
@@ -50,10 +51,17 @@ def told(engine: Any, *, paused: bool) -> str | None:
     )
     when = "once resume() is called" if paused else "from now on"
     return (
-        f"this store is a copy, made at {moment(copy[0]['at'])}, and goes on from there {when}:"
+        f"this store is a copy, made at {moment(at_us)}, and goes on from there {when}:"
         f" {', '.join(parts)}, each if its program is here. If the original is served too, both do the same"
         " work"
     )
+
+
+def made_at(look: Callable[[str, list[Any]], list[dict[str, Any]]], own: int = 0) -> int | None:
+    """When a store was made as a copy that nobody has served since but the runner `own`; `None` of any other
+    store."""
+    found = look(_COPY, [own])
+    return found[0]["at"] if found else None
 
 
 def _counted(count: int, what: str) -> str:

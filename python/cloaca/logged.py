@@ -24,6 +24,7 @@ _LINES = """
         AND (CAST(?3 AS BIGINT) IS NULL OR attempt = ?3) AND level >= ?4 AND row > ?5"""
 NEWEST = f"{_LINES} ORDER BY row DESC LIMIT ?6"
 BEHIND = f"{_LINES} ORDER BY row LIMIT ?6"
+COUNT = f"SELECT count(*) AS many FROM ({_LINES}) AS found"
 _WAY_OUT = 'it must be a name such as "WARNING", or a number'
 LEFT_OUT = "SELECT left_out FROM logged WHERE run = (SELECT row FROM runs WHERE id = ?1)"
 
@@ -68,6 +69,12 @@ def found(
         rows.reverse()
     left_out = query(LEFT_OUT, [run_id])
     return [_row(row, secrets) for row in rows], left_out[0]["left_out"] if left_out else 0
+
+
+def counted(query: Query, run_id: str, task: str | None, attempt: int | None, level: int) -> int:
+    """How many lines of a run are kept that pass the filters."""
+    many: int = query(COUNT, [run_id, task, attempt, level, 0])[0]["many"]
+    return many
 
 
 def _row(row: dict[str, Any], secrets: Secrets) -> LogRow:

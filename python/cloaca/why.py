@@ -49,34 +49,38 @@ def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:
     name = f"trigger '{trigger['trigger_name']}'"
     standing = trigger["standing"]
     last = ticks[0] if ticks else None
+    heard = ends_of(trigger["on_run"], trigger["on_run_status"])
     if not trigger["enabled"]:
         cause = trigger["disabled_cause"]
         by = f"the engine disabled it because {cause}" if cause else "set_trigger_enabled switched it off"
-        return f"{name} is not polled: {by} at {trigger['disabled_at']}{ending(last)}"
+        return f"{name} is not polled: {by} at {trigger['disabled_at']}{ending(last, heard)}"
     if standing is None:
-        return f"{name} {_absent(trigger)}{ending(last)}"
+        return f"{name} {_absent(trigger)}{ending(last, heard)}"
     if standing["in_body"]:
         since = f" since {standing['polled_since']}" if standing["polled_since"] else ""
-        return f"{name} is being polled{since} and has not answered yet{ending(last)}"
+        return f"{name} is being polled{since} and has not answered yet{ending(last, heard)}"
     if standing["elsewhere"]:
-        return f"{name} is polled by another runner of this store{ending(last)}"
-    heard = ends_of(trigger["on_run"], trigger["on_run_status"])
+        return f"{name} is polled by another runner of this store{ending(last, heard)}"
     if last is None and heard is not None:
         return f"{name} waits for a run to end, {heard}: none has since it was declared"
     if last is None:
         return f"{name} has not been polled yet; its first poll is due at {standing['next_poll_at']}"
     if standing["backs_off"]:
-        failures = standing["failures"]
-        cause = f"{failures} failed {_times(failures, 'poll')} in a row" if failures else "its own wish"
-        if heard is not None:
-            cause = f"{cause}, and is told of the same end of a run then"
+        cause = backing_off(standing["failures"], heard)
         if standing["goes_on"]:
             cause = "its own wish, in an earlier runner"
-        return f"{name} backs off until {standing['next_poll_at']} after {cause}{ending(last)}"
+        return f"{name} backs off until {standing['next_poll_at']} after {cause}{ending(last, heard)}"
     due = standing["next_poll_at"]
     if heard is not None:
-        return f"{name} {told(last)}; it is called for the next run that ends, {heard}"
+        return f"{name} {told(last, heard)}; it is called for the next run that ends, {heard}"
     return f"{name} {told(last)}{f'; its next poll is due at {due}' if due else ''}"
+
+
+def backing_off(failures: int, heard: str | None) -> str:
+    """What a trigger backs off after: so many failures in a row, or none; `heard` as by `ends_of`."""
+    noun = "poll" if heard is None else "call"
+    cause = f"{failures} failed {_times(failures, noun)} in a row" if failures else "its own wish"
+    return cause if heard is None else f"{cause}, and is told of the same end of a run then"
 
 
 def ends_of(on_run: str | None, statuses: Sequence[str]) -> str | None:
@@ -290,25 +294,26 @@ def _absent(trigger: dict[str, Any]) -> str:
     return "is not polled: this program does not declare it, and no other runner of the store polls it"
 
 
-def ending(last: TickRow | None) -> str:
+def ending(last: TickRow | None, heard: str | None = None) -> str:
     """What was before, after a sentence."""
-    return "" if last is None else f"; before that it {told(last)}"
+    return "" if last is None else f"; before that it {told(last, heard)}"
 
 
-def told(last: TickRow) -> str:
-    """What polls answered."""
+def told(last: TickRow, heard: str | None = None) -> str:
+    """What polls answered, or calls of a function that is told of ends of runs: `heard` as by `ends_of`."""
+    noun = "poll" if heard is None else "call"
     count = last["count"]
     since = f"since {last['first_at']}" if count > 1 else f"at {last['first_at']}"
     reason = f": {last['reason']}" if last["reason"] else ""
     if last["outcome"] == "fire":
-        return f"fired at its last {_polls(count)}, {since}"
+        return f"fired at its last {_counted(count, noun)}, {since}"
     if last["outcome"] == "error":
-        return f"failed at its last {_polls(count)}, {since}{reason}"
-    return f"skipped at its last {_polls(count)}, {since}{reason or ', without giving a reason'}"
+        return f"failed at its last {_counted(count, noun)}, {since}{reason}"
+    return f"skipped at its last {_counted(count, noun)}, {since}{reason or ', without giving a reason'}"
 
 
-def _polls(count: int) -> str:
-    return "poll" if count == 1 else f"{count} polls"
+def _counted(count: int, noun: str) -> str:
+    return noun if count == 1 else f"{count} {noun}s"
 
 
 def _times(count: int, noun: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,42 @@ def test_a_cron_is_told_by_its_name_too() -> None:
         runner.delete_cron_schedule("early")
         with pytest.raises(cloaca.ScheduleError, match=r"Invalid schedule ID: .*UUID or the name of a cron"):
             runner.delete_cron_schedule("early")
+
+
+def test_why_from_outside_says_of_a_trigger_that_it_backs_off(tmp_path: Path) -> None:
+    @cloaca.trigger(workflow="w", poll_interval="20ms", on_error=cloaca.Backoff("1h", max="1h"))
+    def fails() -> bool:
+        raise OSError("the share is gone")
+
+    @cloaca.trigger(workflow="w", poll_interval="20ms")
+    def wishes() -> bool:
+        raise cloaca.RetryAfter("2h")
+
+    @cloaca.trigger(workflow="w", poll_interval="20ms")
+    def quiet() -> bool:
+        return False
+
+    @cloaca.trigger(workflow="w", on_run="w", on_error=cloaca.Backoff("1h", max="1h"))
+    def watch(run: cloaca.types.RunDetails) -> bool:
+        raise OSError("no answer")
+
+    path = tmp_path / "runs.db"
+    with cloaca.DefaultRunner(path) as runner, reading.Reader(path) as reader:
+        assert "none has yet" in reading.why(reader, "watch")
+        runner.execute("w")
+        found = {}
+        for name in ("fails", "wishes", "watch"):
+            assert eventually(lambda name=name: "backs off until" in runner.why(name))
+            until = runner.why(name).split("until ")[1].split(" after ")[0]
+            assert eventually(lambda name=name: "on record, it" in reading.why(reader, name))
+            found[name] = reading.why(reader, name)
+            kept = found[name].split("runner 1, and backs off until ")[1].split(" after ")[0]
+            assert abs(datetime.fromisoformat(kept) - datetime.fromisoformat(until)) < timedelta(minutes=1)
+        assert " after 1 failed poll in a row; on record, it failed at its last poll, at" in found["fails"]
+        assert "after its own wish; on record, it skipped at its last poll, at" in found["wishes"]
+        assert "after 1 failed call in a row, and is told of the same end" in found["watch"]
+        assert "on record, it failed at its last call, at" in found["watch"]
+        assert "it failed at its last call, at" in runner.why("watch")
+        assert "backs off" not in reading.why(reader, "quiet")
+        runner.set_trigger_enabled("fails", False)
+        assert "backs off" not in reading.why(reader, "fails")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from stage import Line, fields, served, steady
 from test_look import SCHEMA, records
 
@@ -40,14 +41,36 @@ def test_logs_shows_what_bodies_logged_for_people_for_a_pipe_and_as_json(line: L
         assert [" ".join(sorted(each)) for each in found] == [SCHEMA["log"]] * 4
 
 
-def test_logs_are_filtered(line: Line, tmp_path: Path) -> None:
+def test_logs_are_filtered(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with served(tmp_path / "runs.db"):
         run = failed(line)
         assert len(fields(line.piped("logs", run, "--level", "error"))) == 2
         assert [cells[3] for cells in fields(line.piped("logs", run, "--attempt", "2"))] == ["2", "2"]
+        assert line.said == "store: 'runs.db', the only one in this folder\n"
         assert [cells[1] for cells in fields(line.piped("logs", run, "--limit", "1"))] == ["ERROR"]
-        assert line.piped("logs", run, "--task", "count") == ""
+        assert "3 older lines are kept, too: --limit 4 shows all" in line.said
+        line.piped("logs", run, "--limit", "1", "--attempt", "1")
+        assert "1 older line is kept, too: --limit 2 shows all" in line.said
+        line.piped("logs", run, "--limit", "4")
+        assert "older line" not in line.said
+        for none in (["--task", "count"], ["--level", "CRITICAL"], ["--attempt", "3"]):
+            assert line.piped("logs", run, *none) == ""
+            told = "none of the 4 lines that are kept of the run passes --task, --attempt or --level"
+            assert told in line.said
+            assert "keep_logs" not in line.said
+        with cloaca.reading.Reader("runs.db") as reader:
+            quiet = cloaca.reading.runs(reader, status="Completed").items[0].id
+        path = str(tmp_path / "none.db")
+        with cloaca.WorkflowBuilder("silent"):
+            cloaca.task(id="t")(lambda context: None)
+        with cloaca.DefaultRunner(path) as runner:
+            runner.execute("silent")
+            silent = str(runner.list_runs()[0]["id"])
+        assert line.piped("--database", path, "logs", silent, "--level", "ERROR") == ""
         assert "nothing is kept of what the run logged" in line.said
+        line.piped("--database", "runs.db", "logs", quiet, "--level", "ERROR")
+        assert "the line that is kept of the run does not pass" in line.said
+        monkeypatch.setenv("CLOACA_DATABASE", "runs.db")
         line.piped("logs", run, "--level", "loud", code=2)
         assert "level is 'loud'" in line.said
         line.piped("logs", run, "--attempt", "x", code=2)

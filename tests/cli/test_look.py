@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,67 @@ def test_export_writes_a_copy_and_no_other_file(line: Line, tmp_path: Path) -> N
         line.piped("export", "copy.db", "--database", "runs.db", code=3)
         assert line.said == "cloaca: export target 'copy.db' exists already; name a new file\n"
         assert len(fields(line.piped("runs", "--database", "copy.db"))) == 2
+
+
+def test_a_copy_is_not_taken_for_the_store_of_its_folder(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db", "slow"):
+        line.piped("export", "backup.db", "--database", "runs.db")
+        line.piped("doctor")
+        assert line.said == "store: 'runs.db', the only one in this folder that is no copy\n"
+        line.piped("export", "again.db")
+        (tmp_path / "backups").mkdir()
+        for name in ("backup.db", "again.db"):
+            (tmp_path / name).rename(tmp_path / "backups" / name)
+    line.monkeypatch.chdir(tmp_path / "backups")
+    line.piped("ls", code=2)
+    assert "which store? This folder has 'again.db', 'backup.db'" in line.said
+    (tmp_path / "backups" / "again.db").unlink()
+    line.piped("ls")
+    assert line.said == "store: 'backup.db', the only one in this folder\n"
+
+
+def test_doctor_of_a_copy_looks_for_no_runner(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db", "slow"):
+        line.piped("export", "backup.db", "--database", "runs.db")
+        line.monkeypatch.setenv("CLOACA_DATABASE", "backup.db")
+        found = {row[1]: row for row in fields(line.piped("doctor"))}
+        assert found["copy"][0] == "warn"
+        assert found["copy"][2].startswith("this store is a copy, made at 20")
+        assert "nobody has served it since" in found["copy"][2]
+        assert "runners" not in found
+        assert found["tasks"][0] == "ok"
+        line.piped("health", code=1)
+    with cloaca.DefaultRunner("backup.db"):
+        pass
+    assert "copy" not in {row[1] for row in fields(line.piped("doctor", code=1))}
+
+
+def test_what_failed_lately_goes_by_the_end_of_runs(line: Line) -> None:
+    def parse(context: cloaca.Context) -> None:
+        raise ValueError("no price")
+
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="parse", retry_attempts=1)(parse)
+    with cloaca.DefaultRunner("runs.db") as runner:
+        late, early = (runner.submit("w") for _ in range(2))
+        assert [run.result().status for run in (late, early)] == ["Failed"] * 2
+    hour = 3_600_000_000
+    with closing(sqlite3.connect("runs.db")) as store:
+        # Both were created the day before yesterday; one of them failed then, the other one just now.
+        store.execute("UPDATE runs SET created_at = created_at - ?", [48 * hour])
+        store.execute("UPDATE runs SET completed_at = completed_at - ? WHERE id = ?", [48 * hour, early.id])
+        store.commit()
+    with cloaca.reading.Reader("runs.db") as reader:
+        (found,) = cloaca.reading.failures(reader, datetime.now(UTC) - timedelta(days=1))
+        assert (found.count, found.run_id) == (1, late.id)
+        assert datetime.now(UTC) - datetime.fromisoformat(found.last_at) < timedelta(hours=1)
+    assert "1 run failed in the last 24 hours: ValueError (1)" in line.piped("doctor")
+    assert line.piped("runs", "--failed", "--since", "24h") == ""
+    told = "--since goes by when runs were created: 1 run failed since then that was created before: "
+    assert f"{told}{late.id}\n" in line.said
+    for others in (["--workflow", "w"], ["--since", "72h"]):
+        line.piped("runs", "--failed", "--since", "24h", *others)
+        assert "created before" not in line.said
 
 
 def test_no_hostile_text_reaches_a_terminal(line: Line, tmp_path: Path) -> None:

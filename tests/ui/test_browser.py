@@ -295,7 +295,7 @@ def test_without_scripts_it_reads_and_acts(base: str, runner: cloaca.DefaultRunn
     driver = started("--window-size=1280,900", **script_setting)
     try:
         driver.get(base)
-        assert "1 run of the last 24 hours failed." in shown(driver)
+        assert "1 run failed in the last 24 hours." in shown(driver)
         assert " UTC" in shown(driver)
         driver.find_element(By.LINK_TEXT, "Runs").click()
         driver.find_element(By.CSS_SELECTOR, "table.runs a.id").click()

@@ -35,7 +35,7 @@ def test_what_fails_or_is_switched_off_comes_first(page: Asking, runner: cloaca.
     failed(runner, 3)
     text = page.text("/")
     assert (
-        "Something needs a look: 1 schedule failing, 1 disabled; 3 runs of the last 24 hours failed." in text
+        "Something needs a look: 1 schedule failing, 1 disabled; 3 runs failed in the last 24 hours." in text
     )
     assert text.index("Needs a look") < text.index("Failed in the last 24 hours") < text.index("Newest runs")
     assert "OSError: the share is gone" in text

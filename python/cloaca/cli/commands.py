@@ -62,7 +62,8 @@ COMMANDS = (
             *FILTERS,
             Option(
                 "--text",
-                "only with this in its id, key, error or context; looks for 50 ms, or with --all to the end",
+                "only with this in its id, names, key, error, or the context that it began with, not what"
+                " came out; looks for 50 ms, or with --all to the end",
                 "TEXT",
             ),
             LIMIT,

@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime
 
 from .. import reading
+from ..reading.logs import kept
 from ..terminal import clean
 from .look import limit_of, opened
 from .main import OK
@@ -16,6 +17,7 @@ from .tree import WAIT_SECONDS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
+    from typing import Any
 
     from ..reading import Logs
     from ..reading.logs import LogLine
@@ -28,25 +30,25 @@ def logs(arguments: Namespace, show: Show) -> int:
     limit = limit_of(arguments)
     with opened(arguments) as reader:
         run_id = reading.find_run(reader, arguments.run)
+        wanted: dict[str, Any] = {
+            "task": arguments.task,
+            "attempt": _number(arguments.attempt),
+            "level": arguments.level,
+        }
 
         def found(after: int | None) -> Logs:
-            return reading.logs(
-                reader,
-                run_id,
-                task=arguments.task,
-                attempt=_number(arguments.attempt),
-                level=arguments.level,
-                after=after,
-                limit=limit,
-            )
+            return reading.logs(reader, run_id, **wanted, after=after, limit=limit)
 
         told = found(None)
         if told.left_out:
             lines = "line was" if told.left_out == 1 else "lines were"
             show.note(f"{told.left_out:,} older {lines} left out: keep_logs= says how much of a run is kept")
+        if len(told.lines) == limit and (more := kept(reader, run_id, **wanted) - limit) > 0:
+            lines = "line is" if more == 1 else "lines are"
+            show.note(f"{more:,} older {lines} kept, too: --limit {limit + more} shows all")
         _tell(show, told)
-        if not (told.lines or told.left_out or arguments.follow):
-            show.note("nothing is kept of what the run logged; a runner with keep_logs= keeps it")
+        if not (told.lines or arguments.follow):
+            _note_none(show, kept(reader, run_id), is_any_left_out=told.left_out > 0)
         last = told.lines[-1].number if told.lines else 0
         while arguments.follow:
             # Looked at before the lines: those of its last moments are kept before its end is.
@@ -59,6 +61,16 @@ def logs(arguments: Namespace, show: Show) -> int:
             show.out.flush()
             time.sleep(WAIT_SECONDS)
     return OK
+
+
+def _note_none(show: Show, many: int, *, is_any_left_out: bool) -> None:
+    """None of the lines is shown: perhaps because none passes the filters."""
+    if many:
+        lines = "the line that is kept" if many == 1 else f"none of the {many:,} lines that are kept"
+        passes = "does not pass" if many == 1 else "passes"
+        show.note(f"{lines} of the run {passes} --task, --attempt or --level as they are given")
+    elif not is_any_left_out:
+        show.note("nothing is kept of what the run logged; a runner with keep_logs= keeps it")
 
 
 def _number(text: str | None) -> int | None:

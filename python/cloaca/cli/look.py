@@ -8,6 +8,7 @@ import os
 from .. import reading
 from ..duration import text_of
 from ..near import LOOKED_MAX
+from ..reading.attention import failed_before
 from ..reading.store import names, now, unknown
 from ..terminal import clean, span
 from ..why import ends_of
@@ -252,6 +253,8 @@ def runs(arguments: Namespace, show: Show) -> int:
                 + (f": --after {after} goes on, or --all" if after else "")
             )
             return OK
+        if wanted["since"] is not None and wanted["status"] == "Failed":
+            _note_failed_since(reader, show, wanted)
         if after is not None and show.is_for_people:
             show.note(f"there may be more: --after {after}, or --all")
     return OK
@@ -279,6 +282,22 @@ def _note_unknown(reader: Reader, show: Show, wanted: dict[str, Any]) -> None:
         show.note(str(unknown("trigger", trigger, "triggers", known)))
 
 
+def _note_failed_since(reader: Reader, show: Show, wanted: dict[str, Any]) -> None:
+    """Some were created before, and failed since."""
+    others = ("workflow", "trigger", "key", "parent", "error", "until")
+    if any(wanted[name] is not None for name in others):
+        return
+    if found := failed_before(reader, wanted["since"]):
+        more = f" and {len(found) - NAMED_MAX} more" if len(found) > NAMED_MAX else ""
+        runs, were = ("run", "was") if len(found) == 1 else ("runs", "were")
+        show.note(
+            f"--since goes by when runs were created: {len(found):,} {runs} failed since then that {were}"
+            f" created before: {', '.join(found[:NAMED_MAX])}{more}"
+        )
+
+
+NAMED_MAX = 3
+"""So many runs are named."""
 _RUN_COLUMNS = ("ID", "WORKFLOW", "STATUS", "CREATED", "TOOK", "TRIGGER", "KEY", "ERROR")
 
 

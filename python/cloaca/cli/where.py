@@ -32,19 +32,43 @@ def database(given: str | None) -> str:
     named = given or os.environ.get(ENVIRONMENT) or _setting("database")
     if named:
         return named
-    found = _ours(os.curdir)
+    found, others = _meant(_ours(os.curdir))
     if not found:
         raise UsageError(f"which store? There is none of cloaca's in this folder; {_WAYS}")
     if len(found) > 1:
         names = ", ".join(excerpt(name) for name in found[:5])
         raise UsageError(f"which store? This folder has {names}; {_WAYS}")
-    sys.stderr.write(f"store: {excerpt(found[0])}, the only one in this folder\n")
+    besides = " that is no copy" if others else ""
+    sys.stderr.write(f"store: {excerpt(found[0])}, the only one in this folder{besides}\n")
     return os.path.join(os.curdir, found[0])
 
 
 def program(given: str | None) -> str | None:
     """The program that is meant, if one is."""
     return given or _setting("app")
+
+
+def _meant(found: list[str]) -> tuple[list[str], list[str]]:
+    """Those of several stores that may be meant, and the others: copies that nobody has served since, unless
+    there is nothing else."""
+    if len(found) < 2:
+        return found, []
+    copies = [name for name in found if _is_copy(os.path.join(os.curdir, name))]
+    if len(copies) == len(found):
+        return found, []
+    return [name for name in found if name not in copies], copies
+
+
+def _is_copy(path: str) -> bool:
+    from ..copied import made_at
+    from ..errors import StoreError
+    from ..reading import Reader
+
+    try:
+        with Reader(path) as reader:
+            return made_at(reader.native.query) is not None
+    except StoreError:  # of another version, say
+        return False
 
 
 def _ours(folder: str) -> list[str]:

@@ -9,9 +9,10 @@ import os
 import shlex
 import sys
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from .. import __version__, rows
+from ..copied import made_at
 from ..errors import StoreError, excerpt
 from ..health import GRACE_SECONDS, RUNNERS_MAX, health
 from ..rescue import left_beside
@@ -26,7 +27,6 @@ from .store import age_of, now
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
     from typing import Any, Literal
 
     from ..types import Health, HealthReason
@@ -92,18 +92,24 @@ def doctor(
         yield _disk(reader.file)
     yield _descriptors()
     yield from _clock(reader, at)
+    copied_us = made_at(reader.native.query)
     reasons = of_probe(reader)["reasons"]
+    if copied_us is not None:
+        yield _copy(copied_us)
+        # Who serves the original lives, and not here.
+        reasons = [reason for reason in reasons if reason["code"] not in ("no_runner", "dead_runner")]
     told: set[str] = {reason["code"] for reason in reasons}
     yield from (_told(reason) for reason in reasons)
     if reader.file is None and "old_transaction" not in told:
         yield Finding("ok", "transactions", "none that this user may see has been open for long")
     backlog = reader.native.backlog(BACKLOG_RUNS) if backlog is None else backlog
-    yield from _runners(reader, backlog, bool(told & {"no_runner", "silent_runner", "dead_runner"}))
+    if copied_us is None:
+        yield from _runners(reader, backlog, bool(told & {"no_runner", "silent_runner", "dead_runner"}))
     yield from _schedules(reader, told)
     if not told & {"backlog", "unserved"}:
         yield _backlog(backlog)
     yield _pauses(reader)
-    yield _overdue(reader, at)
+    yield _overdue(reader, at if copied_us is None else datetime.fromtimestamp(copied_us / 1e6, UTC))
     yield _failed(reader, at)
 
 
@@ -147,6 +153,14 @@ def _told(reason: HealthReason) -> Finding:
     code = reason["code"]
     since = f", for {_span(reason['seconds'])}" if reason["seconds"] is not None else ""
     return Finding("bad", _SUBJECTS.get(code, "runners"), f"{reason['text']}{since}", _WAYS_OUT.get(code))
+
+
+def _copy(copied_us: int) -> Finding:
+    text = (
+        f"this store is a copy, made at {rows.moment(copied_us)}, and nobody has served it since: who served"
+        " the original is not looked for"
+    )
+    return Finding("warn", "copy", text, "to go on with it, stop the original and start the program on this")
 
 
 def _value(reader: Reader, sql: str) -> Any:
@@ -357,12 +371,12 @@ def _failed(reader: Reader, at: datetime) -> Finding:
         kinds[kind] = kinds.get(kind, 0) + failed.count
     total = sum(kinds.values())
     if not total:
-        return Finding("ok", "failures", "no run of the last 24 hours failed")
+        return Finding("ok", "failures", "no run failed in the last 24 hours")
     most = sorted(kinds.items(), key=lambda item: -item[1])[:NAMED_MAX]
     shown = f"{FAILED_MAX:,} or more runs" if total >= FAILED_MAX else _count(total, "run")
     rest = sum(kinds.values()) - sum(count for _, count in most)
     others = f" and others ({rest})" if rest else ""
-    text = f"{shown} of the last 24 hours failed: {', '.join(f'{kind} ({n})' for kind, n in most)}{others}"
+    text = f"{shown} failed in the last 24 hours: {', '.join(f'{kind} ({n})' for kind, n in most)}{others}"
     return Finding("warn", "failures", text, "`cloaca runs --failed --since 24h`")
 
 

@@ -42,6 +42,22 @@ class Logs:
     left_out: int
 
 
+def kept(
+    reader: Reader,
+    run_id: str,
+    *,
+    task: str | None = None,
+    attempt: int | None = None,
+    level: str | int | None = None,
+) -> int:
+    """How many lines of a run are kept that pass the filters, by the run's whole id.
+
+    Raises:
+        ArgumentError: (a `ValueError`) there is no such level.
+    """
+    return logged.counted(reader.native.query, run_id, task, attempt, logged.level_of(level))
+
+
 def logs(
     reader: Reader,
     run_id: str,

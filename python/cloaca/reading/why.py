@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from .. import check, held, rows, why_run
 from ..errors import excerpt
-from ..why import Kept, besides, ending, ends_of, named, of_unread, told
+from ..why import Kept, backing_off, besides, ending, ends_of, named, of_unread, told
 from .runners import declaring, living
 from .runs import find_run, run
 from .schedules import Trigger, schedules_named
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _WAITS = """
     SELECT limit_seats.name, task FROM runs JOIN limit_seats ON run = runs.row
     WHERE id = ? AND granted_at IS NULL ORDER BY limit_seats.row LIMIT 20"""
+# Index schedules_trigger. Who switches it on takes `not_before` back.
+_WAITS_UNTIL = """
+    SELECT not_before, failures FROM schedules
+    WHERE kind = 'trigger' AND name = ? AND wait_us IS NOT NULL AND not_before > ?"""
 TASKS_TOLD_MAX = 5
 """So many tasks of one run are told; of the others only how many they are."""
 
@@ -48,7 +52,7 @@ def why(reader: Reader, name_or_id: str) -> str:
 
 def _of_schedule(reader: Reader, found: Trigger | Cron) -> str:
     """One sentence about a trigger or a cron, and what the store tells besides."""
-    told = of_trigger(found) if isinstance(found, Trigger) else of_cron(found)
+    told = of_trigger(reader, found) if isinstance(found, Trigger) else of_cron(found)
     native, mask = reader.native, reader.mask()
     kept = Kept(
         run=native.run,
@@ -62,24 +66,36 @@ def _of_schedule(reader: Reader, found: Trigger | Cron) -> str:
     return f"{told}{besides(kept, found.trigger_name, last, None if is_off else found.workflow_name)}"
 
 
-def of_trigger(trigger: Trigger) -> str:
-    """One sentence about a polled trigger."""
+def of_trigger(reader: Reader, trigger: Trigger) -> str:
+    """One sentence about a trigger that is polled, or told of ends of runs."""
     name, last = f"trigger {excerpt(trigger.trigger_name)}", trigger.last
     row = None if last is None else _row(last)
+    heard = ends_of(trigger.on_run, trigger.on_run_status)
     if trigger.state in ("stopped", "disabled"):
         cause = trigger.disabled_cause
         by = f"the engine disabled it because {cause}" if cause else "it was switched off"
-        return f"{name} is not polled: {by} at {trigger.disabled_at}{ending(row)}"
+        return f"{name} is not polled: {by} at {trigger.disabled_at}{ending(row, heard)}"
     if trigger.runner is None:
-        return f"{name} is not polled: no living runner has it; start a program that declares it{ending(row)}"
-    heard = ends_of(trigger.on_run, trigger.on_run_status)
+        nobody = "is not polled: no living runner has it; start a program that declares it"
+        return f"{name} {nobody}{ending(row, heard)}"
+    off = _backs_off(reader, trigger, heard)
+    record = "" if row is None else f"on record, it {told(row, heard)}"
     if heard is not None:
         by = f"waits for a run to end, {heard}, in runner {trigger.runner}"
-        return f"{name} {by}; {'none has yet' if row is None else f'on record, it {told(row)}'}"
+        return f"{name} {by}{off}; {record or 'none has yet'}"
     by = f"is polled by runner {trigger.runner}"
+    due = off or f", the next is due at {trigger.next_poll_at}"
     if row is None:
-        return f"{name} {by}; none of its polls is on record yet, the next is due at {trigger.next_poll_at}"
-    return f"{name} {by}, the next is due at {trigger.next_poll_at}; on record, it {told(row)}"
+        return f"{name} {by}; none of its polls is on record yet{due}"
+    return f"{name} {by}{due}; {record}"
+
+
+def _backs_off(reader: Reader, trigger: Trigger, heard: str | None) -> str:
+    """Until when it waits, and why, if it does not go by its interval."""
+    for row in reader.native.query(_WAITS_UNTIL, [trigger.trigger_name, check.microseconds(now())]):
+        cause = backing_off(row["failures"], heard)
+        return f", and backs off until {rows.moment(row['not_before'])} after {cause}"
+    return ""
 
 
 def of_cron(cron: Cron) -> str:

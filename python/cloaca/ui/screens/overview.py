@@ -127,7 +127,7 @@ def verdict(
         noun = "schedule" if wrong[0].startswith("1 ") else "schedules"
         wrong[0] = wrong[0].replace(" ", f" {noun} ", 1)
     failed = sum(each.count for each in kinds)
-    told = f"{show.count(failed, 'run', 1000)} of the last 24 hours failed" if failed else ""
+    told = f"{show.count(failed, 'run', 1000)} failed in the last 24 hours" if failed else ""
     late = ""
     if waits.oldest_at is not None and (age_of(waits.oldest_at, now()) or 0.0) > WAITING_SECONDS:
         late = f"runs wait for {show.span(show.between(waits.oldest_at, None))}"
