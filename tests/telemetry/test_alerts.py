@@ -38,7 +38,7 @@ def test_each_metric_of_the_rules_is_one_that_a_runner_tells() -> None:
         for family in Watched(runner).families():
             ends = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"], "gauge": [""]}
             known |= {family.name + end for end in ends[family.kind]}
-    expressions = re.findall(r"expr: (?:\|\n)?(.*?)\n +for:", RULES.read_text(), re.DOTALL)
+    expressions = re.findall(r"expr: (?:\|\n)?(.*?)\n +(?:for|labels):", RULES.read_text(), re.DOTALL)
     named = {name for text in expressions for name in re.findall(r"cloaca_\w+", text)}
     assert len(named) == 11
     assert named <= known

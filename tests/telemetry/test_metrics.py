@@ -236,6 +236,46 @@ def test_that_nobody_lives_looks_different_from_nothing_to_do(tmp_path: Path) ->
     assert of(found, "store_trouble", code="disk") == 0
 
 
+def test_triggers_that_fail_are_told_as_long_as_they_do_also_where_that_switched_them_off() -> None:
+    declare()
+    broken = {"hourly", "nightly", "briefly", "by-hand"}
+
+    def fails(name: str) -> bool:
+        if name in broken:
+            raise ConnectionError("the other side is away")
+        return False
+
+    for name in ("hourly", "by-hand", "well"):
+        cloaca.trigger(workflow="ingest", poll_interval="1h", name=name)(lambda name=name: fails(name))
+    cloaca.trigger(workflow="ingest", poll_interval="1h", name="briefly", max_consecutive_failures=2)(
+        lambda: fails("briefly")
+    )
+    cloaca.trigger(workflow="ingest", cron="0 3 * * *", name="nightly")(lambda tick: fails("nightly"))
+    with cloaca.testing.Runner(start="2026-01-01T00:00:00Z", raise_errors=False) as runner:
+
+        def failing() -> dict[str, float]:
+            found = scraped(runner)
+            return {
+                dict(labels)["trigger"]: value
+                for (name, labels), value in found.items()
+                if name == "cloaca_store_triggers_failing"
+            }
+
+        assert failing() == {}
+        runner.advance("3h1m")
+        assert failing() == dict.fromkeys(broken, 1)
+        schedule = runner.get_trigger_schedule("briefly")
+        assert schedule is not None
+        assert not schedule["enabled"]
+        runner.set_trigger_enabled("by-hand", False)
+        assert failing() == dict.fromkeys(broken - {"by-hand"}, 1), "nobody is to be woken for that"
+        broken.clear()
+        runner.advance("24h")
+        assert failing() == {"briefly": 1}
+        runner.set_trigger_enabled("briefly", True)
+        assert failing() == {}
+
+
 def test_callbacks_for_ends_of_runs_are_counted_by_what_came_of_them() -> None:
     calls: list[str] = []
 

@@ -34,6 +34,8 @@ BACKLOG_RUNS = 10_000
 """Of so many runs that are not over it is counted whose they are."""
 ENDS_MAX = 10_000
 """Of so many ends of runs that somebody is to be told of it is counted whom."""
+TRIGGERS_MAX = 10_000
+"""Of so many triggers, and as many crons, it is looked whether they fail."""
 
 # By ends_due, ends_owner and ends_listener. Also of what has none: a series that appears only with the first
 # one says nothing of how long it is there.
@@ -53,6 +55,22 @@ _TOLD = """
             SELECT listener FROM ends INDEXED BY ends_listener WHERE listener <> 0 LIMIT ?
         ) AS waiting
     ) AS counted JOIN schedules ON schedules.row = counted.listener GROUP BY schedules.name"""
+
+# By schedules_trigger and schedules_crons, then by their rows. What failures have switched off counts as
+# failing; a name that a deploy made something else of does not.
+_FAILING = f"""
+    SELECT name, count(*) AS many FROM (
+        SELECT schedules.name AS name FROM (
+            SELECT row FROM schedules INDEXED BY schedules_trigger WHERE kind = 'trigger'
+            ORDER BY name LIMIT ?1
+        ) AS found JOIN schedules ON schedules.row = found.row
+        WHERE failures > 0 AND (enabled OR disabled_cause IS NOT NULL) AND NOT {rows.CRON_BY_NOW}
+        UNION ALL SELECT schedules.name FROM (
+            SELECT row FROM schedules INDEXED BY schedules_crons WHERE kind = 'cron'
+            ORDER BY row LIMIT ?1
+        ) AS found JOIN schedules ON schedules.row = found.row
+        WHERE failures > 0 AND (enabled OR disabled_cause IS NOT NULL) AND NOT {rows.TRIGGER_BY_NOW}
+    ) AS failing GROUP BY name"""
 
 
 class Family(NamedTuple):
@@ -230,6 +248,10 @@ def of_store(native: Any, health: Health) -> Iterator[Family]:
     ]
     about = "Triggers that are switched on, by the living runner that polls them."
     yield gauge("triggers_polled", about, ("runner", "name"), _bounded(working))
+    about = f"1 of each trigger and cron whose last poll failed; the first {TRIGGERS_MAX:,} are looked at."
+    counts = {row["name"]: [row["many"]] for row in native.query(_FAILING, [TRIGGERS_MAX])}
+    values = [((name,), many) for name, (many,) in _capped(counts.items())]
+    yield gauge("triggers_failing", about, ("trigger",), values)
 
     about = "Whether all is well: whether triggers are polled and runs begin."
     yield gauge("healthy", about, (), [((), int(health["ok"]))])
