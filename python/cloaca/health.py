@@ -335,7 +335,8 @@ def _ends(look: Look, numbers: list[int], now_us: int) -> Iterable[HealthReason]
 
 
 def _seen(row: dict[str, Any]) -> int | None:
-    seen = row["seen_at"]
+    # One that hangs before it has said anything is silent since it came.
+    seen = row["seen_at"] or row["joined_at"]
     return None if seen is None else int(datetime.fromisoformat(seen).astimezone(UTC).timestamp() * 1e6)
 
 

@@ -43,6 +43,15 @@ _ENDS = """
         LIMIT ?
     ) AS found"""
 
+# The same one by one, the oldest first.
+_FIRST_END = """
+    SELECT runs.id FROM schedules
+        JOIN listeners AS heard ON heard.listener = schedules.row AND heard.listener <> 0
+        JOIN ends ON ends.listener = heard.listener AND ends.workflow = heard.workflow AND ends.listener <> 0
+        JOIN runs ON runs.row = ends.run
+    WHERE schedules.kind = 'trigger' AND schedules.name = ? AND (heard.wanted & ends.outcome) <> 0
+    ORDER BY ends.row LIMIT 1"""
+
 
 def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:
     """One sentence about a trigger, from its row with `standing`, and its newest tick."""
@@ -134,7 +143,9 @@ def besides(kept: Kept, name: str | None, last: Mapping[str, Any] | None, workfl
         failed = _failed_of(kept.runs(filters.wanted(trigger=name), RUNS_LOOKED_MAX))
         if failed:
             told += _of_failures(failed, kept.hide(failed[0]["id"], failed[0]["error_message"] or ""))
-        told += _of_ends(ends_waiting(kept.look, name))
+        if many := ends_waiting(kept.look, name):
+            first = kept.look(_FIRST_END, [name])
+            told += _of_ends(many, first[0]["id"] if first else None)
     return told if workflow is None else f"{told}{why_run.of_paused(kept.pauses(), workflow)}"
 
 
@@ -144,11 +155,12 @@ def ends_waiting(look: Callable[[str, Sequence[Any]], list[dict[str, Any]]], nam
     return many
 
 
-def _of_ends(many: int) -> str:
-    if not many:
-        return ""
+def _of_ends(many: int, first: str | None) -> str:
     least = "at least " if many == ENDS_COUNTED_MAX else ""
-    return f"; {least}{many} {_times(many, 'end')} of runs {'waits' if many == 1 else 'wait'} for it"
+    told = f"; {least}{many} {_times(many, 'end')} of runs {'waits' if many == 1 else 'wait'} for it"
+    if first is None:
+        return told
+    return f"{told}, that of run {first}{' first, and the others behind it' if many > 1 else ''}"
 
 
 def _holder(last: Mapping[str, Any]) -> str | None:
