@@ -271,7 +271,7 @@ def test_who_says_nothing_and_moments_that_go_by_are_told(runner: cloaca.Default
     change(store, f"UPDATE owners SET seen_at = {NOW} - 40000000")
     found = codes(runner.health())
     assert (found["silent_runner"]["names"], set(found)) == (["desk"], {"silent_runner"})
-    change(store, f"UPDATE owners SET seen_at = NULL, joined_at = {NOW} - 40000000")
+    change(store, f"UPDATE owners SET seen_at = NULL, joined_at = {NOW} - 40000000, host = 'elsewhere'")
     assert "silent_runner" in codes(runner.health()), "it has hung since it came"
     change(store, f"UPDATE owners SET joined_at = {NOW}")
     flow.declare("w", flow.nothing)

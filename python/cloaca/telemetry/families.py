@@ -249,9 +249,9 @@ def of_store(native: Any, health: Health) -> Iterator[Family]:
     about = "Triggers that are switched on, by the living runner that polls them."
     yield gauge("triggers_polled", about, ("runner", "name"), _bounded(working))
     about = f"1 of each trigger and cron whose last poll failed; the first {TRIGGERS_MAX:,} are looked at."
-    counts = {row["name"]: [row["many"]] for row in native.query(_FAILING, [TRIGGERS_MAX])}
-    values = [((name,), many) for name, (many,) in _capped(counts.items())]
-    yield gauge("triggers_failing", about, ("trigger",), values)
+    failing = {row["name"]: [row["many"]] for row in native.query(_FAILING, [TRIGGERS_MAX])}
+    ones = [((name,), many) for name, (many,) in _capped(failing.items())]
+    yield gauge("triggers_failing", about, ("trigger",), ones)
 
     about = "Whether all is well: whether triggers are polled and runs begin."
     yield gauge("healthy", about, (), [((), int(health["ok"]))])
