@@ -156,6 +156,7 @@ claims! {
     an_end_is_told_once_to_who_declares_the_callback
     an_end_without_a_callback_is_told_nobody
     an_end_by_a_strangers_cancel_is_told_too
+    an_end_whose_callback_only_they_had_who_are_gone_waits_no_more
     a_trigger_is_told_each_end_once
     a_trigger_is_told_no_end_that_came_before_it_or_that_it_does_not_want
     a_tick_about_an_end_that_has_been_told_leaves_nothing
@@ -1722,6 +1723,22 @@ fn an_end_without_a_callback_is_told_nobody(store: &dyn Store) {
     has_ended(store, epoch, 1, RunStatus::Failed);
     store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
     assert_eq!(store.next_end(epoch, LATE), Ok(None));
+}
+
+fn an_end_whose_callback_only_they_had_who_are_gone_waits_no_more(store: &dyn Store) {
+    let [old, new] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    store.declare_workflows(old, &[tells(&[RunStatus::Failed, RunStatus::Completed])]).unwrap();
+    store.declare_workflows(new, &[tells(&[RunStatus::Completed])]).unwrap();
+    has_ended(store, old, 1, RunStatus::Failed);
+    has_ended(store, old, 2, RunStatus::Failed);
+    has_ended(store, old, 3, RunStatus::Completed);
+    let waiting = || [1, 2, 3].map(|number| store.run(id(number)).unwrap().unwrap().0.calls.len());
+    assert_eq!(store.take_ends(old, Wall(100), 1).unwrap().len(), 1);
+    assert_eq!(waiting(), [1, 1, 1], "the old version may still call them");
+    store.leave(old, &InFlight::default(), Wall(200)).unwrap();
+    assert_eq!(waiting(), [0, 0, 1]);
+    store.leave(new, &InFlight::default(), Wall(300)).unwrap();
+    assert_eq!(waiting(), [0, 0, 1], "while nobody declares it, it stays as it was");
 }
 
 fn an_end_by_a_strangers_cancel_is_told_too(store: &dyn Store) {

@@ -146,9 +146,10 @@ pub fn seen(db: &Db, epoch: Epoch, at: Wall) -> Result<(), Failure> {
 pub fn bury(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<Siblings, Failure> {
     let (mut siblings, dead) = look(db, locks, epoch, is_fresh)?;
     for other in &dead {
+        // What nobody is to be told of any more goes as it leaves.
+        end::hand_on(db, *other, &[], None)?;
         leave(db, *other)?;
         run::free(db, *other)?;
-        end::hand_on(db, *other, &[], None)?;
         seat::forget_owner(db, *other)?;
         locks.forget(*other);
     }
@@ -213,7 +214,7 @@ pub fn leave(db: &Db, epoch: Epoch) -> Result<(), Failure> {
         WHERE epoch = :epoch AND left_at IS NULL";
     const WORKFLOWS: &str = "DELETE FROM workflows WHERE owner = :epoch";
     const UNWANTED: &str = "UPDATE declared SET wanted = FALSE WHERE wanted AND owner = :epoch";
-    let declared = limited_of(db, epoch)?;
+    let (declared, told) = (limited_of(db, epoch)?, end::told_by(db, epoch)?);
     const FORGET: &str = "DELETE FROM owners WHERE epoch <= :epoch::BIGINT - 100 AND left_at IS NOT NULL";
     const SILENT: &str = "DELETE FROM beats WHERE epoch = :epoch";
     db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0 })?;
@@ -224,6 +225,8 @@ pub fn leave(db: &Db, epoch: Epoch) -> Result<(), Failure> {
     // Index declared_wanted.
     db.prepare_cached(UNWANTED)?.execute(named_params! { ":epoch": epoch.0 })?;
     overdue::hand_on(db, epoch, None)?;
+    // Others may declare them without the callbacks that this one had.
+    end::renew_all(db, &told)?;
     limits::renew_all(db, &declared)?;
     // An epoch that is in no row counts as one that left, and none is given twice: the last hundred are kept to be looked at.
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;

@@ -47,6 +47,14 @@ pub fn renew_all(db: &Db, names: &[String]) -> Result<(), Failure> {
     heed_listeners(db)
 }
 
+/// The workflows of which `epoch` is to tell ends to callbacks.
+pub fn told_by(db: &Db, epoch: Epoch) -> Result<Vec<String>, Failure> {
+    let mut statement =
+        db.prepare_cached("SELECT name FROM workflows WHERE owner = :epoch AND tells <> 0")?;
+    let names = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get(0))?;
+    Ok(names.collect::<db::Result<_>>()?)
+}
+
 /// The ends of which `:epoch` is to tell, and nobody has one in hand.
 macro_rules! waiting {
     () => {

@@ -92,9 +92,10 @@ pub fn bury(db: &Connection, locks: &Locks, epoch: Epoch) -> Result<Siblings, Fa
     let mut siblings = Siblings { is_buried: !is_living(db, epoch)?, ..Siblings::default() };
     for other in others(db, epoch)? {
         if locks.is_free(other) {
+            // What nobody is to be told of any more goes as it leaves.
+            end::hand_on(db, other, &[], None)?;
             leave(db, other)?;
             run::free(db, other)?;
-            end::hand_on(db, other, &[], None)?;
             seat::forget_owner(db, other)?;
             siblings.buried += 1;
         } else {
@@ -176,7 +177,7 @@ pub fn leave(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
         WHERE epoch = :epoch AND left_at IS NULL";
     const WORKFLOWS: &str = "DELETE FROM workflows WHERE owner = :epoch";
     const UNWANTED: &str = "UPDATE declared SET wanted = 0 WHERE wanted = 1 AND owner = :epoch";
-    let declared = limited_of(db, epoch)?;
+    let (declared, told) = (limited_of(db, epoch)?, end::told_by(db, epoch)?);
     const FORGET: &str = "DELETE FROM owners WHERE epoch <= :epoch - 100 AND left_at IS NOT NULL";
     db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0 })?;
     if db.prepare_cached(WORKFLOWS)?.execute(named_params! { ":epoch": epoch.0 })? > 0 {
@@ -185,6 +186,8 @@ pub fn leave(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
     // Index declared_wanted.
     db.prepare_cached(UNWANTED)?.execute(named_params! { ":epoch": epoch.0 })?;
     overdue::hand_on(db, epoch, None)?;
+    // Others may declare them without the callbacks that this one had.
+    end::renew_all(db, &told)?;
     limits::renew_all(db, &declared)?;
     // An epoch that is in no row counts as one that left, and none is given twice: the last hundred are kept to be looked at.
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
