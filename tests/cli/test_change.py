@@ -587,6 +587,60 @@ def test_workers_that_die_at_once_again_and_again_are_given_up(tmp_path: Path) -
     assert "every worker died within 10 s, 5 times in a row; giving up" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ("import cloaca\ndef f(:\n", "SyntaxError"),
+        ("import cloaca\nfrom cloaca import nothing\n", "ImportError"),
+        ("import nothing_such\n", "No module named 'nothing_such'; install what it needs"),
+        ("import other\n", "ZeroDivisionError"),
+    ],
+)
+def test_workers_that_cannot_import_the_program_are_given_up_at_once(
+    tmp_path: Path, program: str, told: str
+) -> None:
+    (tmp_path / "app.py").write_text(program)
+    (tmp_path / "other.py").write_text("try:\n    {}['a']\nexcept KeyError:\n    1 / 0\n")
+    for words in (["--workers", "3"], ["--workers", "3", "--log", "json"], []):
+        done = run_command(["run", "app.py", *words], cwd=tmp_path)
+        assert done.returncode == 1
+        assert "app.py cannot be imported: " in done.stderr
+        assert told in done.stderr
+        assert done.stderr.count("cannot be imported") == 1
+        assert done.stderr.count("  File ") <= (3 if "other" in program else 1), done.stderr
+        assert "another begins" not in done.stderr
+        assert "importlib" not in done.stderr
+        assert ("no worker could import the program; giving up" in done.stderr) == bool(words)
+        lines = [line for line in done.stderr.splitlines() if "worker " in line]
+        if "json" in words:
+            assert all(json.loads(line)["level"] == "WARNING" for line in lines)
+        else:
+            assert all(
+                re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} WARNING cloaca: ", line) for line in lines
+            )
+
+
+def test_a_worker_that_alone_cannot_import_the_program_is_replaced(tmp_path: Path) -> None:
+    first = """
+try:
+    open("taken", "x")
+except FileExistsError:
+    if not os.path.exists("again"):
+        open("again", "x")
+        raise RuntimeError("the port is taken") from None
+"""
+    (tmp_path / "app.py").write_text(WORKER + first)
+    with serving(tmp_path, "run", "app.py", "--workers", "2", "--database", "runs.db") as process:
+        try:
+            for _ in range(2):
+                reads(process, "serving app.py")
+            assert len(living_pids(tmp_path)) == 2
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(WAIT) == 0
+        finally:
+            process.kill()
+
+
 def test_workers_that_are_called_wrongly_are_not_called_again(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("x = 1\n")
     done = run_command(["run", "app.py", "--workers", "2"], cwd=tmp_path)

@@ -14,9 +14,17 @@ from .parse import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
 
     from ..workflow import Workflow
+
+
+WORKER = "CLOACA_WORKER"
+"""By which a process knows that it is one of several that serve a program."""
+QUIET, TELLS = "quiet", "tells"
+UNFIT = 70
+"""What such a process exits with if the program cannot be imported."""
 
 
 class ProgramError(CloacaError):
@@ -68,9 +76,8 @@ def imported(module: str, *, serves: bool = False) -> ModuleType:
             ' if __name__ == "__main__":'
         ) from None
     except Exception as error:
-        import traceback
-
-        traceback.print_exc()
+        if not is_quiet():
+            sys.stderr.write("".join(_traceback(error)))
         kind = type(error).__name__
         raise ProgramError(f"{module} cannot be imported: {kind}: {error}; its traceback is above") from None
     own = getattr(found, "__file__", None)
@@ -79,6 +86,30 @@ def imported(module: str, *, serves: bool = False) -> ModuleType:
             f"{module} is called like module {name} at {own}, which Python takes; rename the file"
         )
     return found
+
+
+def is_quiet() -> bool:
+    """Whether another process that imports the program at the same time says what is wrong with it."""
+    return os.environ.get(WORKER) == QUIET
+
+
+def _traceback(error: BaseException) -> Iterator[str]:
+    """What an import raised and where, without the frames of what imports."""
+    import traceback
+
+    told = traceback.TracebackException.from_exception(error)
+    several: list[traceback.TracebackException | None] = [told]
+    for each in several:
+        if each is None:
+            continue
+        frames = [frame for frame in each.stack if not _imports(frame.filename)]
+        each.stack = traceback.StackSummary.from_list(frames)
+        several += [each.__cause__, each.__context__]
+    return told.format()
+
+
+def _imports(path: str) -> bool:
+    return path.startswith("<frozen importlib") or path in (__file__, importlib.__file__)
 
 
 def workflow_of(module: str | None, name: str | None) -> Workflow:

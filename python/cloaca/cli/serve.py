@@ -13,10 +13,11 @@ from importlib.util import find_spec
 
 from ..check import run_id as checked_run_id
 from ..errors import ArgumentError, ArgumentTypeError, excerpt
+from ..terminal import clean
 from .children import Told, command, end, ended, tell
 from .main import OK
 from .parse import UsageError
-from .program import imported, split
+from .program import UNFIT, WORKER, ProgramError, imported, is_quiet, split
 from .show import Show
 from .where import database, program
 
@@ -141,7 +142,14 @@ def _is_run(text: str) -> bool:
 
 def _serve(target: str, url: str | None, log: str | None) -> int:
     module, name = split(target)
-    loaded = imported(module, serves=True)
+    try:
+        loaded = imported(module, serves=True)
+    except ProgramError as error:
+        if WORKER not in os.environ:
+            raise
+        if not is_quiet():
+            sys.stderr.write(f"cloaca: {clean(str(error))}\n")
+        return UNFIT
     if log == "json":
         from .logged import install
 

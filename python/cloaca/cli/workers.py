@@ -5,6 +5,7 @@ Invariant: once this process is told to end, none is begun any more.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import time
 from .. import systemd
 from .children import all_ended, command, end, how_it_ended, tell
 from .main import FAILED, OK, USAGE
+from .program import QUIET, TELLS, UNFIT, WORKER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Worker:
         process: the one that lives, as far as is known.
         is_done: whether the last one ended well, so that none is to follow.
         deaths: so many in a row died at once.
+        is_unfit: whether the first one could not import the program, and none has since.
     """
 
     def __init__(self, number: int, line: Sequence[str]) -> None:
@@ -47,6 +50,8 @@ class Worker:
         self.process: subprocess.Popen[bytes] | None = None
         self.is_done = False
         self.deaths = 0
+        self.is_unfit = False
+        self._is_first = True
         self._line = line
         self._born = self._due = time.monotonic()
 
@@ -61,10 +66,15 @@ class Worker:
         if code is None:
             return None
         pid, self.process = self.process.pid, None
+        self.is_unfit = code == UNFIT and (self._is_first or self.is_unfit)
+        self._is_first = False
         if code == 0:
             # It was told to, by somebody or its own program.
             self.is_done = True
             _say(f"worker {self.number} (process {pid}) has ended, and none takes its place")
+        elif code == UNFIT:
+            text = f"worker {self.number} (process {pid}) could not import the program"
+            self._died(text, now, not self.is_unfit)
         else:
             is_usage = code == USAGE and now - self._born < AT_ONCE_SECONDS
             self._died(f"worker {self.number} (process {pid}) {how_it_ended(code)}", now, not is_usage)
@@ -75,13 +85,17 @@ class Worker:
         try:
             # Systemd is told by this process, for all of them.
             theirs = {name: value for name, value in os.environ.items() if name not in SYSTEMDS}
+            # What is wrong with the program is the same for those that begin together.
+            theirs[WORKER] = QUIET if self._is_first and self.number > 1 else TELLS
             self.process = subprocess.Popen(self._line, env=theirs)
         except OSError as error:
             self._died(f"worker {self.number} cannot begin: {error}", now)
 
     def _died(self, text: str, now: float, begins: bool = True) -> None:
         self.deaths = self.deaths + 1 if now - self._born < AT_ONCE_SECONDS else 0
-        pause = 0.0 if self.deaths < 2 else min(PAUSE_SECONDS * 2.0 ** (self.deaths - 2), PAUSE_SECONDS_MAX)
+        is_next_at_once = self.deaths < 2 and not self.is_unfit
+        pause = min(PAUSE_SECONDS * 2.0 ** max(self.deaths - 2, 0), PAUSE_SECONDS_MAX)
+        pause = 0.0 if is_next_at_once else pause
         self._due = now + pause
         when = f" in {pause:g} s" if pause else ""
         _say(f"{text}; another begins{when}" if begins else text)
@@ -90,6 +104,7 @@ class Worker:
 def serve(target: str, url: str | None, many: int, log: str | None = None) -> int:
     """Serves a program by so many processes until this one is told to end, or they have ended."""
     line = command(target, url, log)
+    _hear_log(log)
     workers = [Worker(number, line) for number in range(1, many + 1)]
     told = threading.Event()
     by: list[int] = []
@@ -135,6 +150,9 @@ def _looked(workers: list[Worker]) -> int | None:
         if worker.look() == USAGE and worker.deaths:
             # It has said what is wrong with the line, and the next one would say the same.
             return USAGE
+    if all(worker.is_unfit for worker in workers):
+        _say("no worker could import the program; giving up")
+        return FAILED
     waiting = [worker for worker in workers if not worker.is_done]
     if not waiting:
         return OK
@@ -144,6 +162,17 @@ def _looked(workers: list[Worker]) -> int | None:
     return None
 
 
+def _hear_log(log: str | None) -> None:
+    """What is said here looks like the workers' lines, as they are if the program sets nothing else."""
+    if log == "json":
+        from .logged import install
+
+        install()
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s cloaca: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
 def _say(text: str) -> None:
-    sys.stderr.write(f"cloaca: {text}\n")
-    sys.stderr.flush()
+    logging.getLogger("cloaca").warning("%s", text)
