@@ -43,15 +43,9 @@ def logs(arguments: Namespace, show: Show) -> int:
         if told.left_out:
             lines = "line was" if told.left_out == 1 else "lines were"
             show.note(f"{told.left_out:,} older {lines} left out: keep_logs= says how much of a run is kept")
-<<<<<<< HEAD
-        if len(told.lines) == limit and (rest := kept(reader, run_id, **wanted) - limit) > 0:
-            lines = "line is" if rest == 1 else "lines are"
-            show.note(f"{rest:,} older {lines} kept, too: --limit {limit + rest} shows all")
-=======
         if len(told.lines) == limit and (older := kept(reader, run_id, **wanted) - limit) > 0:
             lines = "line is" if older == 1 else "lines are"
             show.note(f"{older:,} older {lines} kept, too: --limit {limit + older} shows all")
->>>>>>> w18
         _tell(show, told)
         if not (told.lines or arguments.follow):
             _note_none(show, kept(reader, run_id), is_any_left_out=told.left_out > 0)
