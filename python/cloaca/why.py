@@ -33,24 +33,14 @@ _HOLDER = re.compile(r"\brun key .* started run ([0-9a-f-]{36})")
 _NAMED_MAX = 3
 """So many runners are named."""
 # By ends_listener. What the declaration in force does not ask for waits for another one.
-_ENDS = """
-    SELECT count(*) AS many FROM (
-        SELECT 1 FROM schedules
-            JOIN listeners AS heard ON heard.listener = schedules.row AND heard.listener <> 0
-            JOIN ends ON ends.listener = heard.listener AND ends.workflow = heard.workflow
-                AND ends.listener <> 0
-        WHERE schedules.kind = 'trigger' AND schedules.name = ? AND (heard.wanted & ends.outcome) <> 0
-        LIMIT ?
-    ) AS found"""
-
-# The same one by one, the oldest first.
-_FIRST_END = """
-    SELECT runs.id FROM schedules
+_WAITING = """
+    FROM schedules
         JOIN listeners AS heard ON heard.listener = schedules.row AND heard.listener <> 0
         JOIN ends ON ends.listener = heard.listener AND ends.workflow = heard.workflow AND ends.listener <> 0
-        JOIN runs ON runs.row = ends.run
-    WHERE schedules.kind = 'trigger' AND schedules.name = ? AND (heard.wanted & ends.outcome) <> 0
-    ORDER BY ends.row LIMIT 1"""
+    WHERE schedules.kind = 'trigger' AND schedules.name = ? AND (heard.wanted & ends.outcome) <> 0"""
+_ENDS = f"SELECT count(*) AS many FROM (SELECT 1 {_WAITING} LIMIT ?) AS found"
+# The oldest of them.
+_FIRST_END = f"SELECT id FROM runs WHERE row = (SELECT ends.run {_WAITING} ORDER BY ends.row LIMIT 1)"
 
 
 def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:

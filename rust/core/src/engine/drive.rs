@@ -297,12 +297,22 @@ impl Engine {
     /// Runs have ended by being asked to while nobody drove them; whoever asked counts them.
     pub fn count_cancelled(&mut self, runs: Vec<(String, Wall)>, at: Wall) {
         for (workflow, created_at) in runs {
-            let took_us = u64::try_from(at.0 - created_at.0).unwrap_or(0);
-            self.counts.cancelled += 1;
-            self.counts.run_sum_us += took_us;
-            self.counts.run_max_us = self.counts.run_max_us.max(took_us);
+            let took_us = self.count_end(RunStatus::Cancelled, created_at, at);
             self.meter.run_of(&workflow.into()).ended(RunStatus::Cancelled, took_us);
         }
+    }
+
+    /// Returns how long the run took, from its commit on.
+    fn count_end(&mut self, status: RunStatus, created_at: Wall, completed_at: Wall) -> u64 {
+        match status {
+            RunStatus::Completed => self.counts.completed += 1,
+            RunStatus::Cancelled => self.counts.cancelled += 1,
+            _ => self.counts.failed += 1,
+        }
+        let took_us = u64::try_from(completed_at.0 - created_at.0).unwrap_or(0);
+        self.counts.run_sum_us += took_us;
+        self.counts.run_max_us = self.counts.run_max_us.max(took_us);
+        took_us
     }
 
     pub(super) fn kept(&mut self, id: Uuid, follows: Follows, now: Now, out: &mut Effects) {
@@ -317,14 +327,7 @@ impl Engine {
         self.arm_delayed(id, delayed);
         out.jobs.extend(jobs.into_iter().map(|task| self.placed(self.job(id, task, false))));
         if let Some(end) = end {
-            match end.status {
-                RunStatus::Completed => self.counts.completed += 1,
-                RunStatus::Cancelled => self.counts.cancelled += 1,
-                _ => self.counts.failed += 1,
-            }
-            let took_us = u64::try_from(end.completed_at.0 - created_at.0).unwrap_or(0);
-            self.counts.run_sum_us += took_us;
-            self.counts.run_max_us = self.counts.run_max_us.max(took_us);
+            let took_us = self.count_end(end.status, created_at, end.completed_at);
             if let Some(slots) = slots {
                 self.meter.run(&slots).ended(end.status, took_us);
             }
