@@ -14,7 +14,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import attempt
+from . import attempt, tracing
 from .answer import BeyondError, PartlyError, Pending, complete, later, ruled
 from .ends import Ends
 from .errors import CloacaError, RunnerError, TriggerError, excerpt
@@ -305,9 +305,11 @@ class Crew:
                 answer = complete(body(), self.run)
         except Exception as raised:
             error = raised
-        ruling = self._without_told(ticket.place, self._ruled_now(ticket, answer, error))
+        ruling = self._ruled_now(ticket, answer, error)
+        run = self._told.pop(ticket.place, None)
+        ruling = self._without_told(run, ruling)
         if not dry_run:
-            begun.answer(self._traced(ticket, ruling))
+            begun.answer(self._traced(ticket, ruling, run))
             return ruling, []
         fires = ruling[0] if isinstance(ruling, tuple) and len(ruling) > 2 else []
         told = begun.foretell(fires, holders(fires)) if fires else []
@@ -483,17 +485,19 @@ class Crew:
             ruling = self._judged(ticket, answer, error, failed)
         except BaseException as raised:
             ruling = failed(raised)
-        return self._traced(ticket, self._without_told(ticket[0], ruling))
+        if ruling is None:
+            return None
+        run = self._told.pop(ticket[0], None)
+        return self._traced(ticket, self._without_told(run, ruling), run)
 
     def _tell_of_end(self, place: int, run: RunDetails) -> None:
         """The function in that place is about to be told of a run's end."""
-        if self._redactor.mask() is not None:
-            self._told[place] = run
+        self._told[place] = run
 
-    def _without_told(self, place: int, ruling: Ruling) -> Ruling:
+    def _without_told(self, run: RunDetails | None, ruling: Ruling) -> Ruling:
         """The same without what is to be hidden of the run whose end the function was told of: whoever looks
         at the trigger later cannot know which run that was."""
-        if ruling is None or (run := self._told.pop(place, None)) is None:
+        if ruling is None or run is None or self._redactor.mask() is None:
             return ruling
         secrets = self._redactor.of_told(self._redactor.mask(), run)
         if isinstance(ruling, str):
@@ -502,9 +506,9 @@ class Crew:
             return secrets.hide(ruling[0]), ruling[1]
         return *ruling[:2], secrets.hide(ruling[2]), secrets.hide_maybe(ruling[3]), *ruling[4:]
 
-    def _traced(self, ticket: TicketParts, ruling: Ruling) -> Ruling:
+    def _traced(self, ticket: TicketParts, ruling: Ruling, told: RunDetails | None = None) -> Ruling:
         """The same, with what the runs of a poll that fires are handed on, if somebody traces that. One that
-        skips leaves no trace."""
+        skips leaves no trace. ``told`` is the run of whose end it was told."""
         if not isinstance(ruling, tuple) or len(ruling) == 2:
             return ruling
         fires, error = ruling[0], ruling[3]
@@ -512,7 +516,8 @@ class Crew:
             return ruling
         definition = self.triggers[ticket[0]]
         workflow = None if isinstance(definition, Retired) else definition.kind.workflow
-        trace = spans.polled(definition.name, workflow, Ticket(*ticket).began_us, len(fires), error)
+        ended = None if told is None else (told["id"], tracing.asked(self.engine, told["id"]))
+        trace = spans.polled(definition.name, workflow, Ticket(*ticket).began_us, len(fires), error, ended)
         return ruling if trace is None else ([(*fire[:6], trace) for fire in fires], *ruling[1:])
 
     def _judged(

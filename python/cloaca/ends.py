@@ -40,9 +40,6 @@ _BITS = {"Completed": 1, "Failed": 2, "Cancelled": 4}
 
 _log = "cloaca.callback"
 
-_TRACE = "SELECT trace FROM runs WHERE id = ?"
-"""Of whoever asked for a run; by its id."""
-
 
 class End(NamedTuple):
     """An end that somebody is to be told of, as the engine hands it out."""
@@ -199,8 +196,7 @@ class Ends:
             entered.lines = self._logbook.of_run(end.run)
         called = None
         if (spans := tracing.active()) is not None:
-            asked = self._engine.store.query(_TRACE, [end.run])
-            given = asked[0]["trace"] if asked else None
+            given = tracing.asked(self._engine, end.run)
             called = spans.told(end.workflow, end.run, rows.CALLBACKS[end.status], end.tries, given)
         entered.trace = called
         failure: BaseException | None = None

@@ -1,4 +1,4 @@
-"""Whether anybody traces this program, found out without asking for what is not there.
+"""Whether anybody traces this program, found out without asking for what is not there; who asked for a run.
 
 Decides only that. Invariant: where no program has set a provider of OpenTelemetry nothing of it is imported,
 and to find that out costs a look into a dictionary.
@@ -13,6 +13,11 @@ from functools import cache
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from ._cloaca import Engine
+
+_TRACE = "SELECT trace FROM runs WHERE id = ?"
+"""By its id."""
 
 _UNSET = ("ProxyTracerProvider", "NoOpTracerProvider")
 
@@ -42,3 +47,9 @@ def active() -> ModuleType | None:
     from .telemetry import spans
 
     return spans
+
+
+def asked(engine: Engine, run: str) -> str | None:
+    """What who asked for a run has handed on with it."""
+    found = engine.store.query(_TRACE, [run])
+    return found[0]["trace"] if found else None

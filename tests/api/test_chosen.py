@@ -176,7 +176,6 @@ def test_a_run_of_another_workflow_is_not_opened_again_here(tmp_path: Path) -> N
         ({"workflows": "ours"}, ["workflows is 'ours'", "must be a list"]),
         ({"triggers": ["inbox"], "workflows": ["theirs"]}, ["'inbox', which starts workflow 'ours'", "must"]),
     ],
-    ids=str,
 )
 @pytest.mark.parametrize("maker", ["DefaultRunner", "with_config"])
 def test_what_is_not_declared_is_refused_before_anything_is_opened(

@@ -26,7 +26,9 @@ def workflow() -> cloaca.Workflow:
     return builder.build()
 
 
-@pytest.mark.parametrize("fake", [MagicMock(), AsyncMock(), create_autospec(notify)], ids=repr)
+@pytest.mark.parametrize(
+    "fake", [MagicMock(), AsyncMock(), create_autospec(notify)], ids=["mock", "async", "spec"]
+)
 @pytest.mark.usefixtures("workflow")
 def test_a_mock_replaces_a_task(fake: Any) -> None:
     with cloaca.testing.Runner(raise_errors=True) as runner:

@@ -354,6 +354,35 @@ with Runner(raise_errors=False) as runner:
     assert received.all("poll quiet") == []
 
 
+def test_the_call_of_an_on_run_trigger_is_linked_to_who_asked_for_the_run_that_ended(
+    received: Received, tmp_path: Path
+) -> None:
+    code = """
+with cloaca.WorkflowBuilder("order"):
+    @cloaca.task()
+    def ship(context): pass
+
+with cloaca.WorkflowBuilder("bill"):
+    @cloaca.task()
+    def book(context): pass
+
+@cloaca.trigger(workflow="bill", on_run="order")
+def ended(run):
+    return cloaca.TriggerResult.fire(cloaca.Context({"order": run["id"]}))
+
+with cloaca.DefaultRunner(":memory:") as runner:
+    order = runner.submit("order").id
+    while not (bills := runner.list_runs("bill", status="Completed")):
+        time.sleep(0.01)
+    print(order)
+"""
+    order = played(tmp_path, received, code).strip()
+    poll, send = received["poll ended"], received["send order"]
+    assert (poll.parent, poll.links) == (b"", [(send.trace, send.id)])
+    assert poll.attributes["cloaca.run.id"] == order
+    assert received["send bill"].parent == poll.id, "from whose trace the way leads to the run that followed"
+
+
 def test_a_poll_whose_fires_start_nothing_leaves_no_span(received: Received, tmp_path: Path) -> None:
     code = """
 from cloaca.testing import Runner

@@ -298,16 +298,31 @@ class Spans:
         self._attempts: dict[Job, Span] = {}
 
     def polled(
-        self, trigger: str, workflow: str | None, began_us: int, fires: int, error: str | None
+        self,
+        trigger: str,
+        workflow: str | None,
+        began_us: int,
+        fires: int,
+        error: str | None,
+        ended: tuple[str, str | None] | None = None,
     ) -> str | None:
-        """Traces a poll that fired or failed, now that it is over; what its runs are handed on."""
+        """Traces a poll that fired or failed, now that it is over; what its runs are handed on. ``ended`` is
+        the run of whose end it was told, and what that was handed on."""
         # Nobody has heard of the one before: that its fires came to nothing is as likely as not.
         self.judged(trigger, 0, False)
         with _apart():
             attributes: dict[str, AttributeValue] = {"cloaca.trigger": trigger, "cloaca.fires": fires}
+            links = []
+            if ended is not None:
+                attributes["cloaca.run.id"], given = ended
+                links = _links(_read(given))
             began_ns = began_us * 1000 if began_us else None
             poll = _tracer().start_span(
-                f"poll {trigger}", context=Context(), attributes=attributes, start_time=began_ns
+                f"poll {trigger}",
+                context=Context(),
+                links=links,
+                attributes=attributes,
+                start_time=began_ns,
             )
             if error is not None:
                 # What went wrong may hold what is hidden: the log and the history tell it.
