@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from .context import Context, encode_within, fitting
 from .duration import text_of
 from .errors import CloacaError, TriggerError, excerpt, typed
-from .kind import is_a, is_awaitable, is_iterator, name_of
+from .kind import is_a, is_awaitable, is_iterator, name_of, refuse_generator
 from .plain import plain
 from .result import SKIP, TriggerResult
 from .tick import MOMENT_KEYS, Ticked
@@ -210,6 +210,20 @@ def _fire(result: TriggerResult, tick: Tick | None, bytes_max: int, overlap: str
     cursor = None if result._cursor is None else fitting(bytes_max, result._cursor, "the cursor of a fire")
     ttl_us = None if ttl is None else int(ttl * 1e6)
     return text, result.run_key, ttl_us, cursor, result._dedup_key, when, None
+
+
+def waited_for(returned: object, run: Callable[[Any], object]) -> None:
+    """Waits for what a callback returned, if that can be awaited.
+
+    Args:
+        run: runs a coroutine and returns its result.
+
+    Raises:
+        TypeError: it is a generator, of which nothing has run.
+    """
+    while is_awaitable(returned):
+        returned = run(returned)
+    refuse_generator(returned)
 
 
 def complete(answer: object, run: Callable[[Any], object]) -> object:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
-from .body import parameters_of, unbound
+from .body import is_async_generator, is_generator, parameters_of, unbound
 from .errors import ArgumentError, ArgumentTypeError, CloacaError, ScheduleError, UrlError, excerpt, typed
 from .name import is_text
 
@@ -123,6 +123,8 @@ def checked_callback(
             f"{argument} is {excerpt(value)}, a method whose first parameter is {first}, which nobody would"
             " give it; give a bound method of an object, or a function"
         )
+    if is_async_generator(value) or is_generator(value):
+        raise error(f"{argument} is {excerpt(value)}, a generator, which would never run; give a function")
     parameters = parameters_of(value)
     if parameters is None:
         return value

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from . import attempt, rows, tracing
-from .answer import complete
+from .answer import waited_for
 from .end import raised_by
 from .plain import ERROR, WARNING, say
 
@@ -202,7 +202,7 @@ class Ends:
         failure: BaseException | None = None
         try:
             with entered:
-                complete(function(run), self._run)
+                waited_for(function(run), self._run)
         except BaseException as raised:
             failure = raised
             raise

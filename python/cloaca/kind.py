@@ -7,6 +7,8 @@ anything at all.
 
 from __future__ import annotations
 
+from types import AsyncGeneratorType, GeneratorType
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeVar
@@ -33,6 +35,19 @@ def is_awaitable(value: object) -> bool:
     """Whether it can be awaited. Decided by what came and not by the function: a decorator around an
     `async def` is an ordinary one."""
     return hasattr(type(value), "__await__")
+
+
+def refuse_generator(returned: object) -> None:
+    """What a callback returned is looked at by nobody, unless it stands for what was to be done.
+
+    Raises:
+        TypeError: it is a generator.
+    """
+    if is_a(returned, GeneratorType) or is_a(returned, AsyncGeneratorType):
+        raise TypeError(
+            "it returned a generator, of which nothing has run; a callback returns when all is done, or what"
+            " can be awaited"
+        )
 
 
 def name_of(kind: type) -> str:

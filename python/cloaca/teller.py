@@ -11,7 +11,7 @@ from collections import deque
 from threading import Condition
 
 from . import attempt
-from .answer import complete
+from .answer import waited_for
 from .plain import ERROR, say
 
 TYPE_CHECKING = False
@@ -108,7 +108,7 @@ class Teller:
     ) -> None:
         try:
             with attempt.inside(self._engine, None, name):
-                complete(function(*arguments), self._run)
+                waited_for(function(*arguments), self._run)
         except BaseException as raised:
             # SystemExit and KeyboardInterrupt too: here they can only mean that this call failed.
             if self._hear is not None:

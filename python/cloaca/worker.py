@@ -14,7 +14,7 @@ from .context import Context, decode_value, encode_within, fitting
 from .duration import text_of
 from .end import left_by, raised_by
 from .job import Job, Raised
-from .kind import is_a, is_awaitable
+from .kind import is_a, is_awaitable, refuse_generator
 from .permit import Deferred
 from .plain import DEBUG, ERROR, WARNING, say
 from .task_handle import TaskHandle, run_id
@@ -324,7 +324,7 @@ class Worker:
         token = None if called is None else called.attach()
         try:
             if telling is not None:
-                await telling
+                refuse_generator(await telling)
         except BaseException as raised:
             failure = raised
             if is_a(raised, GeneratorExit) and not loop.is_running():
@@ -448,6 +448,7 @@ class Worker:
                 loop = self._loop()
                 loop.adopt(entered, self._tell_on, loop, job, task_id, name, returned, *arguments)
                 return
+            refuse_generator(returned)
         except BaseException as raised:
             failure = raised
             self._callback_raised(job, task_id, raised, arguments)

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from functools import partial
 
 from . import _cloaca, registry
-from .body import is_async_generator, is_generator, name_of
+from .body import name_of
 from .errors import WorkflowError, excerpt, typed
 from .limits import checked_concurrency, checked_rate_limit, checked_throttle
 from .name import SEPARATOR, checked_name, is_text
@@ -159,10 +159,6 @@ class WorkflowBuilder:
         from .check import checked_callback
 
         checked_callback(function, name, WorkflowError, ("run",))
-        if is_async_generator(function) or is_generator(function):
-            raise WorkflowError(
-                f"{name} is {excerpt(function)}, a generator, which would never run; give a function"
-            )
         known = self._callbacks.setdefault(status, function)
         if known != function:
             raise WorkflowError(

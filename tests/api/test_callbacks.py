@@ -78,6 +78,45 @@ def test_a_callback_with_other_parameters_is_refused(argument: str, callback: Ca
     assert f"it is called with {GIVEN[argument]}" in str(raised.value)
 
 
+def generator(*given: object) -> Any:
+    yield given
+
+
+async def async_generator(*given: object) -> Any:
+    yield given
+
+
+@pytest.mark.parametrize("argument", GIVEN)
+@pytest.mark.parametrize("callback", [generator, async_generator])
+def test_a_generator_is_refused(argument: str, callback: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=f"{argument} is .*, a generator, which would never run"):
+        declare(argument, callback)
+
+
+async def later_generator(*given: object) -> Any:
+    return generator()
+
+
+@pytest.mark.parametrize(
+    "callback", [lambda *given: generator(), lambda *given: async_generator(), later_generator]
+)
+def test_one_that_returns_a_generator_has_done_nothing_and_is_told_of(
+    callback: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    cloaca.trigger(name="x", poll_interval="1m", on_poll_failed=callback)(lambda: 1 / 0)
+    with cloaca.WorkflowBuilder("w").on_success(callback):
+        cloaca.task(id="t", on_success=callback)(lambda context: None)
+    with cloaca.testing.Runner() as runner:
+        assert runner.execute("w").status == "Completed"
+        runner.advance("1m")
+    told = {
+        record.message.partition(" raised")[0].partition(" of run")[0]
+        for record in caplog.records
+        if "a generator, of which nothing has run" in str(record.exc_info)
+    }
+    assert told == {"callback of task 't'", "on_success of workflow 'w'", "on_poll_failed of trigger 'x'"}
+
+
 @pytest.mark.parametrize("argument", GIVEN)
 def test_what_takes_them_or_does_not_tell_is_taken(argument: str) -> None:
     is_pair = GIVEN[argument].count(",") == 1

@@ -27,11 +27,16 @@ def tell(number: int, frame: FrameType | None) -> NoReturn:
     raise Told
 
 
-def command(target: str, url: str | None, log: str | None = None) -> list[str]:
+def command(
+    target: str, url: str | None, log: str | None = None, listens: tuple[str, int] | None = None
+) -> list[str]:
     """What serves a program in a process of its own."""
     options = [] if url is None else ["--database", url]
     if log is not None:
         options += ["--log", log]
+    if listens is not None:
+        host, port = listens
+        options += ["--metrics", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
     return [sys.executable, "-m", "cloaca", "run", target, *options]
 
 

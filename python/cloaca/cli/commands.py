@@ -372,6 +372,12 @@ COMMANDS = (
                 "N",
                 default=1,
             ),
+            Option(
+                "--metrics",
+                "where it answers /metrics, /healthz and /readyz: a port of this machine, or HOST:PORT; of"
+                " several workers each at the next port",
+                "ADDRESS",
+            ),
             LOG,
             Option("--context", "of a run: see show"),
             Option("--diff", "of a run: see show"),

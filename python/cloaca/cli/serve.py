@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from ..runner import DefaultRunner
+    from ..telemetry.listening import Listening
 
 LOOK_SECONDS = 0.3
 """So often it is looked whether a file has changed."""
@@ -34,6 +35,7 @@ OPEN_SECONDS = 1.5
 FILES_MAX = 5_000
 """So many of a program's files are looked at."""
 WORKERS_MAX = 256
+PORT_MAX = 65_535
 _LEFT_OUT = ("node_modules", "__pycache__", "site-packages")
 
 
@@ -51,15 +53,16 @@ def run(arguments: Namespace, show: Show) -> int:
     split(target)
     if not 0 < arguments.workers <= WORKERS_MAX:
         raise UsageError(f"--workers is {arguments.workers}; it is a number from 1 to {WORKERS_MAX}")
+    listens = None if arguments.metrics is None else _address(arguments.metrics, arguments.workers)
     if arguments.reload:
         if arguments.workers > 1:
             raise UsageError("--reload serves in one process; leave --workers out")
-        return _reloading(target, arguments.database, arguments.log)
+        return _reloading(command(target, arguments.database, arguments.log, listens), target)
     if arguments.workers > 1:
         from .workers import serve
 
-        return serve(target, arguments.database, arguments.workers, arguments.log)
-    return _serve(target, arguments.database, arguments.log)
+        return serve(target, arguments.database, arguments.workers, arguments.log, listens)
+    return _serve(target, arguments.database, arguments.log, listens)
 
 
 def dev(arguments: Namespace, show: Show) -> int:
@@ -69,7 +72,7 @@ def dev(arguments: Namespace, show: Show) -> int:
         raise UsageError("what to run? Name a module or a file, such as app.py, or [tool.cloaca] app")
     split(target)
     beside = Beside(arguments.database, arguments.port, arguments.open)
-    return _reloading(target, arguments.database, arguments.log, beside)
+    return _reloading(command(target, arguments.database, arguments.log), target, beside)
 
 
 def page(arguments: Namespace, show: Show) -> int:
@@ -140,7 +143,33 @@ def _is_run(text: str) -> bool:
     return True
 
 
-def _serve(target: str, url: str | None, log: str | None) -> int:
+def _address(text: str, many: int) -> tuple[str, int]:
+    """Where the first of so many processes listens."""
+    if find_spec("prometheus_client") is None:
+        raise UsageError('--metrics needs prometheus_client; pip install "cloaca[prometheus]"')
+    host, colon, port = text.rpartition(":")
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) <= PORT_MAX - many + 1
+    if not is_port or (colon and not host):
+        raise UsageError(
+            f"--metrics is {excerpt(text)}; it is a port, or HOST:PORT, with a port for each worker: at most"
+            f" {PORT_MAX}"
+        )
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
+def _listening(listens: tuple[str, int]) -> Listening:
+    from ..telemetry.listening import Listening
+
+    host, port = listens
+    try:
+        return Listening(host, port)
+    except OSError as error:
+        text = f"--metrics: nobody can listen at {excerpt(host)}, port {port}: {error.strerror or error}"
+        # It may be taken for a while only, by what a worker before has left: the others go on.
+        raise (ProgramError(text) if WORKER in os.environ else UsageError(text)) from error
+
+
+def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, int] | None) -> int:
     module, name = split(target)
     try:
         loaded = imported(module, serves=True)
@@ -156,7 +185,10 @@ def _serve(target: str, url: str | None, log: str | None) -> int:
         install()
     elif not logging.getLogger().handlers and not logging.getLogger("cloaca").handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    listening = None if listens is None else _listening(listens)
     runner = _runner(loaded, module, name, url)
+    if listening is not None:
+        listening.begin(runner)
     logging.getLogger("cloaca").info("serving %s; Ctrl-C drains and ends", target)
     runner.run_forever()
     return OK
@@ -216,12 +248,12 @@ def _hidden_runner(loaded: object) -> str | None:
     return None
 
 
-def _reloading(target: str, url: str | None, log: str | None, beside: Beside | None = None) -> int:
+def _reloading(line: list[str], target: str, beside: Beside | None = None) -> int:
     signal.signal(signal.SIGTERM, tell)
     module = split(target)[0]
     folder = os.path.dirname(os.path.abspath(module)) if module.endswith(".py") else os.getcwd()
     seen = _files(folder)
-    child = subprocess.Popen(command(target, url, log))
+    child = subprocess.Popen(line)
     try:
         while True:
             time.sleep(LOOK_SECONDS)
@@ -236,7 +268,7 @@ def _reloading(target: str, url: str | None, log: str | None, beside: Beside | N
             )
             child.terminate()
             ended(child)
-            child = subprocess.Popen(command(target, url, log))
+            child = subprocess.Popen(line)
     except (Told, KeyboardInterrupt) as told:
         end([child], signal.SIGTERM if isinstance(told, Told) else signal.SIGINT)
         ended(child)

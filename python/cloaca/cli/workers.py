@@ -101,11 +101,20 @@ class Worker:
         _say(f"{text}; another begins{when}" if begins else text)
 
 
-def serve(target: str, url: str | None, many: int, log: str | None = None) -> int:
-    """Serves a program by so many processes until this one is told to end, or they have ended."""
-    line = command(target, url, log)
+def serve(
+    target: str,
+    url: str | None,
+    many: int,
+    log: str | None = None,
+    listens: tuple[str, int] | None = None,
+) -> int:
+    """Serves a program by so many processes until this one is told to end, or they have ended. The first one
+    listens at that address, each other one at the next port."""
     _hear_log(log)
-    workers = [Worker(number, line) for number in range(1, many + 1)]
+    workers = []
+    for number in range(1, many + 1):
+        at = None if listens is None else (listens[0], listens[1] + number - 1)
+        workers.append(Worker(number, command(target, url, log, at)))
     told = threading.Event()
     by: list[int] = []
 

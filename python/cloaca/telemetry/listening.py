@@ -1,0 +1,110 @@
+"""Answers those who watch a program that has no web server of its own: metrics and health, by the standard
+library's one.
+
+Invariant: whoever asks slowly, never ends, or comes in crowds holds up a bounded number of threads.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+from ..plain import ERROR, say
+from . import health_app, prometheus_app
+from .asgi import Answer, App
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..runner import DefaultRunner
+
+ASKING_MAX = 16
+"""So many are answered at once; of more the connection is closed."""
+ASK_SECONDS_MAX = 10.0
+"""Who asks has so long for each line of it."""
+METRICS = "/metrics"
+_log = "cloaca.telemetry"
+
+
+class _Asked(BaseHTTPRequestHandler):
+    timeout = ASK_SECONDS_MAX
+    server: Listening
+
+    def do_GET(self) -> None:
+        self._answer(has_body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(has_body=False)
+
+    def version_string(self) -> str:
+        return "cloaca"
+
+    def log_message(self, *_: object) -> None:
+        """Probes come each second: they are not told of."""
+
+    def _answer(self, has_body: bool) -> None:
+        answer = self.server.answer(urlsplit(self.path).path, self.headers.get("accept", ""))
+        self.send_response(answer.status)
+        self.send_header("content-type", answer.kind)
+        self.send_header("cache-control", "no-store")
+        self.send_header("content-length", str(len(answer.body)))
+        self.end_headers()
+        if has_body:
+            self.wfile.write(answer.body)
+
+
+class Listening(ThreadingHTTPServer):
+    """What listens at an address, on threads of its own, until it is closed.
+
+    Raises:
+        ImportError: prometheus_client is missing.
+        OSError: the address is taken, or not of this machine.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._metrics: App | None = None
+        self._health: App | None = None
+        self._places = threading.BoundedSemaphore(ASKING_MAX)
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        super().__init__((host, port), _Asked)
+
+    def begin(self, runner: DefaultRunner) -> None:
+        """Answers from now on, for this runner."""
+        self._metrics, self._health = prometheus_app(runner), health_app(runner)
+        threading.Thread(target=self.serve_forever, name="cloaca-listening", daemon=True).start()
+
+    def answer(self, path: str, accept: str) -> Answer:
+        """What there is at a path; on any thread."""
+        app = self._metrics if path == METRICS else self._health
+        if app is None or path not in (METRICS, "/healthz", "/readyz"):
+            return Answer(404, b"there are /metrics, /healthz and /readyz\n")
+        try:
+            return app.answer(path, accept)
+        except Exception as error:
+            say(_log, ERROR, "what was asked for cannot be told", raised=error)
+            return Answer(500, b"what was asked for cannot be told; the log says why\n")
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answers on a thread, if there is one for it."""
+        if not self._places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._places.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Gives its place back at the end."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who asked has gone."""
