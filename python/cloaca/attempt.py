@@ -138,9 +138,17 @@ class inside:
 
 
 class calling(inside):
-    """While a callback of a run that is over is called."""
+    """While a callback of a run that is over is called.
 
-    __slots__ = ()
+    Attributes:
+        end: that run's id, and its workflow.
+    """
+
+    __slots__ = ("end",)
+
+    def __init__(self, engine: Any, run: str, workflow: str) -> None:
+        super().__init__(engine, None, None)
+        self.end = run, workflow
 
 
 def fresh(body: inside) -> Context:
@@ -172,13 +180,15 @@ def entered() -> inside | None:
     return bodies[-1] if bodies else None
 
 
-def innermost() -> tuple[Any, Any, str | None] | None:
-    """The innermost body of any runner: its engine, the attempt's job, and its task or trigger."""
+def innermost() -> tuple[Any, Any, str | None, tuple[str, str] | None] | None:
+    """The innermost body of any runner: its engine, the attempt's job, and its task or trigger; of a callback
+    for a run that is over, that run's id and its workflow."""
     bodies = _bodies.get()
     if not bodies:
         return None
     last = bodies[-1]
-    return last.host, last.job, last.name() if callable(last.name) else last.name
+    end = last.end if isinstance(last, calling) else None
+    return last.host, last.job, last.name() if callable(last.name) else last.name, end
 
 
 def run_id(job: Job) -> str:

@@ -19,32 +19,37 @@ NOT_HERE = (
 
 
 class CurrentRun:
-    """What is being called: an attempt of a task, its callback, or a poll of a trigger.
+    """What is being called: an attempt of a task, its callback, a callback of a workflow, or a poll of a
+    trigger.
 
     Attributes:
         run_id (str | None): the run's id; `None` in a poll, which has none.
-        task (str | None): the task's id; `None` in a poll.
-        attempt (int | None): the number of the attempt, from 1; `None` in a poll.
+        task (str | None): the task's id; `None` in a poll, and in a callback of a workflow.
+        attempt (int | None): the number of the attempt, from 1; `None` where there is no task.
     """
 
-    __slots__ = ("_engine", "_job", "_name", "attempt", "run_id", "task")
+    __slots__ = ("_end", "_engine", "_job", "_name", "attempt", "run_id", "task")
 
     run_id: str | None
     task: str | None
     attempt: int | None
 
-    def __init__(self, engine: Any, job: Any, name: str | None) -> None:
+    def __init__(self, engine: Any, job: Any, name: str | None, end: tuple[str, str] | None = None) -> None:
         self._engine = engine
         self._job = job
         self._name = name
+        self._end = end
         is_task = job is not None
-        self.run_id = attempt.run_id(job) if is_task else None
+        self.run_id = attempt.run_id(job) if is_task else None if end is None else end[0]
         self.task = name if is_task else None
         self.attempt = job.attempt if is_task else None
 
     @property
     def workflow(self) -> str | None:
-        """The workflow's name; `None` in a poll, and once the run is over or another runner has taken it."""
+        """The workflow's name; `None` in a poll, and in a task once the run is over or another runner has
+        taken it."""
+        if self._end is not None:
+            return self._end[1]
         return None if self._job is None else self._engine.jobs.workflow_of(self._job) or None
 
     @property
@@ -52,7 +57,7 @@ class CurrentRun:
         """In a poll the trigger that is polled; else the one that fired the run, read from the store; `None`
         if none did, or the run is not kept any more.
         """
-        if self._job is None:
+        if self.run_id is None:
             return self._name
         row = self._engine.runs.run(self.run_id)
         return None if row is None else row["trigger_name"]
@@ -72,6 +77,8 @@ class CurrentRun:
         return runner_of(self._engine)
 
     def __repr__(self) -> str:
+        if self._end is not None:
+            return f"CurrentRun(run_id={self.run_id!r}, workflow={self.workflow!r})"
         if self._job is None:
             return f"CurrentRun(trigger={self._name!r})"
         return f"CurrentRun(run_id={self.run_id!r}, task={self.task!r}, attempt={self.attempt})"
@@ -89,7 +96,7 @@ def runner_of(engine: Any) -> DefaultRunner:
 
 def current_run() -> CurrentRun | None:
     """What calls this, directly or through any function, also in `asyncio.to_thread`: an attempt of a task,
-    its callback, or a poll of a trigger. `None` outside of a body.
+    its callback, a callback of a workflow, or a poll of a trigger. `None` outside of a body.
     """
     found = attempt.innermost()
     return None if found is None else CurrentRun(*found)

@@ -191,7 +191,7 @@ class Ends:
             say(_log, ERROR, text, *values, about=_about(end))
             return self._engine.ends.given_up
         run = rows.run_with_tasks(row, [])
-        entered = attempt.calling(self._engine, None, end.workflow)
+        entered = attempt.calling(self._engine, end.run, end.workflow)
         if self._logbook is not None:
             entered.lines = self._logbook.of_run(end.run)
         called = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import logging
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ from program import Dated
 
 import cloaca
 from cloaca import ends
+from cloaca.cli.logged import Json
 from cloaca.testing import Runner
 
 START = "2026-01-01T00:00:00Z"
@@ -425,6 +428,32 @@ def test_between_runners_that_come_and_go_each_end_is_told_once(tmp_path: Path) 
             stays.run(run).result(flow.WAIT)
         told.wait(len(ids))
     assert sorted(run["id"] for run in told.runs) == sorted(ids)
+
+
+def test_a_callback_knows_for_which_run_it_is_called() -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    def book(run: Any) -> None:
+        here = cloaca.current_run()
+        assert here is not None
+        record = logging.LogRecord("shop", logging.INFO, "", 0, "booked", (), None)
+        line = json.loads(Json().format(record))
+        seen.append((here.run_id, here.workflow, here.task, here.attempt, here.trigger, line["run"]))
+        assert (line["workflow"], "trigger" in line) == ("order", False)
+        assert repr(here) == f"CurrentRun(run_id={run['id']!r}, workflow='order')"
+
+    with cloaca.WorkflowBuilder("order").on_success(book):
+        cloaca.task(id="ship")(lambda context: None)
+    cloaca.trigger(workflow="order", poll_interval="1m", name="inbox")(lambda: True)
+    with cloaca.testing.Runner(raise_errors=True) as runner:
+        asked = runner.submit("order")
+        asked.result()
+        runner.advance("1m")
+        polled = runner.list_runs(trigger="inbox")[0]["id"]
+    assert seen == [
+        (asked.id, "order", None, None, None, asked.id),
+        (polled, "order", None, None, "inbox", polled),
+    ]
 
 
 def none() -> None: ...

@@ -120,4 +120,7 @@ def test_a_shutdown_amidst_a_look_is_an_end_and_no_fault(tmp_path: Path) -> None
 
     with Closing(tmp_path / "runs.db") as runner:
         app = cloaca.telemetry.health_app(runner)
-        assert asked(app, "/healthz") == (503, {"ok": False, "why": "the runner has stopped"})
+        assert asked(app, "/healthz") == (
+            503,
+            {"ok": False, "why": "the runner is shut down; make a new DefaultRunner"},
+        )

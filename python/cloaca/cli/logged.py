@@ -55,7 +55,10 @@ def _here() -> dict[str, Any]:
     found = attempt.innermost()
     if found is None:
         return {}
-    _, job, name = found
+    _, job, name, end = found
+    if end is not None:
+        run, workflow = end
+        return {"cloaca_run": run, "cloaca_workflow": workflow}
     if job is None:
         return {"cloaca_trigger": name}
     return {"cloaca_run": attempt.run_id(job), "cloaca_task": name, "cloaca_attempt": job.attempt}

@@ -37,6 +37,8 @@ ENDS_MAX = 10_000
 TRIGGERS_MAX = 10_000
 """Of so many triggers, and as many crons, it is looked whether they fail."""
 
+_HEALTHY = "Whether all is well: whether triggers are polled and runs begin; 0 if it cannot be found out."
+
 # By ends_due, ends_owner and ends_listener. Also of what has none: a series that appears only with the first
 # one says nothing of how long it is there.
 _CALLS = """
@@ -229,6 +231,33 @@ def _tasks(found: list[tuple[Any, Any, int, Took, Took]], bounds: Sequence[float
     yield _summed("cloaca_task_duration_seconds", "histogram", about, labels, tasks, bounds)
 
 
+def unread() -> Family:
+    """Of a store that cannot be read, or does not answer: that all is not well, and nothing else."""
+    return Family("cloaca_store_healthy", "gauge", _HEALTHY, (), {(): 0})
+
+
+class _Nothing:
+    """A store without anything in it."""
+
+    def query(self, sql: str, params: Sequence[object]) -> list[dict[str, Any]]:
+        return []
+
+    def owners(self, limit: int, since_us: int) -> list[dict[str, Any]]:
+        return []
+
+    def backlog(self, limit: int) -> list[dict[str, Any]]:
+        return []
+
+    def limits(self) -> list[dict[str, Any]]:
+        return []
+
+
+def heads_of_store() -> Iterator[Family]:
+    """Which metrics there are of a store, without a look at one."""
+    well: Any = {"ok": True, "reasons": [], "runs_waiting": 0, "oldest_seconds": None}
+    return of_store(_Nothing(), well)
+
+
 def of_store(native: Any, health: Health) -> Iterator[Family]:
     """How a store stands, by what reads it, a runner's or a reader's, and its health."""
 
@@ -253,8 +282,7 @@ def of_store(native: Any, health: Health) -> Iterator[Family]:
     ones = [((name,), many) for name, (many,) in _capped(failing.items())]
     yield gauge("triggers_failing", about, ("trigger",), ones)
 
-    about = "Whether all is well: whether triggers are polled and runs begin."
-    yield gauge("healthy", about, (), [((), int(health["ok"]))])
+    yield gauge("healthy", _HEALTHY, (), [((), int(health["ok"]))])
     troubles = {(code,): 0 for code in get_args(HealthCode)}
     troubles |= {(reason["code"],): max(1, reason["count"]) for reason in health["reasons"]}
     about = "Of what is wrong, by its code, how much; 0 of what is well."

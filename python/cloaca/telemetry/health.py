@@ -27,7 +27,7 @@ class HealthApp(App):
 
     def __init__(self, runner_or_url: DefaultRunner | str | os.PathLike[Any]) -> None:
         self._watched = Watched(runner_or_url)
-        self._lock = threading.Lock()
+        self._locks = {"/healthz": threading.Lock(), "/readyz": threading.Lock()}
         self._known: dict[str, tuple[float, Answer]] = {}
 
     def __repr__(self) -> str:
@@ -35,13 +35,15 @@ class HealthApp(App):
 
     def answer(self, path: str, accept: str) -> Answer:
         """Tells whoever asks for `/healthz` or `/readyz`."""
-        if path not in ("/healthz", "/readyz"):
+        path = path.rstrip("/")
+        if path not in self._locks:
             return Answer(404, b"there are /healthz and /readyz\n")
-        with self._lock:
+        # One lock each: who asks whether the process is to be killed never waits for the store.
+        with self._locks[path]:
             at, known = self._known.get(path, (0.0, None))
             is_old = known is None or time.monotonic() - at >= FRESH_SECONDS
             # A runner's own end is known without a look at the store.
-            if known is None or is_old or (known.status == 200 and self._watched.has_ended()):
+            if known is None or is_old or (known.status == 200 and self._watched.why_ended()):
                 known = self._alive() if path == "/healthz" else self._ready()
                 self._known[path] = (time.monotonic(), known)
             return known

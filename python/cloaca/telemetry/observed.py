@@ -1,4 +1,9 @@
-"""Metrics as OpenTelemetry observes them. Decides nothing: `families` says which there are."""
+"""Metrics as OpenTelemetry observes them. Decides how those of several runners are one: `families` says which
+there are.
+
+Invariant: an instrument is made once for each provider, whichever runners come and go: a second one of the
+same name would observe nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +15,17 @@ from functools import partial
 from opentelemetry.metrics import Observation, get_meter_provider
 
 from .. import __version__
-from ..errors import CloacaError
+from ..errors import CloacaError, excerpt
+from ..runner import DefaultRunner
+from .families import Family
 from .watched import Watched
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from opentelemetry.metrics import CallbackOptions, MeterProvider
-
-    from ..runner import DefaultRunner
-    from .families import Family
 
 FRESH_SECONDS = 1.0
 """All instruments of one collection share a look."""
@@ -33,56 +38,129 @@ KINDS = (
     "cloaca_task_",
     "cloaca_commit_",
 )
+_ADDED = ("cloaca_runs_in_hand", "cloaca_bodies_overdue")
+"""Gauges of which each runner has its share."""
+_WORST = ("cloaca_store_healthy",)
+"""Gauges of which less is worse."""
 
 
-class Looks:
-    """What was seen of a runner lately; it may go meanwhile."""
+class Looked:
+    """One runner, which may go meanwhile, and what was seen of it last."""
 
     def __init__(self, runner: DefaultRunner) -> None:
         self._runner = weakref.ref(runner)
+        self.counted: dict[str, Family] = {}
+
+    def is_of(self, runner: DefaultRunner) -> bool:
+        """Whether it is this one."""
+        return self._runner() is runner
+
+    def look(self) -> list[Family] | None:
+        """Its metrics now; `None` once it is shut down."""
+        runner = self._runner()
+        try:
+            found = None if runner is None else [*Watched(runner).families()]
+        except CloacaError:
+            found = None
+        if found is not None:
+            self.counted = {family.name: family for family in found if family.kind != "gauge"}
+        return found
+
+
+class Observed:
+    """The instruments of one provider, and the runners that they observe."""
+
+    def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._runners: list[Looked] = []
+        self._gone: dict[str, Family] = {}
+        self._named: set[str] = set()
         self._at = 0.0
         self._found: dict[str, Family] = {}
 
-    def found(self) -> dict[str, Family]:
-        """By their names; nothing once the runner is shut down."""
+    def observe(self, runner: DefaultRunner, provider: MeterProvider) -> None:
+        """Observes this one, too."""
+        heads = [*Watched(runner).heads()]
         with self._lock:
-            if not self._found or time.monotonic() - self._at >= FRESH_SECONDS:
-                runner = self._runner()
-                try:
-                    families = [] if runner is None else [*Watched(runner).families()]
-                except CloacaError:
-                    families = []
-                self._found = {family.name: family for family in families}
-                self._at = time.monotonic()
-            return self._found
+            if not any(looked.is_of(runner) for looked in self._runners):
+                self._runners.append(Looked(runner))
+            self._at = 0.0
+            fresh = [head for head in heads if head.name not in self._named]
+            self._named |= {head.name for head in fresh}
+        meter = provider.get_meter("cloaca", __version__)
+        for head in fresh:
+            name, unit = _named(head.name)
+            if head.kind == "histogram":
+                for part, told in enumerate(PARTS):
+                    look = partial(self._observations, head.name, part)
+                    unit_of_part = unit if told == "sum" else "1"
+                    meter.create_observable_counter(f"{name}.{told}", [look], unit_of_part, head.about)
+                continue
+            is_counter = head.kind == "counter"
+            create = meter.create_observable_counter if is_counter else meter.create_observable_gauge
+            create(name, [partial(self._observations, head.name, None)], unit, head.about)
 
-    def observations(self, name: str, part: int | None, _: CallbackOptions) -> Iterable[Observation]:
+    def _observations(self, name: str, part: int | None, _: CallbackOptions) -> Iterable[Observation]:
         """What an instrument observes: of a histogram one of its parts."""
-        family = self.found().get(name)
+        family = self._look().get(name)
         if family is None:
             return
         for key, value in family.values.items():
             attributes = dict(zip(family.labels, key, strict=True))
             yield Observation(value if part is None else value[1 + part], attributes)
 
+    def _look(self) -> dict[str, Family]:
+        """By their names; of runners that are shut down what they counted, while others are observed."""
+        with self._lock:
+            if time.monotonic() - self._at < FRESH_SECONDS and self._found:
+                return self._found
+            found: dict[str, Family] = {}
+            living = []
+            for looked in self._runners:
+                families = looked.look()
+                if families is None:
+                    _add(self._gone, looked.counted.values())
+                else:
+                    living.append(looked)
+                    _add(found, families)
+            self._runners = living
+            if living:
+                _add(found, self._gone.values())
+            self._found, self._at = found, time.monotonic()
+            return found
+
+
+def _add(sums: dict[str, Family], families: Iterable[Family]) -> None:
+    """Makes one of the metrics of several runners: counts add up; of stores the worst is told."""
+    for family in families:
+        known = sums.get(family.name)
+        values = dict(known.values) if known is not None else {}
+        for key, value in family.values.items():
+            values[key] = value if key not in values else _one(family, values[key], value)
+        sums[family.name] = family._replace(values=values)
+
+
+def _one(family: Family, one: Any, other: Any) -> Any:
+    if family.kind == "histogram":
+        buckets = [mine + theirs for mine, theirs in zip(one[0], other[0], strict=True)]
+        return buckets, one[1] + other[1], one[2] + other[2]
+    if family.kind == "counter" or family.name in _ADDED:
+        return one + other
+    return min(one, other) if family.name in _WORST else max(one, other)
+
+
+_providers: weakref.WeakKeyDictionary[Any, Observed] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
 
 def observe(runner: DefaultRunner, meter_provider: MeterProvider | None) -> None:
-    """Makes an instrument of each metric."""
+    """Makes an instrument of each metric, unless there is one."""
+    if not isinstance(runner, DefaultRunner):
+        raise TypeError(f"runner is {excerpt(runner)}; it must be a DefaultRunner of this process")
     provider = get_meter_provider() if meter_provider is None else meter_provider
-    meter, looks = provider.get_meter("cloaca", __version__), Looks(runner)
-    for family in looks.found().values():
-        name, unit = _named(family.name)
-        if family.kind == "histogram":
-            for part, told in enumerate(PARTS):
-                look = partial(looks.observations, family.name, part)
-                meter.create_observable_counter(
-                    f"{name}.{told}", [look], unit if told == "sum" else "1", family.about
-                )
-            continue
-        is_counter = family.kind == "counter"
-        create = meter.create_observable_counter if is_counter else meter.create_observable_gauge
-        create(name, [partial(looks.observations, family.name, None)], unit, family.about)
+    with _lock:
+        observed = _providers.setdefault(provider, Observed())
+    observed.observe(runner, provider)
 
 
 def _named(name: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from prometheus_client.exposition import choose_encoder, generate_latest
 from prometheus_client.registry import Collector as ClientCollector
 
 from ..errors import CloacaError, RunnerError
+from . import families
 from .asgi import Answer, App
 from .watched import Watched
 
@@ -46,6 +47,9 @@ class Collector(ClientCollector):
             found = [*self._watched.families()]
         except RunnerError:
             return
+        except CloacaError:
+            # The program's own metrics are not to go with it.
+            found = [families.build(), families.unread()]
         yield from map(_metric, found)
 
 

@@ -245,15 +245,19 @@ class Ender:
         self._is_at_it = False
         self._has_thread = False
         self._is_closed = False
+        self._is_full = False
 
     def put(self, end: Callable[[], None]) -> None:
         """Lets it be called; never waits for that."""
         with self._changed:
-            if len(self._waiting) >= ENDS_MAX:
-                return
-            self._waiting.append(end)
-            self._changed.notify_all()
+            is_full = len(self._waiting) >= ENDS_MAX
+            is_news, self._is_full = is_full and not self._is_full, is_full
+            if not is_full:
+                self._waiting.append(end)
+                self._changed.notify_all()
             starts, self._has_thread = not self._has_thread, True
+        if is_news:
+            say(_log, ERROR, "%d spans wait for an exporter that is slow; more are left out", ENDS_MAX)
         if starts:
             thread = threading.Thread(target=self._call_all, name="cloaca-spans", daemon=True)
             try:

@@ -1,21 +1,94 @@
-"""What is watched: a runner of this process, or a store that others serve. Decides nothing."""
+"""What is watched: a runner of this process, or a store that others serve. Decides nothing.
+
+Invariant: a store that does not answer holds up who asks for a bounded time, however many ask.
+"""
 
 from __future__ import annotations
 
 import os
+import threading
+import time
 
 from .. import check
-from ..errors import CloacaError, RunnerError, UrlError, excerpt
+from ..errors import CloacaError, RunnerError, StoreError, UrlError, excerpt
 from ..runner import DefaultRunner
 from . import families
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from ..types import Health
     from .families import Family
+
+STORE_SECONDS_MAX = 3.0
+"""A store is waited for so long: less than any probe or scraper waits by default, but the shortest."""
+
+
+class Asked:
+    """A question that is under way, and its answer."""
+
+    def __init__(self) -> None:
+        self.until = time.monotonic() + STORE_SECONDS_MAX
+        self.is_over = threading.Event()
+        self.found: Any = None
+        self.error: CloacaError | None = None
+
+
+class Asking:
+    """Asks a store, on a thread beside: who asks meanwhile waits for the same answer."""
+
+    def __init__(self, ask: Callable[[], Any]) -> None:
+        self._ask = ask
+        self._lock = threading.Lock()
+        self._asked: Asked | None = None
+
+    def answer(self) -> Any:
+        """The answer.
+
+        Raises:
+            StoreError: it takes too long.
+            CloacaError: as it was raised by who was asked.
+        """
+        with self._lock:
+            asked = self._asked
+            if asked is None or asked.is_over.is_set():
+                asked = self._asked = Asked()
+                try:
+                    threading.Thread(
+                        target=self._call, args=(asked,), name="cloaca-look", daemon=True
+                    ).start()
+                except RuntimeError as error:
+                    # The system gives none now, or the program ends.
+                    asked.error = StoreError(f"nobody can look at the store: {error}")
+                    asked.is_over.set()
+        if not asked.is_over.wait(max(0.0, asked.until - time.monotonic())):
+            raise StoreError(f"the store has not answered within {STORE_SECONDS_MAX:g} s")
+        if asked.error is not None:
+            raise asked.error
+        return asked.found
+
+    def _call(self, asked: Asked) -> None:
+        try:
+            asked.found = self._ask()
+        except CloacaError as error:
+            asked.error = error
+        except BaseException as error:
+            asked.error = StoreError(f"the store cannot be looked at: {error}")
+            raise
+        finally:
+            asked.is_over.set()
+
+
+class Glance:
+    """A runner's store without what is not written down yet: to look waits for no commit."""
+
+    def __init__(self, store: Any) -> None:
+        self.query = store.glance
+        self.owners = store.owners
+        self.backlog = store.backlog
+        self.limits = store.glance_limits
 
 
 class Watched:
@@ -30,30 +103,53 @@ class Watched:
         self.url = "" if isinstance(runner_or_url, DefaultRunner) else check.url(runner_or_url)
         if ":memory:" in self.url:
             raise UrlError(f"{excerpt(self.url)} is memory, where only its runner can look; give a file")
+        self._families = Asking(self._look)
+        self._health = Asking(self._look_at_health)
 
     def __repr__(self) -> str:
         return repr(self.runner) if self.runner is not None else excerpt(self.url)
 
     def families(self) -> Iterator[Family]:
-        """All metrics.
+        """All metrics. What a runner has counted is told whatever its store does.
 
         Raises:
-            RunnerError: (a `RuntimeError`) the runner is shut down.
-            StoreError: (a `RuntimeError`) the store can't be read.
+            RunnerError: (a `RuntimeError`) the runner is shut down, or of a process before a fork.
+            StoreError: (a `RuntimeError`) a store given by its URL can't be read.
         """
-        yield families.build()
-        if self.runner is not None:
-            engine = self.runner._open()
-            yield from families.of_runner(engine.metrics())
-            about = "Whether this runner has stopped by itself, because the store takes nothing any more."
-            stopped: dict[tuple[str, ...], int] = {(): int(self.runner._has_stopped())}
-            yield families.Family("cloaca_runner_stopped", "gauge", about, (), stopped)
-            yield from families.of_store(engine.store, self.runner.health())
+        if self.runner is None:
+            yield families.build()
+            yield from self._families.answer()
             return
+        yield from self._counted(self.runner)
+        try:
+            yield from self._families.answer()
+        except CloacaError:
+            yield families.unread()
+
+    def heads(self) -> Iterator[Family]:
+        """All metrics that there are of a runner, without a look at its store.
+
+        Raises:
+            RunnerError: (a `RuntimeError`) it is shut down, or of a process before a fork.
+        """
+        assert self.runner is not None
+        yield from self._counted(self.runner)
+        yield from families.heads_of_store()
+
+    def _counted(self, runner: DefaultRunner) -> Iterator[Family]:
+        yield families.build()
+        yield from families.of_runner(runner._open().metrics())
+        about = "Whether this runner has stopped by itself, because the store takes nothing any more."
+        stopped: dict[tuple[str, ...], int] = {(): int(runner._has_stopped())}
+        yield families.Family("cloaca_runner_stopped", "gauge", about, (), stopped)
+
+    def _look(self) -> list[Family]:
+        if self.runner is not None:
+            return [*families.of_store(Glance(self.runner._open().store), self.runner.health())]
         from ..reading import Reader
 
         with Reader(self.url) as reader:
-            yield from families.of_store(reader.native, _health(reader.native))
+            return [*families.of_store(reader.native, _health(reader.native))]
 
     def is_alive(self) -> str | None:
         """Why the process had better be started again; `None` if that would mend nothing."""
@@ -63,20 +159,29 @@ class Watched:
             except CloacaError as error:
                 return str(error)
             return None
-        return "the runner has stopped" if self.has_ended() else None
+        return self.why_ended()
 
-    def has_ended(self) -> bool:
-        """Whether it is a runner that is shut down, or has stopped by itself."""
+    def why_ended(self) -> str | None:
+        """Of a runner that is shut down, or has stopped by itself: that it has."""
         if self.runner is None:
-            return False
+            return None
         try:
-            return self.runner._closed or self.runner._has_stopped()
-        except RunnerError:
-            # Shut down between the two looks.
-            return True
+            has_ended = self.runner._closed or self.runner._has_stopped()
+        except RunnerError as error:
+            # Shut down between the two looks, or made before a fork.
+            return str(error)
+        return "the runner has stopped" if has_ended else None
 
     def health(self) -> Health:
-        """As `DefaultRunner.health` tells it."""
+        """As `DefaultRunner.health` tells it.
+
+        Raises:
+            StoreError: (a `RuntimeError`) the store can't be read, or does not answer in time.
+        """
+        found: Health = self._health.answer()
+        return found
+
+    def _look_at_health(self) -> Health:
         if self.runner is not None:
             return self.runner.health()
         from ..reading import Reader

@@ -92,6 +92,11 @@ impl Store {
     /// Limits with names, as they stand now.
     fn limits<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
+        self.glance_limits(py)
+    }
+
+    /// The same without anything that is not written down yet: it waits for nobody, also where the store takes nothing.
+    fn glance_limits<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let found = self.handle.stored(py, move |runtime| runtime.store().limits(runtime.now().wall))?;
         found.iter().map(|row| convert::limit(py, row)).collect()
     }
