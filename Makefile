@@ -63,7 +63,7 @@ mutants: $(STAMP) ## break the code in one place after another and see that a su
 	sh tests/mutants.sh $(SUITE)
 
 test-python: develop ## run the tests of the package, the examples and the docs
-	$(BIN)/python -m pytest
+	$(BIN)/python tests/halves.py
 
 test-postgres: develop ## run what the store decides once more with every store on a PostgreSQL server (TESTS=tests/api/test_cron.py: those)
 	$(BIN)/python -m pytest -p no:cacheprovider --store postgres $(or $(TESTS),tests/api/test_run.py tests/api/test_cursor.py tests/api/test_cron_terms.py tests/api/test_forget.py)

@@ -22,11 +22,23 @@ found() {
     done
 }
 
-for python in ${PYTHONS:-$(found)}; do
-    "$python" -c 'import platform; print("tests with Python", platform.python_version())'
-    rm -rf "$folder"
-    "$python" -m venv "$folder"
-    grep -E '^(pytest|pytest-timeout|hypothesis|iniconfig|packaging|pluggy|Pygments|attrs|sortedcontainers|croniter|python-dateutil|pytz|six)==' requirements-dev.txt > "$folder/requirements.txt"
-    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$folder/requirements.txt"
-    PYTHONPATH="$PWD/python" "$folder/bin/python" -m pytest -x -p no:cacheprovider $quick
+# Side by side: most tests wait for something. What they say is told of one after the other.
+of_one() {
+    "$1" -m venv "$2/venv"
+    grep -E '^(pytest|pytest-timeout|hypothesis|iniconfig|packaging|pluggy|Pygments|attrs|sortedcontainers|croniter|python-dateutil|pytz|six)==' requirements-dev.txt > "$2/requirements.txt"
+    "$2/venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$2/requirements.txt"
+    PYTHONPATH="$PWD/python" "$2/venv/bin/python" -m pytest -x -p no:cacheprovider $quick
+}
+
+pythons=$(found)
+for python in ${PYTHONS:=$pythons}; do
+    number=$((${number:-0} + 1))
+    mkdir -p "$folder/$number"
+    "$python" -c 'import platform; print("tests with Python", platform.python_version())' > "$folder/$number/told"
+    { of_one "$python" "$folder/$number" >> "$folder/$number/told" 2>&1 || echo failed > "$folder/$number/failed"; } &
 done
+wait
+for each in "$folder"/*/told; do
+    [ ! -e "$each" ] || cat "$each"
+done
+! ls "$folder"/*/failed > /dev/null 2>&1
