@@ -106,11 +106,11 @@ def test_runs_are_filtered_and_paged(line: Line, tmp_path: Path) -> None:
         # Columns that nothing stands in are left out.
         assert "TRIGGER" not in shown
         assert "there may be more: --after ID" in steady(line.said)
-        assert "none" in line.shown("runs", "--workflow", "other")
+        assert "none" in line.shown("runs", "--workflow", "other", code=4)
         assert "workflow 'other' not found" in line.said
-        assert line.piped("runs", "--workflow", "ingst") == ""
+        assert line.piped("runs", "--workflow", "ingst", code=4) == ""
         assert "did you mean 'ingest'?" in line.said
-        assert line.piped("runs", "--trigger", "brokn") == ""
+        assert line.piped("runs", "--trigger", "brokn", code=4) == ""
         assert "did you mean 'broken'?" in line.said
         assert line.piped("runs", "--workflow", "ingest", "--since", "2090-01-01") == ""
         assert "not found" not in line.said
@@ -297,12 +297,24 @@ def test_what_failed_lately_goes_by_the_end_of_runs(line: Line) -> None:
         assert (found.count, found.run_id) == (1, late.id)
         assert datetime.now(UTC) - datetime.fromisoformat(found.last_at) < timedelta(hours=1)
     assert "1 run failed in the last 24 hours: ValueError (1)" in line.piped("doctor")
-    assert line.piped("runs", "--failed", "--since", "24h") == ""
-    told = "--since goes by when runs were created: 1 run failed since then that was created before: "
-    assert f"{told}{late.id}\n" in line.said
-    for others in (["--workflow", "w"], ["--since", "72h"]):
-        line.piped("runs", "--failed", "--since", "24h", *others)
-        assert "created before" not in line.said
+    for asked in (
+        ["--failed"],
+        ["--status", "Failed"],
+        ["--error", "ValueError"],
+        ["--failed", "--workflow", "w"],
+    ):
+        assert [run for run, *_ in fields(line.piped("runs", *asked, "--since", "24h"))] == [late.id]
+        assert [run for run, *_ in fields(line.piped("runs", *asked, "--until", "24h"))] == [early.id]
+        found = fields(line.piped("runs", *asked, "--since", "72h"))
+        assert [run for run, *_ in found] == [late.id, early.id]
+    assert line.piped("runs", "--since", "24h") == ""
+    assert [
+        run
+        for run, *_ in fields(line.piped("runs", "--status", "Failed", "--since", "72h", "--after", late.id))
+    ] == [early.id]
+    assert line.piped("retry", "--all", "--since", "24h", "--yes") == f"retried\t{late.id}\n"
+    line.piped("runs", "--failed", "--since", "72h", "--after", late.id, code=1)
+    assert f"after is run {late.id}, which is not over any more" in line.said
 
 
 def test_no_hostile_text_reaches_a_terminal(line: Line, tmp_path: Path) -> None:

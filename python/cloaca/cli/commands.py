@@ -11,9 +11,12 @@ FILTERS = (
     Option("--parent", "only what this run has started", "RUN", completes="run"),
     Option("--error", "only with this class of error, such as ValueError", "TYPE"),
     Option(
-        "--since", "only created so long ago or later: 24h, 7d, or a time; local if it has no zone", "WHEN"
+        "--since",
+        "only created so long ago or later: 24h, 7d, or a time; local if it has no zone. Of runs that are"
+        " over, by --failed, --status or --error, only ended then or later",
+        "WHEN",
     ),
-    Option("--until", "only created before then", "WHEN"),
+    Option("--until", "only created, or ended, before then", "WHEN"),
 )
 STATUS = Option(
     "--status",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import drawing
+from ..near import LOOKED_MAX
 from .runners import BACKLOG_RUNS
 from .runs import runs
 from .store import PAGE_ITEMS, Page
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from ..drawing import Node
     from ..types import RunStatus
     from .store import Reader
+
+# The primary key of workflows.
+_DECLARED = "SELECT DISTINCT name FROM workflows ORDER BY name LIMIT ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,13 @@ def workflows(reader: Reader, *, after: str = "", limit: int = PAGE_ITEMS) -> Pa
                 )
             )
     return Page(found, names[-1] if len(names) >= limit else None)
+
+
+def workflow_names(reader: Reader) -> list[str]:
+    """The names of workflows that have runs, or that some program declares or declared."""
+    native = reader.native
+    declared = [row["name"] for row in native.query(_DECLARED, [LOOKED_MAX])]
+    return sorted({*native.workflows("", LOOKED_MAX), *native.graphs("", LOOKED_MAX), *declared})
 
 
 def graph(reader: Reader, workflow: str) -> list[Node]:
