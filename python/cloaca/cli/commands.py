@@ -117,10 +117,10 @@ COMMANDS = (
     ),
     Command(
         "why",
-        "One sentence: why a trigger does not fire, or a run is not over.",
+        "One sentence: why a trigger does not fire, a run is not over, or a workflow's runs wait.",
         "cloaca why inbox",
         "look:why",
-        (Option("name", "triggers, or runs", "NAME", many=True, completes="trigger"),),
+        (Option("name", "triggers, runs, or workflows", "NAME", many=True, completes="trigger"),),
     ),
     Command(
         "preview",

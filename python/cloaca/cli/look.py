@@ -100,7 +100,7 @@ def _of_cron(found: Cron, show: Show, at: datetime) -> list[Any]:
 
 def _workflows(reader: Reader, show: Show, limit: int, at: datetime) -> None:
     page = reading.workflows(reader, limit=limit)
-    columns = ("NAME", "LAST", "WAITING", "RUNNING", "LAST RUN", "ERROR")
+    columns = ("NAME", "LAST", "WAITING", "RUNNING", "LAST RUN", "PAUSED", "ERROR")
     found = sorted(page, key=lambda each: each.last_status != "Failed")
     show.table("workflow", columns, [(each, _of_workflow(each, show, at)) for each in found], "workflows")
     _more(show, page.after, "workflows", limit)
@@ -110,10 +110,11 @@ def _of_workflow(found: Workflow, show: Show, at: datetime) -> list[Any]:
     return [
         *([] if show.is_for_people else ["workflow"]),
         found.workflow_name,
-        Word(found.last_status),
+        None if found.last_status is None else Word(found.last_status),
         found.pending,
         found.running,
         show.ago(found.last_run_at, at),
+        "paused" if found.paused else ", ".join(f"key {key}" for key in found.paused_keys) or None,
         found.last_error,
     ]
 

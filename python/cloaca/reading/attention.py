@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..check import microseconds
-from ..rows import moment
+from ..rows import CRON_BY_NOW, TRIGGER_BY_NOW, moment
 from .runners import living
 from .schedules import LATE_SECONDS, schedules_named
 from .store import MissingError, now
@@ -62,7 +62,16 @@ _FAILED = """
 _SCHEDULES = """
     SELECT count(*) FILTER (WHERE kind = 'trigger') AS triggers,
         count(*) FILTER (WHERE kind = 'cron') AS crons, count(*) FILTER (WHERE enabled) AS enabled
-    FROM (SELECT kind, enabled FROM schedules ORDER BY row LIMIT ?) AS looked"""
+    FROM (SELECT row, kind, enabled FROM schedules ORDER BY row LIMIT ?) AS looked
+    WHERE row NOT IN (SELECT value FROM json_each(?))"""
+# By schedules_crons and schedules_trigger: names that were polled and are crons, or the other way round.
+_TWICE = f"""
+    SELECT schedules.row FROM schedules WHERE row IN (
+        SELECT cron.row FROM schedules AS cron JOIN schedules AS polled ON polled.name = cron.name
+        WHERE cron.kind = 'cron' AND cron.declared_as IS NOT NULL AND polled.kind = 'trigger'
+        UNION SELECT polled.row FROM schedules AS cron JOIN schedules AS polled ON polled.name = cron.name
+        WHERE cron.kind = 'cron' AND cron.declared_as IS NOT NULL AND polled.kind = 'trigger')
+    AND CASE kind WHEN 'cron' THEN {TRIGGER_BY_NOW} ELSE {CRON_BY_NOW} END"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +110,9 @@ class Failures:
 
 
 def schedule_counts(reader: Reader) -> Counts:
-    """How many triggers and crons there are."""
-    (row,) = reader.native.query(_SCHEDULES, [SCHEDULES_MAX])
+    """How many triggers and crons there are, without what is left of one that a deploy made the other."""
+    past = [row["row"] for row in reader.native.query(_TWICE, [])]
+    (row,) = reader.native.query(_SCHEDULES, [SCHEDULES_MAX, json.dumps(past)])
     return Counts(**row)
 
 

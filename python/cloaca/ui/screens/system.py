@@ -17,12 +17,15 @@ def system(ask: Ask) -> Screen:
         doctor(ask.reader, brief=True, backlog=backlog),
         key=lambda each: ("bad", "warn", "ok").index(each.level),
     )
-    found = runners(ask.reader, left=True, backlog=backlog)
+    every = runners(ask.reader, left=True, backlog=backlog)
+    # Each command that changes something comes and leaves as one.
+    found = [each for each in every if each.works or each.state != "left"]
     values = {
         "ask": ask,
         "root": ask.root,
         "findings": findings,
         "runners": found[:RUNNERS],
+        "clients_left": len(every) - len(found),
         "runners_more": max(0, len(found) - RUNNERS),
         "changes": audit(ask.reader, limit=CHANGES).items,
         "stats": ask.source.runner.stats() if ask.source.runner is not None and ask.source.can_act else None,
