@@ -386,7 +386,7 @@ COMMANDS = (
     ),
     Command(
         "dev",
-        "The same as run --reload, with the page beside it on this machine.",
+        "The same as run --reload, with the page, which acts, beside it on this machine.",
         "cloaca dev app.py --open",
         "serve:dev",
         (
@@ -398,7 +398,7 @@ COMMANDS = (
     ),
     Command(
         "ui",
-        "Serve the page of a store, which is only read, on this machine.",
+        "Serve the page of a store, on this machine; it only reads unless --act is given.",
         "cloaca ui runs.db",
         "serve:page",
         (
@@ -407,8 +407,9 @@ COMMANDS = (
             Option("--port", "listen on this port", "N", default=8720),
             Option("--prefix", "the path under which a proxy passes it on", "PATH"),
             Option("--token", "ask everybody for this; better in CLOACA_UI_TOKEN", "TEXT"),
+            Option("--act", "let it change things, too: retry, cancel, switch, run again"),
         ),
-        'Needs pip install "cloaca[ui]". In a program, cloaca.ui.app(runner) is the page that also acts.',
+        'Needs pip install "cloaca[ui]". In a program, cloaca.ui.app(runner) acts and previews.',
     ),
     Command(
         "new",
