@@ -35,6 +35,8 @@ _SAME_CRON = """
     WHERE this.id = ? AND other.id <> this.id AND other.kind = 'cron' AND this.name = '' AND other.name = ''
       AND other.expression = ? AND other.timezone = ?"""
 
+_IS_POLLED = f"SELECT 1 FROM schedules WHERE id = ?1 AND kind = 'cron' AND {rows.TRIGGER_BY_NOW}"
+
 _RAN = """
     SELECT runs.scheduled_at AS at, runs.id AS id FROM runs JOIN schedules ON schedules.row = runs.schedule
     WHERE schedules.id = ? AND runs.scheduled_at >= ? AND runs.scheduled_at < ?"""
@@ -141,7 +143,8 @@ class Crons:
         *,
         unmasked: bool = False,
     ) -> Listed[CronScheduleRow]:
-        """Cron schedules in the order of their registration, at most 100 unless `limit` says more.
+        """Cron schedules in the order of their registration, at most 100 unless `limit` says more,
+        without what is left of those whose name is a polled trigger's by now.
 
         `trigger_name` is the name of the trigger that declares it, or that `register_cron_workflow` gave it,
         or `None`. `declared` says whether this program declares a cron of that name, `registered` whether a
@@ -152,7 +155,13 @@ class Crons:
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )
         mask = self._redactor.mask(check.flag(unmasked, "unmasked"))
-        return Listed((self._shown(row, mask) for row in found), "CronScheduleRow")
+        shown = (self._shown(row, mask) for row in found if not self._is_polled_by_now(row))
+        return Listed(shown, "CronScheduleRow")
+
+    def _is_polled_by_now(self, row: CronScheduleRow) -> bool:
+        """Whether that is left of a cron whose name is that of a polled trigger, or of one with `on_run`."""
+        is_named = row["trigger_name"] is not None and not row["registered"]
+        return is_named and bool(self._open().store.look(_IS_POLLED, [row["id"]]))
 
     def get_cron_schedule(self, schedule_id: TriggerRef, *, unmasked: bool = False) -> CronScheduleRow:
         """One cron schedule, by its id, its name or its function.

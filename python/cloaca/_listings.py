@@ -30,7 +30,8 @@ CHANGED_AT_ONCE = 500
 """So many runs one transaction opens again, or asks to end: others who write wait for it."""
 
 _CHANGED = ("key", "parent", "since", "until", "error", "limit")
-_FILTERS = (*_CHANGED, "contexts", "after", "unmasked")
+_ENDED = ("ended_since", "ended_until")
+_FILTERS = (*_CHANGED, *_ENDED, "contexts", "after", "unmasked")
 
 _log = "cloaca"
 
@@ -61,6 +62,8 @@ class Listings:
         parent: str | None = None,
         since: str | datetime | None = None,
         until: str | datetime | None = None,
+        ended_since: str | datetime | None = None,
+        ended_until: str | datetime | None = None,
         error: str | type[BaseException] | None = None,
         contexts: bool = True,
         after: str | None = None,
@@ -85,6 +88,8 @@ class Listings:
             since (str | datetime | None): only those created then or later, RFC 3339 or a `datetime`; UTC if
                 it has no zone.
             until (str | datetime | None): only those created before then.
+            ended_since, ended_until (str | datetime | None): only those that ended then or later, and before
+                then; the last one to end comes first. Not together with `since` and `until`.
             error (str | type | None): only those with this `error_type`, such as `"ValueError"`; the class
                 itself counts as its name.
             contexts (bool): whether `context` is read; it is decoded when it is looked at.
@@ -98,9 +103,11 @@ class Listings:
         """
         refuse_keywords("list_runs", unknown, ("workflow", "status", "trigger", "offset", *_FILTERS))
         runs = self._open().runs
-        wanted = filters.wanted(workflow, status, trigger, key, since, until, error, parent)
+        wanted = filters.wanted(
+            workflow, status, trigger, key, since, until, error, parent, ended_since, ended_until
+        )
         wanted["contexts"] = check.flag(contexts, "contexts")
-        wanted["after"] = filters.place(runs, after)
+        wanted["after"] = filters.place(runs, after, wanted["by_end"])
         found = runs.runs(wanted, *check.page(limit, offset))
         mask = self._redactor.mask(check.flag(unmasked, "unmasked"))
         shown = (rows.run(row, contexts, mask, self._redactor.of_run) for row in found)
@@ -116,6 +123,8 @@ class Listings:
         parent: str | None = None,
         since: str | datetime | None = None,
         until: str | datetime | None = None,
+        ended_since: str | datetime | None = None,
+        ended_until: str | datetime | None = None,
         error: str | type[BaseException] | None = None,
         limit: int | None = None,
         contexts: bool = True,
@@ -133,10 +142,12 @@ class Listings:
             What `list_runs` raises, at once.
         """
         refuse_keywords("iter_runs", unknown, ("workflow", "status", "trigger", *_FILTERS))
-        wanted = filters.wanted(workflow, status, trigger, key, since, until, error, parent)
+        wanted = filters.wanted(
+            workflow, status, trigger, key, since, until, error, parent, ended_since, ended_until
+        )
         wanted["contexts"] = check.flag(contexts, "contexts")
         many = None if limit is None else check.count(limit, "limit")
-        wanted["after"] = filters.place(self._open().runs, after)
+        wanted["after"] = filters.place(self._open().runs, after, wanted["by_end"])
         # Here, and not at the first step: what is wrong is raised where it is written.
         first = self._page(wanted)
         mask, of_run = self._redactor.mask(check.flag(unmasked, "unmasked")), self._redactor.of_run
@@ -279,6 +290,8 @@ class Listings:
         parent: str | None = None,
         since: str | datetime | None = None,
         until: str | datetime | None = None,
+        ended_since: str | datetime | None = None,
+        ended_until: str | datetime | None = None,
         error: str | type[BaseException] | None = None,
         limit: int | None = None,
         **unknown: Never,
@@ -286,7 +299,8 @@ class Listings:
         """Opens many runs again, as `retry` does, oldest first, 500 in a transaction.
 
         Which ones is told as to `list_runs`; at least one argument is needed. Without `status` they are those
-        that failed; `status="Cancelled"` takes those that were cancelled.
+        that failed; `status="Cancelled"` takes those that were cancelled. What failed last night is found by
+        `ended_since=`, whenever it was created.
 
         Args:
             limit (int | None): at most so many, the newest; `None` for all.
@@ -299,8 +313,10 @@ class Listings:
             ArgumentError: (a `ValueError`) no filter, or a status that cannot be opened again.
             What `list_runs` raises.
         """
-        wanted = filters.wanted(workflow, status, trigger, key, since, until, error, parent)
-        refuse_keywords("retry_many", unknown, ("workflow", "status", "trigger", *_CHANGED))
+        wanted = filters.wanted(
+            workflow, status, trigger, key, since, until, error, parent, ended_since, ended_until
+        )
+        refuse_keywords("retry_many", unknown, ("workflow", "status", "trigger", *_CHANGED, *_ENDED))
         listings = filters.narrowed("retry_many", wanted, filters.ENDED_BADLY)[:1]
         runs = self._working().runs
         found = self._ids(listings, None if limit is None else check.count(limit, "limit"))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 UNFINISHED = ("Pending", "Running")
 ENDED_BADLY = ("Failed", "Cancelled")
+ENDED = ("Completed", *ENDED_BADLY)
 
 
 def wanted(
@@ -25,8 +26,20 @@ def wanted(
     until: str | datetime | None = None,
     error: str | type[BaseException] | None = None,
     parent: str | None = None,
+    ended_since: str | datetime | None = None,
+    ended_until: str | datetime | None = None,
 ) -> dict[str, Any]:
-    """The filter of a listing of runs, checked."""
+    """The filter of a listing of runs, checked.
+
+    Raises:
+        ArgumentError: (a `ValueError`) a time that is none, or times of both kinds.
+    """
+    by_end = ended_since is not None or ended_until is not None
+    if by_end and (since is not None or until is not None):
+        raise ArgumentError(
+            "since= and until= are of when runs were created, ended_since= and ended_until= of when they"
+            " ended; a listing goes by one of the two"
+        )
     if isinstance(error, type) and issubclass(error, BaseException):
         error = error.__name__
     return {
@@ -35,15 +48,32 @@ def wanted(
         "trigger": check.optional_text(trigger, "trigger"),
         "key": check.optional_text(key, "key"),
         "parent": None if parent is None else check.run_id(parent, "parent"),
-        "since": None if since is None else check.moment(since, "since"),
-        "until": None if until is None else check.moment(until, "until"),
+        "by_end": by_end,
+        "since": _moment(ended_since, "ended_since") if by_end else _moment(since, "since"),
+        "until": _moment(ended_until, "ended_until") if by_end else _moment(until, "until"),
         "error": check.optional_text(error, "error"),
         "after": None,
         "contexts": False,
     }
 
 
-def place(runs: Runs | Reader, after: str | None) -> tuple[int, int] | None:
+def _moment(at: str | datetime | None, name: str) -> int | None:
+    return None if at is None else check.moment(at, name)
+
+
+def within(
+    status: str | None, error: str | None, since: datetime | str | None, until: datetime | str | None
+) -> dict[str, datetime | str | None]:
+    """The bounds in time of who looks: of runs that are over they are of when they ended, of others, and of
+    all, of when they were created. What failed last night may have been created before.
+    """
+    is_over = status in ENDED or (status is None and error is not None)
+    if is_over and (since is not None or until is not None):
+        return {"ended_since": since, "ended_until": until}
+    return {"since": since, "until": until}
+
+
+def place(runs: Runs | Reader, after: str | None, by_end: bool = False) -> tuple[int, int, int | None] | None:
     """Where the run with the id `after` stands in listings.
 
     Raises:
@@ -55,6 +85,8 @@ def place(runs: Runs | Reader, after: str | None) -> tuple[int, int] | None:
     found = runs.place(check.run_id(after, "after"))
     if found is None:
         raise WorkflowError(f"after is run {after}, which is not kept any more; iter_runs goes on without it")
+    if by_end and found[2] is None:
+        raise WorkflowError(f"after is run {after}, which is not over any more: it was opened again")
     return found
 
 
@@ -65,7 +97,7 @@ def narrowed(method: str, filter: dict[str, Any], statuses: tuple[str, str]) -> 
         ArgumentError: (a `ValueError`) no filter at all, or a status that it cannot change.
     """
     status = filter["status"]
-    if not any(value is not None for name, value in filter.items() if name != "contexts"):
+    if not any(value is not None for name, value in filter.items() if name not in ("contexts", "by_end")):
         raise ArgumentError(f"{method} needs a filter, such as workflow=, status= or since=")
     if status is not None and status not in statuses:
         raise ArgumentError(

@@ -72,6 +72,35 @@ def test_runs_are_found_by_when_they_were_created(manual: cloaca.testing.Runner)
         assert ids(manual.list_runs(since=spelt, until=at + timedelta(hours=2))) == [made[2], made[1]]
 
 
+HOUR_MS = 3_600_000
+
+
+def test_runs_are_found_by_when_they_ended(manual: cloaca.testing.Runner) -> None:
+    def slow(context: cloaca.Context) -> None:
+        raise ValueError
+
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="slow", retry_attempts=2, retry_delay_ms=HOUR_MS, retry_max_delay_ms=HOUR_MS)(slow)
+    declare("quick", nothing)
+    # It ends an hour after it was created, behind the other one.
+    first = manual.submit("w").id
+    second = manual.submit("quick").id
+    manual.run_until_idle()
+    manual.advance("2h")
+    night = datetime(2026, 1, 1, 0, 30, tzinfo=UTC)
+    assert ids(manual.list_runs(status="Failed", since=night)) == []
+    assert ids(manual.list_runs(status="Failed", ended_since=night)) == [first]
+    assert ids(manual.list_runs(ended_until=night)) == [second]
+    assert ids(manual.list_runs(ended_until="2027-01-01")) == [first, second]
+    assert ids(list(manual.iter_runs(ended_since="2025-01-01"))) == [first, second]
+    assert ids(manual.list_runs(ended_since="2025-01-01", after=first)) == [second]
+    with pytest.raises(cloaca.ArgumentError, match="a listing goes by one of the two"):
+        manual.list_runs(since=night, ended_until=night)
+    assert manual.retry_many(ended_since=night) == [first]
+    with pytest.raises(cloaca.WorkflowError, match="which is not over any more"):
+        manual.list_runs(ended_since=night, after=first)
+
+
 def test_a_run_is_found_by_the_time_that_it_shows(runner: cloaca.DefaultRunner) -> None:
     declare("w", nothing)
     for _ in range(50):

@@ -9,6 +9,7 @@ import pytest
 
 import cloaca
 import cloaca.testing
+from cloaca import reading
 
 KINDS: dict[str, dict[str, Any]] = {
     "polled": {"poll_interval": "1d"},
@@ -52,3 +53,18 @@ def test_a_name_that_is_declared_as_the_other_goes_on_with_its_cursor(tmp_path: 
     assert (cursor, has_fired) == (1, first == "polled")
     # From then on it is its own.
     assert seen_by(path, second, fires=False)[0] == 2
+
+
+def test_what_a_deploy_left_behind_is_in_no_list_and_no_count(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    for kind in ("polled", "cron", "polled"):
+        seen_by(path, kind, fires=False)
+    with cloaca.testing.isolated():
+        with cloaca.WorkflowBuilder("w"):
+            cloaca.task(id="only")(lambda context: None)
+        cloaca.trigger(workflow="w", name="inbox", poll_interval="1d")(lambda: False)
+        with cloaca.DefaultRunner(path) as runner:
+            assert [row["trigger_name"] for row in runner.list_trigger_schedules()] == ["inbox"]
+            assert runner.list_cron_schedules() == []
+            with reading.Reader(path) as reader:
+                assert reading.schedule_counts(reader) == reading.Counts(triggers=1, crons=0, enabled=1)

@@ -278,7 +278,7 @@ def test_names_that_nothing_has_are_told_with_near_ones(tmp_path: Path) -> None:
     with served(path), reading.Reader(path) as reader:
         with pytest.raises(reading.MissingError, match="did you mean 'inbox'"):
             reading.ticks(reader, "inbx")
-        with pytest.raises(reading.MissingError, match="trigger or run"):
+        with pytest.raises(reading.MissingError, match="trigger, workflow or run"):
             reading.why(reader, "inbx")
         for wrong in ("", "\ud800", "zz", "0" * 40, "ffffffff"):
             with pytest.raises(reading.MissingError):

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from stage import Line, fields, run_command, served
@@ -473,6 +474,22 @@ def serving(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
+def _acts(port: int, run: str) -> None:
+    """Retries a run by the page."""
+    address = f"http://127.0.0.1:{port}"
+    while not shown_by(port):
+        pass
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with opener.open(f"{address}/run?id={run}", timeout=WAIT) as answer:
+        text = answer.read().decode()
+    found = re.search('name="form_token" value="([^"]+)"', text)
+    assert found is not None, text
+    form = {"do": f"retry {run}", "form_token": found[1], "back": f"/run?id={run}"}
+    wish = urllib.request.Request(f"{address}/act", urlencode(form).encode(), {"Origin": address})
+    with opener.open(wish, timeout=WAIT) as answer:
+        assert answer.status == 200
+
+
 def test_a_new_project_works_at_once_and_starts_again_when_it_changes(tmp_path: Path) -> None:
     assert run_command(["new", "demo"], cwd=tmp_path).returncode == 0
     assert run_command(["new", "demo"], cwd=tmp_path).returncode == 2
@@ -510,6 +527,9 @@ def test_a_new_project_works_at_once_and_starts_again_when_it_changes(tmp_path: 
                 pass
             assert b"<title>" in page
             assert run_command(["runs", "--failed"], cwd=demo).stdout.count("UnicodeDecodeError") == 1
+            _acts(port, run_command(["runs", "--failed"], cwd=demo).stdout.split("\t")[0])
+            while "\tpage\t127.0.0.1\tretry\t" not in run_command(["audit"], cwd=demo).stdout:
+                pass
             process.send_signal(signal.SIGTERM)
             assert process.wait(WAIT) == 0
             assert shown_by(port) == b""

@@ -53,7 +53,8 @@ SCHEMA = {
     "next_poll_at on_run on_run_status poll_interval_ms runner state trigger_name updated_at workflow_name",
     "cron": "created_at cron_expression disabled_at enabled id kind last last_run_at next_run_at state "
     "timezone trigger_name updated_at workflow_name",
-    "workflow": "kind last_error last_run_at last_status oldest_at pending running workflow_name",
+    "workflow": "kind last_error last_run_at last_status oldest_at paused paused_keys pending runners running"
+    " workflow_name",
     "runner": "host joined_at kind last_hour left_at name number pid polls runs seen_at state version works",
     "run": "cancel_requested completed_at context created_at due_at error_message error_type id kind "
     "parent_run parent_task priority run_key started_at status trigger_name workflow_name",
@@ -106,11 +107,11 @@ def test_runs_are_filtered_and_paged(line: Line, tmp_path: Path) -> None:
         # Columns that nothing stands in are left out.
         assert "TRIGGER" not in shown
         assert "there may be more: --after ID" in steady(line.said)
-        assert "none" in line.shown("runs", "--workflow", "other")
+        assert "none" in line.shown("runs", "--workflow", "other", code=4)
         assert "workflow 'other' not found" in line.said
-        assert line.piped("runs", "--workflow", "ingst") == ""
+        assert line.piped("runs", "--workflow", "ingst", code=4) == ""
         assert "did you mean 'ingest'?" in line.said
-        assert line.piped("runs", "--trigger", "brokn") == ""
+        assert line.piped("runs", "--trigger", "brokn", code=4) == ""
         assert "did you mean 'broken'?" in line.said
         assert line.piped("runs", "--workflow", "ingest", "--since", "2090-01-01") == ""
         assert "not found" not in line.said
@@ -297,12 +298,51 @@ def test_what_failed_lately_goes_by_the_end_of_runs(line: Line) -> None:
         assert (found.count, found.run_id) == (1, late.id)
         assert datetime.now(UTC) - datetime.fromisoformat(found.last_at) < timedelta(hours=1)
     assert "1 run failed in the last 24 hours: ValueError (1)" in line.piped("doctor")
-    assert line.piped("runs", "--failed", "--since", "24h") == ""
-    told = "--since goes by when runs were created: 1 run failed since then that was created before: "
-    assert f"{told}{late.id}\n" in line.said
-    for others in (["--workflow", "w"], ["--since", "72h"]):
-        line.piped("runs", "--failed", "--since", "24h", *others)
-        assert "created before" not in line.said
+    for asked in (
+        ["--failed"],
+        ["--status", "Failed"],
+        ["--error", "ValueError"],
+        ["--failed", "--workflow", "w"],
+    ):
+        assert [run for run, *_ in fields(line.piped("runs", *asked, "--since", "24h"))] == [late.id]
+        assert [run for run, *_ in fields(line.piped("runs", *asked, "--until", "24h"))] == [early.id]
+        found = fields(line.piped("runs", *asked, "--since", "72h"))
+        assert [run for run, *_ in found] == [late.id, early.id]
+    assert line.piped("runs", "--since", "24h") == ""
+    assert [
+        run
+        for run, *_ in fields(line.piped("runs", "--status", "Failed", "--since", "72h", "--after", late.id))
+    ] == [early.id]
+    assert line.piped("retry", "--all", "--since", "24h", "--yes") == f"retried\t{late.id}\n"
+    line.piped("runs", "--failed", "--since", "72h", "--after", late.id, code=1)
+    assert f"after is run {late.id}, which is not over any more" in line.said
+
+
+def test_a_workflow_that_never_ran_is_listed_and_why_says_what_holds_its_runs_up(line: Line) -> None:
+    for name in ("ran", "never"):
+        with cloaca.WorkflowBuilder(name):
+            cloaca.task(id="only")(lambda context: None)
+    with cloaca.DefaultRunner("runs.db") as runner:
+        runner.execute("ran")
+        runner.pause(workflow="ran", until="2090-01-01T00:00:00Z")
+        held = runner.submit("ran")
+        found = {each["workflow_name"]: each for each in records(line.piped("ls", "workflows", "--json"))}
+        assert list(found) == ["never", "ran"]
+        assert (found["never"]["last_status"], found["never"]["paused"]) == (None, False)
+        assert found["ran"]["paused"]
+        assert [row[-2:] for row in fields(line.piped("ls", "workflows"))] == [["", ""], ["paused", ""]]
+        assert line.piped("runs", "--workflow", "never") == ""
+        assert "not found" not in line.said
+        assert line.piped("why", "never") == (
+            "workflow 'never' is declared by runner 1; none of its runs waits; it has not run yet\n"
+        )
+        told = line.piped("why", "ran")
+        assert told.startswith("workflow 'ran' is declared by runner 1; workflow 'ran' is paused until 2090-")
+        assert "; 1 run waits and 0 are under way, the oldest of " in told
+        held.cancel()
+    assert "workflow 'ran' is declared by no living runner: its runs wait for one" in line.piped("why", "ran")
+    line.piped("why", "rann", code=4)
+    assert "did you mean 'ran'?" in line.said
 
 
 def test_no_hostile_text_reaches_a_terminal(line: Line, tmp_path: Path) -> None:
@@ -370,7 +410,7 @@ def test_what_is_not_there_is_told_in_one_sentence(line: Line, tmp_path: Path) -
         (["runs", "--failed", "--status", "Running"], 2, "exclude each other"),
         (["show", "01"], 4, "run '01' not found"),
         (["ticks", "inbox"], 4, "trigger 'inbox' not found"),
-        (["why", "inbox"], 4, "trigger or run 'inbox' not found"),
+        (["why", "inbox"], 4, "trigger, workflow or run 'inbox' not found"),
         (["show"], 2, "required: RUN"),
     ]:
         assert line.piped(*words, "--database", "a.db", code=code) == ""

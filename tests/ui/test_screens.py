@@ -309,6 +309,16 @@ def test_the_system_is_told(page: Asking) -> None:
     assert "runs started" in text
 
 
+def test_clients_that_came_and_left_are_folded(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    for _ in range(3):
+        with cloaca.DefaultRunner(runner._url, work=False) as client:
+            client.submit("ingest", {})
+    shown = page.get("/system").text
+    assert "3 clients that came and left, of commands among them, are not shown" in shown
+    assert "client</span>" not in shown
+    assert "Last seen" in shown
+
+
 @pytest.mark.parametrize(
     ("path", "status", "says"),
     [

@@ -240,7 +240,7 @@ def _say_who_takes_them(reader: Reader, show: Show) -> None:
 
 def _meant(reader: Reader, arguments: Namespace, statuses: tuple[str, ...], verb: str) -> list[str]:
     """The ids of the runs that a line names, or means by its filters, the newest first."""
-    wanted = with_parent(reader, filters_of(arguments))
+    wanted = with_parent(reader, filters_of(arguments, statuses[0]))
     has_filter = any(value is not None for value in wanted.values())
     if arguments.all == bool(arguments.run) or (has_filter and not arguments.all):
         raise UsageError(f"name the runs to {verb}, or give --all with filters such as --since 24h")

@@ -11,9 +11,12 @@ FILTERS = (
     Option("--parent", "only what this run has started", "RUN", completes="run"),
     Option("--error", "only with this class of error, such as ValueError", "TYPE"),
     Option(
-        "--since", "only created so long ago or later: 24h, 7d, or a time; local if it has no zone", "WHEN"
+        "--since",
+        "only created so long ago or later: 24h, 7d, or a time; local if it has no zone. Of runs that are"
+        " over, by --failed, --status or --error, only ended then or later",
+        "WHEN",
     ),
-    Option("--until", "only created before then", "WHEN"),
+    Option("--until", "only created, or ended, before then", "WHEN"),
 )
 STATUS = Option(
     "--status",
@@ -114,10 +117,10 @@ COMMANDS = (
     ),
     Command(
         "why",
-        "One sentence: why a trigger does not fire, or a run is not over.",
+        "One sentence: why a trigger does not fire, a run is not over, or a workflow's runs wait.",
         "cloaca why inbox",
         "look:why",
-        (Option("name", "triggers, or runs", "NAME", many=True, completes="trigger"),),
+        (Option("name", "triggers, runs, or workflows", "NAME", many=True, completes="trigger"),),
     ),
     Command(
         "preview",
@@ -389,7 +392,7 @@ COMMANDS = (
     ),
     Command(
         "dev",
-        "The same as run --reload, with the page beside it on this machine.",
+        "The same as run --reload, with the page, which acts, beside it on this machine.",
         "cloaca dev app.py --open",
         "serve:dev",
         (
@@ -401,7 +404,7 @@ COMMANDS = (
     ),
     Command(
         "ui",
-        "Serve the page of a store, which is only read, on this machine.",
+        "Serve the page of a store, on this machine; it only reads unless --act is given.",
         "cloaca ui runs.db",
         "serve:page",
         (
@@ -410,8 +413,9 @@ COMMANDS = (
             Option("--port", "listen on this port", "N", default=8720),
             Option("--prefix", "the path under which a proxy passes it on", "PATH"),
             Option("--token", "ask everybody for this; better in CLOACA_UI_TOKEN", "TEXT"),
+            Option("--act", "let it change things, too: retry, cancel, switch, run again"),
         ),
-        'Needs pip install "cloaca[ui]". In a program, cloaca.ui.app(runner) is the page that also acts.',
+        'Needs pip install "cloaca[ui]". In a program, cloaca.ui.app(runner) acts and previews.',
     ),
     Command(
         "new",

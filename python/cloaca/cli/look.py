@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 
-from .. import reading
+from .. import filters, reading
 from ..duration import text_of
-from ..near import LOOKED_MAX
-from ..reading.attention import failed_before
 from ..reading.store import names, now, unknown
+from ..reading.workflows import workflow_names
 from ..terminal import clean, span
 from ..why import ends_of
-from .main import FAILED, OK
+from .main import FAILED, NOT_FOUND, OK
 from .moment import moment
 from .parse import UsageError
 from .show import Id, Show, Stamp, Word, as_json, between, stamp
@@ -101,7 +100,7 @@ def _of_cron(found: Cron, show: Show, at: datetime) -> list[Any]:
 
 def _workflows(reader: Reader, show: Show, limit: int, at: datetime) -> None:
     page = reading.workflows(reader, limit=limit)
-    columns = ("NAME", "LAST", "WAITING", "RUNNING", "LAST RUN", "ERROR")
+    columns = ("NAME", "LAST", "WAITING", "RUNNING", "LAST RUN", "PAUSED", "ERROR")
     found = sorted(page, key=lambda each: each.last_status != "Failed")
     show.table("workflow", columns, [(each, _of_workflow(each, show, at)) for each in found], "workflows")
     _more(show, page.after, "workflows", limit)
@@ -111,10 +110,11 @@ def _of_workflow(found: Workflow, show: Show, at: datetime) -> list[Any]:
     return [
         *([] if show.is_for_people else ["workflow"]),
         found.workflow_name,
-        Word(found.last_status),
+        None if found.last_status is None else Word(found.last_status),
         found.pending,
         found.running,
         show.ago(found.last_run_at, at),
+        "paused" if found.paused else ", ".join(f"key {key}" for key in found.paused_keys) or None,
         found.last_error,
     ]
 
@@ -199,16 +199,18 @@ def _of_pause(found: Pause, show: Show, at: datetime) -> list[Any]:
     ]
 
 
-def filters_of(arguments: Namespace) -> dict[str, Any]:
-    """What a line says of which runs are meant; of a parent perhaps only how its id begins."""
+def filters_of(arguments: Namespace, status: str | None) -> dict[str, Any]:
+    """What a line says of which runs, that stand so, are meant; of a parent perhaps only how its id begins.
+    When runs were created counts, or when they ended, where only those are meant that are over.
+    """
+    since, until = moment(arguments.since, "--since"), moment(arguments.until, "--until")
     return {
         "workflow": arguments.workflow,
         "trigger": arguments.trigger,
         "key": arguments.key,
         "parent": arguments.parent,
         "error": arguments.error,
-        "since": moment(arguments.since, "--since"),
-        "until": moment(arguments.until, "--until"),
+        **filters.within(status, arguments.error, since, until),
     }
 
 
@@ -222,8 +224,8 @@ def runs(arguments: Namespace, show: Show) -> int:
     """Runs, newest first."""
     if arguments.failed and arguments.status not in (None, "Failed"):
         raise UsageError(f"--failed and --status {arguments.status} exclude each other; give one of them")
-    wanted = filters_of(arguments)
-    wanted["status"] = "Failed" if arguments.failed else arguments.status
+    status = "Failed" if arguments.failed else arguments.status
+    wanted = filters_of(arguments, status) | {"status": status}
     wanted["contexts"] = arguments.context
     with opened(arguments) as reader:
         wanted = with_parent(reader, wanted)
@@ -238,8 +240,9 @@ def runs(arguments: Namespace, show: Show) -> int:
             else:
                 found = _searched(reader, arguments.text, wanted, after, size)
                 page, looked = reading.Page(found.items, found.after), looked + found.looked
-            if title and not page.items:
-                _note_unknown(reader, show, wanted)
+            if title and not page.items and _is_unknown(reader, show, wanted):
+                show.table("run", _RUN_COLUMNS, [], title)
+                return NOT_FOUND
             if len(page) or title:
                 show.table("run", _RUN_COLUMNS, [(each, _of_run(each, show)) for each in page], title)
             after, title = page.after, None
@@ -253,8 +256,6 @@ def runs(arguments: Namespace, show: Show) -> int:
                 + (f": --after {after} goes on, or --all" if after else "")
             )
             return OK
-        if wanted["since"] is not None and wanted["status"] == "Failed":
-            _note_failed_since(reader, show, wanted)
         if after is not None and show.is_for_people:
             show.note(f"there may be more: --after {after}, or --all")
     return OK
@@ -273,31 +274,19 @@ def _searched(
     return replace(found, items=[replace(each, context=None) for each in found.items])
 
 
-def _note_unknown(reader: Reader, show: Show, wanted: dict[str, Any]) -> None:
-    """Nothing was found: perhaps because nothing has that name."""
+def _is_unknown(reader: Reader, show: Show, wanted: dict[str, Any]) -> bool:
+    """Nothing was found: perhaps because nothing has that name, which is said."""
     workflow, trigger = wanted["workflow"], wanted["trigger"]
-    if workflow is not None and workflow not in (known := reader.native.workflows("", LOOKED_MAX)):
-        show.note(str(unknown("workflow", workflow, "workflows", known)))
+    missing = []
+    if workflow is not None and workflow not in (known := workflow_names(reader)):
+        missing.append(unknown("workflow", workflow, "workflows", known))
     if trigger is not None and trigger not in (known := names(reader)):
-        show.note(str(unknown("trigger", trigger, "triggers", known)))
+        missing.append(unknown("trigger", trigger, "triggers", known))
+    for each in missing:
+        show.note(f"cloaca: {each}")
+    return bool(missing)
 
 
-def _note_failed_since(reader: Reader, show: Show, wanted: dict[str, Any]) -> None:
-    """Some were created before, and failed since."""
-    others = ("workflow", "trigger", "key", "parent", "error", "until")
-    if any(wanted[name] is not None for name in others):
-        return
-    if found := failed_before(reader, wanted["since"]):
-        more = f" and {len(found) - NAMED_MAX} more" if len(found) > NAMED_MAX else ""
-        runs, were = ("run", "was") if len(found) == 1 else ("runs", "were")
-        show.note(
-            f"--since goes by when runs were created: {len(found):,} {runs} failed since then that {were}"
-            f" created before: {', '.join(found[:NAMED_MAX])}{more}"
-        )
-
-
-NAMED_MAX = 3
-"""So many runs are named."""
 _RUN_COLUMNS = ("ID", "WORKFLOW", "STATUS", "CREATED", "TOOK", "TRIGGER", "KEY", "ERROR")
 
 

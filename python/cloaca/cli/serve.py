@@ -82,7 +82,9 @@ def page(arguments: Namespace, show: Show) -> int:
     host, prefix = arguments.host or LOCAL[0], arguments.prefix or ""
     try:
         url = database(arguments.url or arguments.database)
-        return serve(url, host=host, port=arguments.port, prefix=prefix, token=arguments.token)
+        return serve(
+            url, host=host, port=arguments.port, prefix=prefix, token=arguments.token, acts=arguments.act
+        )
     except ImportError as error:
         raise UsageError(str(error)) from error
 
@@ -105,7 +107,7 @@ class Beside:
             self.is_off = True
             sys.stderr.write('cloaca: the page needs more; pip install "cloaca[ui]"\n')
         elif (url := _known(self.url)) is not None:
-            command = [sys.executable, "-m", "cloaca", "ui", url, "--port", str(self.port)]
+            command = [sys.executable, "-m", "cloaca", "ui", url, "--port", str(self.port), "--act"]
             self.process = subprocess.Popen(command)
             if self.opens:
                 import threading

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..check import microseconds
-from ..rows import moment
+from ..rows import CRON_BY_NOW, TRIGGER_BY_NOW, moment
 from .runners import living
 from .schedules import LATE_SECONDS, schedules_named
 from .store import MissingError, now
@@ -47,28 +47,31 @@ _UNWELL = """
     ORDER BY NOT enabled AND disabled_cause IS NOT NULL DESC, enabled AND outcome = 'error' DESC,
         enabled DESC
     LIMIT ?3"""
-# By runs_failed. No index has the ends: what was created before is looked for among the newest of those.
-_LATELY = """
-    SELECT completed_at, id, workflow, error_type, error FROM runs INDEXED BY runs_failed
-        WHERE error_type IS NOT NULL AND created_at {} ?1 AND status = 'Failed'
-        ORDER BY created_at DESC LIMIT ?2"""
-_BEFORE = f"""
-    SELECT * FROM ({_LATELY.format("<")}) AS earlier WHERE completed_at >= ?1"""
-# Of equal ones the row of the newest is told.
-_FAILED = f"""
+# By runs_failed_ends. Of equal ones the row of the newest is told.
+_FAILED = """
     SELECT error_type, error, workflow, many, completed_at AS last_us, id FROM (
         SELECT error_type, error, workflow, completed_at, id, count(*) OVER same AS many,
             row_number() OVER (same ORDER BY completed_at DESC) AS place
         FROM (
-            SELECT completed_at, id, workflow, error_type, substr(error, 1, ?3) AS error FROM (
-                SELECT * FROM ({_LATELY.format(">=")}) AS later UNION ALL {_BEFORE}
-            ) AS both_kinds
+            SELECT completed_at, id, workflow, error_type, substr(error, 1, ?3) AS error
+            FROM runs INDEXED BY runs_failed_ends
+            WHERE error_type IS NOT NULL AND completed_at >= ?1 AND status = 'Failed'
+            ORDER BY completed_at DESC LIMIT ?2
         ) AS newest WINDOW same AS (PARTITION BY error_type, error, workflow)
     ) AS ranked WHERE place = 1 ORDER BY last_us DESC"""
 _SCHEDULES = """
     SELECT count(*) FILTER (WHERE kind = 'trigger') AS triggers,
         count(*) FILTER (WHERE kind = 'cron') AS crons, count(*) FILTER (WHERE enabled) AS enabled
-    FROM (SELECT kind, enabled FROM schedules ORDER BY row LIMIT ?) AS looked"""
+    FROM (SELECT row, kind, enabled FROM schedules ORDER BY row LIMIT ?) AS looked
+    WHERE row NOT IN (SELECT value FROM json_each(?))"""
+# By schedules_crons and schedules_trigger: names that were polled and are crons, or the other way round.
+_TWICE = f"""
+    SELECT schedules.row FROM schedules WHERE row IN (
+        SELECT cron.row FROM schedules AS cron JOIN schedules AS polled ON polled.name = cron.name
+        WHERE cron.kind = 'cron' AND cron.declared_as IS NOT NULL AND polled.kind = 'trigger'
+        UNION SELECT polled.row FROM schedules AS cron JOIN schedules AS polled ON polled.name = cron.name
+        WHERE cron.kind = 'cron' AND cron.declared_as IS NOT NULL AND polled.kind = 'trigger')
+    AND CASE kind WHEN 'cron' THEN {TRIGGER_BY_NOW} ELSE {CRON_BY_NOW} END"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +110,9 @@ class Failures:
 
 
 def schedule_counts(reader: Reader) -> Counts:
-    """How many triggers and crons there are."""
-    (row,) = reader.native.query(_SCHEDULES, [SCHEDULES_MAX])
+    """How many triggers and crons there are, without what is left of one that a deploy made the other."""
+    past = [row["row"] for row in reader.native.query(_TWICE, [])]
+    (row,) = reader.native.query(_SCHEDULES, [SCHEDULES_MAX, json.dumps(past)])
     return Counts(**row)
 
 
@@ -128,8 +132,7 @@ def unwell(reader: Reader, *, limit: int = SHOWN_MAX) -> list[Trigger | Cron]:
 
 
 def failures(reader: Reader, since: datetime) -> list[Failures]:
-    """Runs that failed since then by their kind, the most frequent first; among the 1,000 newest that were
-    created since, and the 1,000 newest failed ones that were created before."""
+    """Runs that failed since then by their kind, the most frequent first, among the 1,000 last ones."""
     mask = reader.mask()
     kinds: dict[tuple[str | None, str], list[dict[str, Any]]] = {}
     # What is hidden is found in whole texts alone.
@@ -151,12 +154,6 @@ def failures(reader: Reader, since: datetime) -> list[Failures]:
         for (error_type, _), several in kinds.items()
     ]
     return sorted(found, key=lambda each: -each.count)
-
-
-def failed_before(reader: Reader, since: datetime) -> list[str]:
-    """Runs that were created before then and failed since, among the 1,000 newest failed ones of those."""
-    found = reader.native.query(_BEFORE, [microseconds(since), FAILED_MAX])
-    return [row["id"] for row in sorted(found, key=lambda row: row["completed_at"], reverse=True)]
 
 
 _ADDRESS = re.compile(r"\b[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}\b|0x[0-9a-fA-F]+|\d+")

@@ -142,20 +142,24 @@ def runs(
     key: str | None = None,
     since: str | datetime | None = None,
     until: str | datetime | None = None,
+    ended_since: str | datetime | None = None,
+    ended_until: str | datetime | None = None,
     error: str | None = None,
     parent: str | None = None,
     contexts: bool = False,
     after: str | None = None,
     limit: int = PAGE_ITEMS,
 ) -> Page[Run]:
-    """Runs, newest first, filtered as by `DefaultRunner.list_runs`.
+    """Runs, newest first, or the last one to end first, filtered as by `DefaultRunner.list_runs`.
 
     Raises:
         ArgumentError, WorkflowError: (a `ValueError`) what `DefaultRunner.list_runs` refuses.
     """
-    wanted = filters.wanted(workflow, status, trigger, key, since, until, error, parent)
+    wanted = filters.wanted(
+        workflow, status, trigger, key, since, until, error, parent, ended_since, ended_until
+    )
     wanted["contexts"] = contexts
-    wanted["after"] = filters.place(reader.native, after)
+    wanted["after"] = filters.place(reader.native, after, wanted["by_end"])
     mask = reader.mask()
     rows = reader.native.runs(wanted, limit)
     return Page(

@@ -10,6 +10,7 @@ from .runners import declaring, living
 from .runs import find_run, run
 from .schedules import Trigger, schedules_named
 from .store import MissingError, names, now, unknown
+from .workflows import workflow, workflow_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ TASKS_TOLD_MAX = 5
 
 
 def why(reader: Reader, name_or_id: str) -> str:
-    """One sentence about a trigger, a cron or a run.
+    """One sentence about a trigger, a cron, a run or a workflow.
 
     Raises:
         MissingError: (a `LookupError`) nothing has that name or id.
@@ -45,7 +46,10 @@ def why(reader: Reader, name_or_id: str) -> str:
         except MissingError as missing:
             if "more than one" in str(missing):
                 raise
-            raise unknown("trigger or run", name_or_id, "triggers", names(reader)) from None
+            if name_or_id in (known := workflow_names(reader)):
+                return of_workflow(reader, name_or_id)
+            every = sorted({*names(reader), *known})
+            raise unknown("trigger, workflow or run", name_or_id, "triggers and workflows", every) from None
         return of_run(reader, run(reader, run_id))
     return "; ".join(_of_schedule(reader, each) for each in found)
 
@@ -119,6 +123,29 @@ def of_cron(cron: Cron) -> str:
             f"{says}, and was due at {cron.next_run_at}: no living runner declares it or its workflow{before}"
         )
     return f"{says}, and runs next at {cron.next_run_at}{before}"
+
+
+def of_workflow(reader: Reader, name: str) -> str:
+    """One sentence about a workflow: who serves it, what holds it up, and what waits."""
+    found = workflow(reader, name)
+    pauses = reader.native.pauses()
+    told = [f"workflow {excerpt(name)} is declared by no living runner: its runs wait for one"]
+    if found.runners:
+        one = len(found.runners) == 1
+        told = [f"workflow {excerpt(name)} is declared by runner{'' if one else 's'} {named(found.runners)}"]
+    told += [why_run.of_pause(row) for row in pauses if row["kind"] == "workflow" and row["name"] == name]
+    if found.pending or found.running:
+        begun = f"{found.running:,} {'is' if found.running == 1 else 'are'} under way"
+        waits = f"{found.pending:,} {'run waits' if found.pending == 1 else 'runs wait'}"
+        told.append(f"{waits} and {begun}, the oldest of {found.oldest_at}")
+    else:
+        told.append("none of its runs waits")
+    if found.last_status is None:
+        told.append("it has not run yet")
+    else:
+        error = f": {found.last_error}" if found.last_error else ""
+        told.append(f"its newest run, of {found.last_run_at}, is {found.last_status}{error}")
+    return "; ".join(told)
 
 
 def of_run(reader: Reader, details: RunDetails) -> str:

@@ -6,15 +6,19 @@ Decides nothing: it reads its arguments, and lets uvicorn serve.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 
 from ..errors import ArgumentError, CloacaError
 from ..reading import Reader
+from ..runner import DefaultRunner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from .page import Page
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 PORT = 8720
@@ -28,7 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until SIGINT or SIGTERM; 2 for wrong arguments, 3 for a store that cannot be opened."""
     asked = _parser().parse_args(arguments)
     try:
-        return serve(asked.url, host=asked.host, port=asked.port, prefix=asked.prefix, token=asked.token)
+        return serve(
+            asked.url,
+            host=asked.host,
+            port=asked.port,
+            prefix=asked.prefix,
+            token=asked.token,
+            acts=asked.act,
+        )
     except (ImportError, ArgumentError) as error:
         print(f"cloaca.ui: {error}", file=sys.stderr)
         return 2
@@ -38,9 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(
-    url: str, *, host: str = LOCAL[0], port: int = PORT, prefix: str = "", token: str | None = None
+    url: str,
+    *,
+    host: str = LOCAL[0],
+    port: int = PORT,
+    prefix: str = "",
+    token: str | None = None,
+    acts: bool = False,
 ) -> int:
-    """Serves the page of a store until a signal. A token that is not given is that of the environment.
+    """Serves the page of a store until a signal. A token that is not given is that of the environment. One
+    that acts does so as a client of the store: what is changed, its runners carry out.
 
     Raises:
         ArgumentError: (a `ValueError`) another host than this machine's own, and no token; or a short one.
@@ -66,12 +84,22 @@ def serve(
         raise ImportError('cloaca.ui needs uvicorn; pip install "cloaca[ui]"', name="uvicorn") from error
     from .safety import TokenAccess
 
+    del uvicorn
     with Reader(url):
         pass  # what is wrong with it is said now, and not by the first request
-    page = app(url, access=TokenAccess(token) if token else None)
+    with contextlib.ExitStack() as opened:
+        client = opened.enter_context(DefaultRunner(url, work=False, name="page")) if acts else None
+        page = app(client or url, access=TokenAccess(token) if token else None)
+        _serve(page, host, port, prefix, has_token=bool(token))
+    return 0
+
+
+def _serve(page: Page, host: str, port: int, prefix: str, *, has_token: bool) -> None:
+    import uvicorn
+
     root = f"/{prefix.strip('/')}" if prefix.strip("/") else ""
     shown = f"[{host}]" if ":" in host else host
-    print(f"http://{shown}:{port}{root}/{'?token=…' if token else ''}", flush=True)
+    print(f"http://{shown}:{port}{root}/{'?token=…' if has_token else ''}", flush=True)
     uvicorn.run(
         page,
         host=host,
@@ -83,13 +111,12 @@ def serve(
         proxy_headers=False,
         server_header=False,
     )
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m cloaca.ui",
-        description="Serves the page of a store, which is only read.",
+        description="Serves the page of a store, which is only read unless --act is given.",
         epilog=f"example: python -m cloaca.ui runs.db --port {PORT}",
     )
     parser.add_argument("url", help="the store, as DefaultRunner takes it")
@@ -99,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=PORT, help="(%(default)s)")
     parser.add_argument("--prefix", default="", help="the path under which a proxy passes it on")
     parser.add_argument("--token", help="asks for this, from everybody; better by CLOACA_UI_TOKEN")
+    parser.add_argument("--act", action="store_true", help="let it change things, too, as a client")
     return parser
 
 

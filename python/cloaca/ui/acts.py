@@ -74,9 +74,9 @@ def _many(ask: Ask, word: str, is_sure: bool) -> Screen | None:
             "back": ask.path,
         }
         return Screen(f"{word.capitalize()} them?", "confirm.html", values, nav="runs", is_live=False)
-    filters = wanted(listed)
+    meant = wanted(listed)
     runner = ask.source.acting
-    done = runner.retry_many(**filters) if word == "retry" else runner.cancel_many(**filters)
+    done = runner.retry_many(**meant) if word == "retry" else runner.cancel_many(**meant)
     verb = "opened again" if word == "retry" else "asked to end"
     return Screen.saying("Done", f"{show.count(len(done), 'run', 10**9)} {verb}.", 200, ask)
 

@@ -15,7 +15,7 @@ use cloaca_core::outlook::Outlook;
 use cloaca_core::policy::{Backoff, Condition, RetryPolicy};
 use cloaca_core::poll::Standing;
 use cloaca_core::port::{
-    Backlog, Begun, Call, Catchup, Cell, Child, Forgotten, ListedRun, Maker, Origin, Outcomes, Overdue,
+    self, Backlog, Begun, Call, Catchup, Cell, Child, Forgotten, ListedRun, Maker, Origin, Outcomes, Overdue,
     OwnerRow, Renamed, RunStatus, Schedule, ScheduleKind, Stretch, TaskRecord, Try,
 };
 use cloaca_core::rule::Rule;
@@ -196,8 +196,17 @@ pub fn run<'py>(py: Python<'py>, row: &ListedRun) -> PyResult<Bound<'py, PyDict>
     dict.set_item("cancel_requested", row.cancelled)?;
     dict.set_item("parent_run", row.parent.as_ref().map(|parent| parent.run.to_string()))?;
     dict.set_item("parent_task", row.parent.as_ref().and_then(|parent| parent.task.as_deref()))?;
-    dict.set_item("place", (row.created_at.0, row.row.0))?;
+    let at = port::Place { created_at: row.created_at, row: row.row, completed_at: row.completed_at };
+    dict.set_item("place", place(at))?;
     Ok(dict)
+}
+
+/// Where a run stands in listings: when it was committed, its row, and when it ended.
+pub type Place = (i64, i64, Option<i64>);
+
+/// A place as Python has it.
+pub fn place(place: port::Place) -> Place {
+    (place.created_at.0, place.row.0, place.completed_at.map(|at| at.0))
 }
 
 /// The runs that a run has started, as `get_run` shows them.

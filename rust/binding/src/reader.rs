@@ -120,9 +120,9 @@ impl Reader {
     }
 
     /// Where a run stands in listings.
-    fn place(&self, py: Python<'_>, id: &str) -> PyResult<Option<(i64, i64)>> {
+    fn place(&self, py: Python<'_>, id: &str) -> PyResult<Option<convert::Place>> {
         let id = parse_run_id(py, id)?;
-        Ok(self.read(py, move |store| store.place(id))?.map(|place| (place.created_at.0, place.row.0)))
+        Ok(self.read(py, move |store| store.place(id))?.map(convert::place))
     }
 
     /// At most `limit` ids of runs that begin like this.

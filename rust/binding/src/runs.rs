@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use cloaca_core::error::{Error, Kind, excerpt};
 use cloaca_core::key::RunRow;
-use cloaca_core::port::{Page, Parent, Place, RunFilter, RunStatus};
+use cloaca_core::port::{By, Page, Parent, Place, RunFilter, RunStatus};
 use cloaca_core::runtime::{Heard, Runtime, Wanted};
 use cloaca_core::time::Wall;
 
@@ -32,7 +32,8 @@ pub struct Wanting {
     error: Option<String>,
     since: Option<i64>,
     until: Option<i64>,
-    after: Option<(i64, i64)>,
+    by_end: bool,
+    after: Option<(i64, i64, Option<i64>)>,
     contexts: bool,
 }
 
@@ -49,7 +50,12 @@ impl Wanting {
             error_type: self.error,
             since: self.since.map(Wall),
             until: self.until.map(Wall),
-            after: self.after.map(|(at_us, row)| Place { created_at: Wall(at_us), row: RunRow(row) }),
+            by: if self.by_end { By::End } else { By::Creation },
+            after: self.after.map(|(at_us, row, end_us)| Place {
+                created_at: Wall(at_us),
+                row: RunRow(row),
+                completed_at: end_us.map(Wall),
+            }),
             contexts: self.contexts,
         })
     }
@@ -225,11 +231,11 @@ impl Runs {
         rows.iter().map(|row| convert::run(py, row)).collect()
     }
 
-    /// Where a run stands in listings, as `(created_at_us, row)`; `None` if it is not kept.
-    fn place(&self, py: Python<'_>, id: &str) -> PyResult<Option<(i64, i64)>> {
+    /// Where a run stands in listings, as `(created_at_us, row, completed_at_us)`; `None` if it is not kept.
+    fn place(&self, py: Python<'_>, id: &str) -> PyResult<Option<convert::Place>> {
         let id = parse_run_id(py, id)?;
         let place = self.handle.stored(py, move |runtime| runtime.store().place(id))?;
-        Ok(place.map(|place| (place.created_at.0, place.row.0)))
+        Ok(place.map(convert::place))
     }
 
     /// One run with its tasks; with `tries`, also with how each of their attempts ended.

@@ -35,7 +35,8 @@ pub use end::{AsItWas, CHAIN_MAX, Call, End, Ending, OnRun, Outcomes, Told};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
 pub use halt::Halt;
 pub use listing::{
-    Backlog, Begun, CHILDREN_SHOWN, Child, CronStats, ListedRun, Overdue, OwnerRow, Page, Place, RunFilter,
+    Backlog, Begun, By, CHILDREN_SHOWN, Child, CronStats, ListedRun, Overdue, OwnerRow, Page, Place,
+    RunFilter,
 };
 pub use logged::{Line, Logged};
 pub use raw::{Cell, Table};

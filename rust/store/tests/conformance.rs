@@ -14,7 +14,7 @@ use cloaca_core::grid::{CATCH_UP_US, Kept, Wait};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::limit::Rate;
 use cloaca_core::port::{
-    Admitted, AsItWas, BURIED, Body, Catchup, Cell, Change, Child, CronMove, CronStats, End, Fault,
+    Admitted, AsItWas, BURIED, Body, By, Catchup, Cell, Change, Child, CronMove, CronStats, End, Fault,
     Forgotten, Halt, InFlight, Line, Logged, MINUTES_KEPT_US, Maker, Minute, Moment, NewCron, NewRun, Old,
     OnRun, Origin, Outcome, Outcomes, Overdue, Page, Parent, Place, REDACTED_KEYS_MAX, Receipt, Redacted,
     Renamed, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Sign,
@@ -250,6 +250,7 @@ claims! {
     runs_are_listed_newest_first_and_filtered
     runs_are_found_by_key_time_and_kind_of_error
     pages_that_follow_a_place_show_each_run_once
+    runs_are_listed_by_their_ends
     an_unknown_run_trigger_or_cron_is_none
     cron_stats_count_moments_of_all_crons
     what_was_polled_and_is_a_cron_now_goes_on_where_it_was
@@ -3468,7 +3469,8 @@ fn pages_that_follow_a_place_show_each_run_once(store: &dyn Store) {
             let page = Page { limit: 2, offset: 0 };
             let rows = store.runs(&RunFilter { after, ..filter.clone() }, page).unwrap();
             let Some(last) = rows.last() else { return found };
-            after = Some(Place { created_at: last.created_at, row: last.row });
+            after =
+                Some(Place { created_at: last.created_at, row: last.row, completed_at: last.completed_at });
             assert_eq!(store.place(last.id).unwrap(), after);
             found.extend(rows.iter().map(|run| run.id));
         }
@@ -3480,6 +3482,37 @@ fn pages_that_follow_a_place_show_each_run_once(store: &dyn Store) {
     let pending = RunFilter { status: Some(RunStatus::Pending), ..any() };
     assert_eq!(pages(&pending), ids(store, &pending));
     assert_eq!(store.place(id(99)).unwrap(), None);
+}
+
+fn runs_are_listed_by_their_ends(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    // The last one is not over.
+    let ends = [(90, RunStatus::Failed), (70, RunStatus::Completed), (80, RunStatus::Failed)];
+    for (number, (at, status)) in (1..).zip(ends) {
+        let run = started(store, epoch, NewRun { created_at: Wall(50), ..new_run(number) });
+        let Change::Run(RunChange { end: Some(end), .. }) = ended(run, epoch, status) else { panic!() };
+        let error_type = (status == RunStatus::Failed).then(|| "ValueError".into());
+        let end = RunEnd { completed_at: Wall(at), error_type, ..end };
+        commit(store, Change::Run(RunChange { run, epoch, tasks: vec![], end: Some(end) }));
+    }
+    started(store, epoch, NewRun { created_at: Wall(50), ..new_run(4) });
+    let by_end = || RunFilter { by: By::End, ..any() };
+    let failed = || RunFilter { status: Some(RunStatus::Failed), ..by_end() };
+
+    assert_eq!(ids(store, &by_end()), [1, 3, 2].map(id));
+    assert_eq!(ids(store, &failed()), [1, 3].map(id));
+    assert_eq!(
+        ids(store, &RunFilter { error_type: Some("ValueError".to_owned()), ..by_end() }),
+        [1, 3].map(id)
+    );
+    assert_eq!(ids(store, &RunFilter { since: Some(Wall(81)), ..failed() }), [id(1)]);
+    assert_eq!(ids(store, &RunFilter { until: Some(Wall(90)), ..failed() }), [id(3)]);
+    assert_eq!(ids(store, &RunFilter { since: Some(Wall(80)), until: Some(Wall(90)), ..by_end() }), [id(3)]);
+    assert_eq!(ids(store, &RunFilter { status: Some(RunStatus::Pending), ..by_end() }), NONE);
+    let place = |number| store.place(id(number)).unwrap();
+    assert_eq!(ids(store, &RunFilter { after: place(1), ..by_end() }), [3, 2].map(id));
+    assert_eq!(ids(store, &RunFilter { after: place(1), ..failed() }), [id(3)]);
+    assert_eq!(place(4).unwrap().completed_at, None);
 }
 
 fn an_unknown_run_trigger_or_cron_is_none(store: &dyn Store) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from ... import filters
 from ...reading import runs as list_runs
 from ...reading import search
 from ...reading.store import now
@@ -32,18 +33,19 @@ def wanted(ask: Ask) -> dict[str, Any]:
     found: dict[str, Any] = {name: ask.value(name) for name in FILTERS}
     if found["since"] in SPANS:
         found["since"] = now() - SPANS[found["since"]]
-    return found
+    bounds = filters.within(found["status"], found["error"], found.pop("since"), found.pop("until"))
+    return found | bounds
 
 
 def runs(ask: Ask) -> Screen:
     """A page of the list."""
-    filters, text, after = wanted(ask), ask.value("q"), ask.value("after")
+    asked_for, text, after = wanted(ask), ask.value("q"), ask.value("after")
     told = None
     if text is None:
-        page = list_runs(ask.reader, **filters, after=after, limit=ROWS)
+        page = list_runs(ask.reader, **asked_for, after=after, limit=ROWS)
         items, after = page.items, page.after
     else:
-        found = search(ask.reader, text, after=after, limit=ROWS, **filters)
+        found = search(ask.reader, text, after=after, limit=ROWS, **asked_for)
         items, after = found.items, found.after
         ends = ""
         if found.after is not None and found.reached is not None:
@@ -58,6 +60,7 @@ def runs(ask: Ask) -> Screen:
         "told": told,
         "statuses": STATUSES,
         "spans": SPANS,
+        "by_end": "ended_since" in asked_for,
         "is_later": ask.value("after") is not None,
         "next": None if after is None else show.link(ask.root, "/runs", **asked, after=after),
         "first": show.link(ask.root, "/runs", **asked),
@@ -79,5 +82,4 @@ def _many(ask: Ask, asked: dict[str, str]) -> str | None:
 
 def counted(ask: Ask) -> int:
     """How many match, counted up to 10,000."""
-    filters = wanted(ask)
-    return len(list_runs(ask.reader, **filters, limit=COUNTED))
+    return len(list_runs(ask.reader, **wanted(ask), limit=COUNTED))

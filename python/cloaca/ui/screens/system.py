@@ -6,6 +6,10 @@ from ...reading import audit, doctor, runners
 from ...reading.runners import BACKLOG_RUNS
 from .screen import Ask, Screen
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...types import Stats
+
 RUNNERS = 50
 CHANGES = 20
 
@@ -17,14 +21,23 @@ def system(ask: Ask) -> Screen:
         doctor(ask.reader, brief=True, backlog=backlog),
         key=lambda each: ("bad", "warn", "ok").index(each.level),
     )
-    found = runners(ask.reader, left=True, backlog=backlog)
+    every = runners(ask.reader, left=True, backlog=backlog)
+    # Each command that changes something comes and leaves as one.
+    found = [each for each in every if each.works or each.state != "left"]
     values = {
         "ask": ask,
         "root": ask.root,
         "findings": findings,
         "runners": found[:RUNNERS],
+        "clients_left": len(every) - len(found),
         "runners_more": max(0, len(found) - RUNNERS),
         "changes": audit(ask.reader, limit=CHANGES).items,
-        "stats": ask.source.runner.stats() if ask.source.runner is not None and ask.source.can_act else None,
+        "stats": _stats(ask),
     }
     return Screen("System", "system.html", values, nav="system")
+
+
+def _stats(ask: Ask) -> Stats | None:
+    """What the page's own runner did, if it does anything."""
+    runner = ask.source.runner
+    return runner.stats() if runner is not None and runner._works and ask.source.can_act else None

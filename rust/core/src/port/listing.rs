@@ -11,13 +11,35 @@ use crate::record::{ContextHash, Parent, RunStatus};
 use crate::time::Wall;
 use crate::urgency::Priority;
 
-/// Where a run stands in every listing: newest first, by when it was committed.
+/// Where a run stands in listings: newest first, by when it was committed, or by when it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// When it was committed.
     pub created_at: Wall,
     /// The store's key.
     pub row: RunRow,
+    /// When it ended; none if it is not over.
+    pub completed_at: Option<Wall>,
+}
+
+impl Place {
+    /// The time that a listing goes by; of a run that is not over, in one by their ends, its first.
+    pub fn by(self, by: By) -> Wall {
+        match by {
+            By::Creation => self.created_at,
+            By::End => self.completed_at.unwrap_or(Wall(i64::MIN)),
+        }
+    }
+}
+
+/// What a listing goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum By {
+    /// When runs were committed.
+    #[default]
+    Creation,
+    /// When they ended; it has none that is not over.
+    End,
 }
 
 /// A run as listings show it.
@@ -121,9 +143,11 @@ pub struct RunFilter {
     pub parent: Option<Uuid>,
     /// With this kind of error.
     pub error_type: Option<String>,
-    /// Committed then or later.
+    /// What its order is, and its bounds in time are of.
+    pub by: By,
+    /// Committed, or ended, then or later.
     pub since: Option<Wall>,
-    /// Committed before then.
+    /// Committed, or ended, before then.
     pub until: Option<Wall>,
     /// Behind this place.
     pub after: Option<Place>,

@@ -9,7 +9,7 @@ use std::slice;
 use cloaca_core::context;
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{
-    Admitted, Backlog, Change, ListedRun, NewRun, Page, Place, Receipt, RunFilter, RunStatus, TaskRecord,
+    Admitted, Backlog, By, Change, ListedRun, NewRun, Page, Place, Receipt, RunFilter, RunStatus, TaskRecord,
     Unfinished,
 };
 use cloaca_core::time::Wall;
@@ -276,7 +276,8 @@ fn waiting(db: &Db, filter: &RunFilter, most: u64) -> Result<Vec<ListedRun>, Fai
             AND CASE WHEN :by_row THEN number + 4611686018427387904 < :row ELSE (created_at, number + 4611686018427387904) < (:at, :row) END
         ORDER BY CASE WHEN :by_row THEN number ELSE created_at END DESC, number DESC LIMIT :most"
     );
-    let is_other = filter.trigger.is_some()
+    let is_other = filter.by == By::End
+        || filter.trigger.is_some()
         || filter.schedule.is_some()
         || filter.parent.is_some()
         || filter.error_type.is_some()
@@ -356,7 +357,8 @@ pub fn place(db: &Db, id: Uuid) -> Result<Option<Place>, Failure> {
         return Ok(Some(place));
     }
     let place = |row: &Row| {
-        Ok(Place { created_at: wall_at(row, 0)?, row: RunRow(ROW_FIRST + row.get::<_, i64>(1)?) })
+        let row_of = ROW_FIRST + row.get::<_, i64>(1)?;
+        Ok(Place { created_at: wall_at(row, 0)?, row: RunRow(row_of), completed_at: None })
     };
     if let Some(place) = db.prepare_cached(SQL)?.query_row(named_params! { ":id": id }, place).optional()? {
         return Ok(Some(place));

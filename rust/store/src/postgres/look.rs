@@ -25,13 +25,14 @@ const BACKLOG: &str = "
             SELECT workflow, NULL::BIGINT, status, created_at, TRUE FROM runs
             WHERE completed_at IS NULL AND not_before = 9223372036854775807 LIMIT :limit) AS limited
     ) AS runs GROUP BY workflow, owner, held ORDER BY workflow, owner NULLS FIRST, held";
+/// Who has a task that has begun is not pending: of a long backlog no tasks are looked for.
 const BEGUN: &str = "
     SELECT r.id, r.workflow, tasks.name, tasks.attempt, tasks.started_at, r.owner
     FROM (
-        SELECT row, id, workflow, coalesce(owner, owner_before) AS owner FROM runs
+        SELECT row, id, workflow, status, coalesce(owner, owner_before) AS owner FROM runs
         WHERE completed_at IS NULL AND not_before IS NULL ORDER BY row LIMIT :limit
     ) AS r JOIN tasks ON tasks.run = r.row
-    WHERE tasks.status = 'Running' AND tasks.not_before IS NULL AND tasks.started_at IS NOT NULL
+    WHERE r.status = 'Running' AND tasks.status = 'Running' AND tasks.not_before IS NULL AND tasks.started_at IS NOT NULL
     ORDER BY tasks.started_at LIMIT :limit";
 /// From one name to the next, whatever the number of runs of each, and no further than is asked for.
 const WORKFLOWS: &str = "

@@ -134,7 +134,7 @@ CREATE TABLE runs (
 CREATE UNIQUE INDEX runs_id ON runs (id);
 CREATE UNIQUE INDEX runs_hash ON runs (schedule, context_hash) WHERE unique_hash AND completed_at IS NULL;
 CREATE UNIQUE INDEX runs_slot ON runs (schedule, scheduled_at) WHERE scheduled_at IS NOT NULL;
-CREATE INDEX runs_completed ON runs (completed_at) WHERE completed_at IS NOT NULL;
+CREATE INDEX runs_completed ON runs (completed_at, row) WHERE completed_at IS NOT NULL;
 CREATE INDEX runs_unguarded ON runs (schedule, context_hash) WHERE NOT unique_hash AND context_hash IS NOT NULL AND completed_at IS NULL;
 CREATE INDEX runs_ended ON runs (schedule, context_hash, end_number) WHERE end_number IS NOT NULL;
 CREATE INDEX runs_created ON runs (created_at, row);
@@ -142,6 +142,7 @@ CREATE INDEX runs_schedule ON runs (schedule, created_at, row) WHERE schedule IS
 CREATE INDEX runs_workflow ON runs (workflow, created_at, row);
 CREATE INDEX runs_key ON runs (run_key, created_at, row) WHERE run_key IS NOT NULL;
 CREATE INDEX runs_failed ON runs (created_at, row) WHERE error_type IS NOT NULL;
+CREATE INDEX runs_failed_ends ON runs (completed_at, row) WHERE error_type IS NOT NULL;
 CREATE INDEX runs_error ON runs (error_type, created_at, row) WHERE error_type IS NOT NULL;
 CREATE INDEX runs_parent ON runs (parent, created_at, row) WHERE parent IS NOT NULL;
 CREATE UNIQUE INDEX runs_call ON runs (parent, parent_task, workflow, parent_call) WHERE parent_call IS NOT NULL;

@@ -2,7 +2,7 @@
 
 use crate::postgres::db::{self, Db, OptionalExtension as _, Row, named_params};
 use cloaca_core::key::{RunRow, ScheduleKey};
-use cloaca_core::port::{CronStats, ListedRun, Page, Place, RunFilter, RunStatus, TaskRecord};
+use cloaca_core::port::{By, CronStats, ListedRun, Page, Place, RunFilter, RunStatus, TaskRecord};
 use cloaca_core::time::Wall;
 use uuid::Uuid;
 
@@ -50,7 +50,7 @@ pub fn list(db: &Db, filter: &RunFilter, page: Page) -> Result<Vec<ListedRun>, F
     let below = match filter.after {
         Some(place) if is_unfinished => (until, place.row.0),
         // One bound for both, so that the index begins there.
-        Some(place) => (until, i64::MIN).min((place.created_at.0, place.row.0)),
+        Some(place) => (until, i64::MIN).min((place.by(filter.by).0, place.row.0)),
         None if is_unfinished => (until, i64::MAX),
         None => (until, i64::MIN),
     };
@@ -78,6 +78,7 @@ pub fn list(db: &Db, filter: &RunFilter, page: Page) -> Result<Vec<ListedRun>, F
 /// Of these there are few, beside those that have ended.
 pub fn is_unfinished(filter: &RunFilter) -> bool {
     matches!(filter.status, Some(RunStatus::Pending | RunStatus::Running))
+        && filter.by == By::Creation
         && filter.run_key.is_none()
         && filter.parent.is_none()
 }
@@ -94,7 +95,9 @@ fn text_of(filter: &RunFilter, schedule: Option<ScheduleKey>, other: Option<Sche
         (filter.run_key.is_some(), "r.run_key = :key"),
         (filter.parent.is_some(), "r.parent = :parent"),
         (filter.error_type.is_some(), "r.error_type = :error"),
-        (filter.since.is_some(), "r.created_at >= :since"),
+        (filter.since.is_some() && filter.by == By::Creation, "r.created_at >= :since"),
+        (filter.since.is_some() && filter.by == By::End, "r.completed_at >= :since"),
+        (filter.by == By::End, "r.completed_at IS NOT NULL"),
     ];
     for (_, condition) in conditions.iter().filter(|(is_asked, _)| *is_asked) {
         narrow.push_str(" AND ");
@@ -112,17 +115,27 @@ fn text_of(filter: &RunFilter, schedule: Option<ScheduleKey>, other: Option<Sche
             UNFINISHED.map(part).join(" UNION ALL ")
         );
     }
+    let at = match filter.by {
+        By::Creation => "r.created_at",
+        By::End => "r.completed_at",
+    };
     format!(
-        "{shown}(r.created_at, r.row) < (:below_at, :below_row){narrow}
-        ORDER BY r.created_at DESC, r.row DESC LIMIT :limit OFFSET :offset"
+        "{shown}({at}, r.row) < (:below_at, :below_row){narrow}
+        ORDER BY {at} DESC, r.row DESC LIMIT :limit OFFSET :offset"
     )
 }
 
 /// Where a run stands in listings.
 pub fn place(db: &Db, id: Uuid) -> Result<Option<Place>, Failure> {
     // Index runs_id.
-    const SQL: &str = "SELECT created_at, row FROM runs WHERE id = :id";
-    let place = |row: &Row| Ok(Place { created_at: wall_at(row, 0)?, row: RunRow(row.get(1)?) });
+    const SQL: &str = "SELECT created_at, row, completed_at FROM runs WHERE id = :id";
+    let place = |row: &Row| {
+        Ok(Place {
+            created_at: wall_at(row, 0)?,
+            row: RunRow(row.get(1)?),
+            completed_at: wall_maybe_at(row, 2)?,
+        })
+    };
     Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":id": id.to_string() }, place).optional()?)
 }
 

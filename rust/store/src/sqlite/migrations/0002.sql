@@ -87,6 +87,7 @@ DROP INDEX runs_workflow;
 CREATE INDEX runs_workflow ON runs (workflow, created_at);
 CREATE INDEX runs_key ON runs (run_key, created_at) WHERE run_key IS NOT NULL;
 CREATE INDEX runs_failed ON runs (created_at) WHERE error_type IS NOT NULL;
+CREATE INDEX runs_failed_ends ON runs (completed_at) WHERE error_type IS NOT NULL;
 CREATE INDEX runs_error ON runs (error_type, created_at) WHERE error_type IS NOT NULL;
 -- What programs declare under one name comes in versions, numbered in the order in which each was declared for the first time. That of a
 -- trigger's owner, and of a cron that is in force, stands in its row; who else declares one, and every cron's program, is in `declared`.

@@ -1,7 +1,7 @@
 //! Listings of runs. Invariant: no listing sorts; each walks an index, or the table, from its newest row.
 
 use cloaca_core::key::{RunRow, ScheduleKey};
-use cloaca_core::port::{CronStats, ListedRun, Page, Place, RunFilter, RunStatus, TaskRecord};
+use cloaca_core::port::{By, CronStats, ListedRun, Page, Place, RunFilter, RunStatus, TaskRecord};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, named_params};
 use uuid::Uuid;
@@ -33,21 +33,28 @@ macro_rules! select_runs {
 
 /// A page of [`select_runs`], with the filter's conditions. What is not shown is not read: a context may fill thousands of pages.
 macro_rules! page_of_runs {
-    ($index:expr, $condition:expr, $order:expr) => {
-        concat!(runs_by!($index, $condition), " ORDER BY ", $order, " LIMIT :limit OFFSET :offset")
+    ($at:literal, $index:expr, $condition:expr) => {
+        concat!(
+            runs_by!($at, $index, concat!($condition, " AND (r.", $at, ", r.row) < (:below_at, :below_row)")),
+            " ORDER BY r.",
+            $at,
+            " DESC, r.row DESC LIMIT :limit OFFSET :offset"
+        )
     };
 }
 
 /// All that the filter leaves of what one index holds.
 macro_rules! runs_by {
-    ($index:expr, $condition:expr) => {
+    ($at:literal, $index:expr, $condition:expr) => {
         concat!(
             select_runs!(
                 "CASE WHEN :contexts THEN r.context END, NULL",
                 concat!("runs AS r INDEXED BY ", $index),
                 $condition
             ),
-            " AND r.created_at >= :since AND (:schedule IS NULL OR r.schedule IN (:schedule, :other))
+            " AND r.",
+            $at,
+            " >= :since AND (:schedule IS NULL OR r.schedule IN (:schedule, :other))
             AND (:workflow IS NULL OR r.workflow = :workflow)
             AND (:status IS NULL OR r.status = :status)
             AND (:key IS NULL OR r.run_key = :key)
@@ -60,11 +67,14 @@ macro_rules! runs_by {
 /// In the order of their commits, from below a place.
 macro_rules! newest {
     ($index:literal, $condition:literal) => {
-        page_of_runs!(
-            $index,
-            concat!($condition, " AND (r.created_at, r.row) < (:below_at, :below_row)"),
-            "r.created_at DESC, r.row DESC"
-        )
+        page_of_runs!("created_at", $index, $condition)
+    };
+}
+
+/// In the order of their ends, likewise.
+macro_rules! ended_last {
+    ($index:literal, $condition:literal) => {
+        page_of_runs!("completed_at", $index, $condition)
     };
 }
 
@@ -75,14 +85,18 @@ const BY_END: &str = newest!("runs_failed", "r.error_type IS NOT NULL");
 const BY_SCHEDULE: &str = newest!("runs_schedule", "r.schedule = :schedule");
 const BY_WORKFLOW: &str = newest!("runs_workflow", "r.workflow = :workflow");
 const ANY: &str = newest!("runs_created", "1");
+const FAILED_LAST: &str = ended_last!("runs_failed_ends", "r.error_type IS NOT NULL");
+const ENDED_LAST: &str = ended_last!("runs_completed", "r.completed_at IS NOT NULL");
 /// They are claimed in the order of their rows. Those that wait for their time, of which there may be very many, are in an index of their own.
 const UNFINISHED: &str = concat!(
     runs_by!(
+        "created_at",
         "runs_unfinished",
         "r.completed_at IS NULL AND r.not_before IS NULL AND r.row < :below_row AND r.created_at < :below_at"
     ),
     " UNION ALL ",
     runs_by!(
+        "created_at",
         "runs_delayed",
         "r.completed_at IS NULL AND r.not_before IS NOT NULL AND r.row < :below_row AND r.created_at < :below_at"
     ),
@@ -91,7 +105,7 @@ const UNFINISHED: &str = concat!(
 
 /// Statements with what their plan must name.
 #[cfg(test)]
-pub const PLANS: [(&str, &str); 9] = [
+pub const PLANS: [(&str, &str); 11] = [
     (BY_KEY, "USING INDEX runs_key (run_key=? AND created_at>? AND created_at<?)"),
     (BY_PARENT, "USING INDEX runs_parent (parent=? AND created_at>? AND created_at<?)"),
     (BY_ERROR, "USING INDEX runs_error (error_type=? AND created_at>? AND created_at<?)"),
@@ -99,6 +113,8 @@ pub const PLANS: [(&str, &str); 9] = [
     (BY_SCHEDULE, "USING INDEX runs_schedule (schedule=? AND created_at>? AND created_at<?)"),
     (BY_WORKFLOW, "USING INDEX runs_workflow (workflow=? AND created_at>? AND created_at<?)"),
     (ANY, "USING INDEX runs_created (created_at>? AND created_at<?)"),
+    (FAILED_LAST, "USING INDEX runs_failed_ends (completed_at>? AND completed_at<?)"),
+    (ENDED_LAST, "USING INDEX runs_completed (completed_at>? AND completed_at<?)"),
     (UNFINISHED, "USING INDEX runs_unfinished (not_before=? AND rowid<?)"),
     (UNFINISHED, "USING INDEX runs_delayed (row<?)"),
 ];
@@ -112,7 +128,7 @@ pub fn list(db: &Connection, filter: &RunFilter, page: Page) -> Result<Vec<Liste
     let below = match filter.after {
         Some(place) if sql == UNFINISHED => (until, place.row.0),
         // One bound for both, so that the index begins there.
-        Some(place) => (until, i64::MIN).min((place.created_at.0, place.row.0)),
+        Some(place) => (until, i64::MIN).min((place.by(filter.by).0, place.row.0)),
         None if sql == UNFINISHED => (until, i64::MAX),
         None => (until, i64::MIN),
     };
@@ -138,8 +154,14 @@ pub fn list(db: &Connection, filter: &RunFilter, page: Page) -> Result<Vec<Liste
 /// Where a run stands in listings.
 pub fn place(db: &Connection, id: Uuid) -> Result<Option<Place>, Failure> {
     // Index runs_id.
-    const SQL: &str = "SELECT created_at, row FROM runs WHERE id = :id";
-    let place = |row: &Row<'_>| Ok(Place { created_at: wall_at(row, 0)?, row: RunRow(row.get(1)?) });
+    const SQL: &str = "SELECT created_at, row, completed_at FROM runs WHERE id = :id";
+    let place = |row: &Row<'_>| {
+        Ok(Place {
+            created_at: wall_at(row, 0)?,
+            row: RunRow(row.get(1)?),
+            completed_at: wall_maybe_at(row, 2)?,
+        })
+    };
     Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":id": id.to_string() }, place).optional()?)
 }
 
@@ -160,7 +182,16 @@ fn statement_for(
     schedule: Option<ScheduleKey>,
     other: Option<ScheduleKey>,
 ) -> &'static str {
+    let is_of_failed = filter.error_type.is_some()
+        || matches!(filter.status, Some(RunStatus::Failed | RunStatus::Cancelled));
     match filter.status {
+        _ if filter.by == By::End => {
+            if is_of_failed {
+                FAILED_LAST
+            } else {
+                ENDED_LAST
+            }
+        }
         _ if filter.run_key.is_some() => BY_KEY,
         _ if filter.parent.is_some() => BY_PARENT,
         Some(RunStatus::Pending | RunStatus::Running) => UNFINISHED,
