@@ -32,7 +32,6 @@ __all__ = [
     "content_version",
     "create_tenant",
     "cron_moments",
-    "foretell",
     "forked",
     "given",
     "hint",
@@ -186,7 +185,7 @@ class PollNow:
     def foretell(
         self,
         fires: Sequence[_Fire],
-        holders: Sequence[str | None],
+        cursor: str | None,
     ) -> list[tuple[Any, str | None, str]]: ...
     def answer(self, ruling: object) -> None: ...
 
@@ -224,6 +223,9 @@ class Polls:
 
 @final
 class Runs:
+    def foretell_starts(
+        self, workflow: str, runs: Sequence[tuple[str, _Urgency | None]]
+    ) -> list[tuple[Any, str | None, str]]: ...
     def submit(
         self,
         workflow: str,
@@ -343,13 +345,6 @@ def path_of(url: str) -> os.PathLike[str] | None: ...
 def remove_tenant(url: str, schema: str, user: str) -> None: ...
 def rename_to_new(from_: str | os.PathLike[str], to: str | os.PathLike[str]) -> None: ...
 def schema_of(url: str) -> tuple[int, list[str]]: ...
-def foretell(
-    trigger: str,
-    gate: tuple[bool, str],
-    fires: Sequence[_Fire],
-    holders: Sequence[str | None],
-    held: Sequence[tuple[str, bytes | None]],
-) -> list[tuple[str, str | None, str]]: ...
 
 @final
 class Client:
@@ -364,6 +359,18 @@ class Client:
         key: tuple[str, float] | None = None,
         urgency: _Urgency | None = None,
     ) -> tuple[str | None, bool]: ...
+    def foretell(
+        self,
+        trigger: str,
+        gate: tuple[bool, str],
+        workflow: tuple[str, str, int, str | None],
+        fires: Sequence[_Fire],
+        cursor: str | None,
+        held: Sequence[tuple[str, bytes | None]],
+    ) -> list[tuple[Any, str | None, str]]: ...
+    def foretell_starts(
+        self, workflow: tuple[str, str, int, str | None], runs: Sequence[tuple[str, _Urgency | None]]
+    ) -> list[tuple[Any, str | None, str]]: ...
     def retry_each(self, ids: Sequence[str]) -> list[tuple[bool, str | None]]: ...
     def pause(self, kind: str, name: str, key: str | None, until_us: int | None, by: str) -> bool: ...
     def resume(self, kind: str, name: str, key: str | None) -> bool: ...

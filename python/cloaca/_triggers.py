@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
     from ._cloaca import PollNow
-    from .answer import Fire
     from .crew import Crew
     from .declarations import Declarations
     from .redact import Redactor
@@ -42,11 +41,6 @@ TICK_SECONDS_MAX = 5.0
 _OWNER = """
     SELECT epoch FROM schedules JOIN owners ON epoch = owner AND left_at IS NULL
     WHERE kind = 'trigger' AND schedules.name = ?"""
-
-
-_HOLDER = """
-    SELECT run FROM run_keys JOIN schedules ON schedules.row = run_keys.schedule
-    WHERE kind = 'trigger' AND schedules.name = ? AND key = ? AND (expires_at IS NULL OR expires_at > ?)"""
 
 
 _TICKS_LOOKED_MAX = 20
@@ -299,10 +293,11 @@ class Triggers:
         its cursor stays.
 
         Args:
-            dry_run (bool): only look: nothing is stored and nothing starts. Each fire then has a `gate`: what
-                would become of it (`verdict`: `run`, `queue`, `deduplicate`, `refuse_key`, `drop`,
-                `hold_back` or `fail`), the `run` that is the cause, and the `reason`. `outcome` is what the
-                function answered, and `cursor` where it would stand if all fires were taken.
+            dry_run (bool): only look: nothing is stored and nothing starts. The store plays the tick as a
+                real one, and takes that back; each fire then has a `gate`: what would become of it now
+                (`verdict`: `run`, `queue`, `deduplicate`, `refuse_key`, `drop`, `hold_back` or `fail`), the
+                `run` that is the cause, and the `reason`. `outcome` is what the function answered, and
+                `cursor` where it would stand if all fires were taken.
             unmasked (bool): show what `redact=` hides, too.
 
         Returns:
@@ -346,7 +341,7 @@ class Triggers:
             if not begun:
                 raise self._undeclared(name, "tick")
             before = self._kept_cursor(name)
-            ruling, told = self._crew.poll_now(begun, dry_run, lambda fires: self._holders(name, fires))
+            ruling, told = self._crew.poll_now(begun, dry_run)
             decided = rows.tick(ruling)
             for fire, verdict in zip(decided["fires"], told, strict=False):
                 fire["gate"] = rows.gate(*verdict)
@@ -377,13 +372,6 @@ class Triggers:
                 decided["outcome"], decided["reason"] = row["outcome"], row["reason"]
                 return
 
-    def _holders(self, name: str, fires: list[Fire]) -> list[str | None]:
-        """The runs that have the run keys of these fires."""
-        engine = self._open()
-        now = engine.now()
-        found = ([] if key is None else engine.store.look(_HOLDER, [name, key, now]) for _, key, *_ in fires)
-        return [rows[0]["run"] if rows else None for rows in found]
-
     def _undeclared(self, name: str, method: str) -> TriggerError:
         if (owner := self._polled_by(name)) is not None and not self._leaves_out(name):
             return TriggerError(
@@ -413,8 +401,11 @@ class Triggers:
             ruling = self._crew.decide_now(place, at, encoded)
         decided = rows.tick(ruling)
         decided["cursor"] = None
-        for fire in decided["fires"] if dry_run else ():
-            fire["gate"] = rows.gate("run", None, "")
+        if dry_run and decided["fires"]:
+            asked = [(text, when) for text, *_, when, _ in ruling[0]]
+            told = engine.runs.foretell_starts(workflow, asked)
+            for fire, verdict in zip(decided["fires"], told, strict=True):
+                fire["gate"] = rows.gate(*verdict)
         if not dry_run and decided["fires"]:
             for text, *_, when, _ in ruling[0]:
                 for watch in self._begun(workflow, [text], None, None, when, cron["trigger_name"]):

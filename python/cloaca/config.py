@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
         max_concurrent_tasks: int | None
         scheduler_poll_interval_ms: int | None
-        task_timeout_seconds: float | None
-        workflow_timeout_seconds: float | None
+        task_timeout_seconds: Duration | None
+        workflow_timeout_seconds: Duration | None
         db_pool_size: int | None
         enable_recovery: bool | None
         enable_cron_scheduling: bool | None
-        cron_poll_interval_seconds: float | None
+        cron_poll_interval_seconds: Duration | None
         cron_max_catchup_executions: int | None
         cron_enable_recovery: bool | None
-        cron_recovery_interval_seconds: float | None
+        cron_recovery_interval_seconds: Duration | None
         cron_lost_threshold_minutes: int | None
-        cron_max_recovery_age_seconds: float | None
+        cron_max_recovery_age_seconds: Duration | None
         cron_max_recovery_attempts: int | None
         durability: Durability | None
         retention: Duration | None
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         max_pollers: int | None
         interruptions_max: int | None
         max_async_tasks: int | None
-        timeout_grace_seconds: float | None
+        timeout_grace_seconds: Duration | None
         overdue_max: int | None
         place_deaths_max: int | None
         runs_in_hand: int | None
@@ -109,8 +109,8 @@ class DefaultRunnerConfig:
     """The settings of a runner, read and written as attributes; `None` for a field means its default.
 
     `max_concurrent_tasks` bounds the tasks that run at once on threads, `max_async_tasks`, 1,000 by default,
-    those that are `async def`. `task_timeout_seconds` and
-    `workflow_timeout_seconds` may be fractions. `durability` is `"full"` (through power loss), `"normal"`
+    those that are `async def`. What ends in `_seconds` may be a fraction, or given as a duration such as
+    `"7d"` or a `timedelta`; it is read as a number. `durability` is `"full"` (through power loss), `"normal"`
     (through process death) or `None`, as the URL says. `retention` is a duration such as `"90d"` after which
     final runs and history are deleted; `None` keeps the runs. Of what polls answered, `ticks_retention`,
     `"7d"` by default, and the newest `ticks_max` stretches of each trigger, 10,000 by default, are kept.
@@ -183,17 +183,17 @@ class DefaultRunnerConfig:
         *,
         max_concurrent_tasks: int | None = None,
         scheduler_poll_interval_ms: int | None = None,
-        task_timeout_seconds: float | None = None,
-        workflow_timeout_seconds: float | None = None,
+        task_timeout_seconds: Duration | None = None,
+        workflow_timeout_seconds: Duration | None = None,
         db_pool_size: int | None = None,
         enable_recovery: bool | None = None,
         enable_cron_scheduling: bool | None = None,
-        cron_poll_interval_seconds: float | None = None,
+        cron_poll_interval_seconds: Duration | None = None,
         cron_max_catchup_executions: int | None = None,
         cron_enable_recovery: bool | None = None,
-        cron_recovery_interval_seconds: float | None = None,
+        cron_recovery_interval_seconds: Duration | None = None,
         cron_lost_threshold_minutes: int | None = None,
-        cron_max_recovery_age_seconds: float | None = None,
+        cron_max_recovery_age_seconds: Duration | None = None,
         cron_max_recovery_attempts: int | None = None,
         durability: Durability | None = None,
         retention: Duration | None = None,
@@ -204,7 +204,7 @@ class DefaultRunnerConfig:
         max_pollers: int | None = None,
         interruptions_max: int | None = None,
         max_async_tasks: int | None = None,
-        timeout_grace_seconds: float | None = None,
+        timeout_grace_seconds: Duration | None = None,
         overdue_max: int | None = None,
         place_deaths_max: int | None = None,
         runs_in_hand: int | None = None,
@@ -282,6 +282,8 @@ def _checked(field: str, value: object) -> object:
 
 def _checked_number(field: str, value: object) -> object:
     fraction = field.endswith("_seconds")
+    if fraction and not isinstance(value, (int, float)):
+        value = _seconds(field, value)
     kinds = (int, float) if fraction else (int,)
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise ConfigError(f"{field} is {excerpt(value)}; it must be {'a number' if fraction else 'an int'}")
@@ -291,6 +293,16 @@ def _checked_number(field: str, value: object) -> object:
         least = "at least 0" if field in _MAY_BE_ZERO else "above 0"
         raise ConfigError(f"{field} is {excerpt(value)}; it must be {least} and at most {_LARGEST}")
     return value
+
+
+def _seconds(field: str, value: Any) -> float:
+    """A duration as the number that the field is. One that is too short or too long is told in seconds."""
+    try:
+        span_us = microseconds_of(value, field, smallest_us=0)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    whole, rest = divmod(span_us, 1_000_000)
+    return span_us / 1_000_000 if rest else whole
 
 
 def _checked_durability(value: object) -> object:

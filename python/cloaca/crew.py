@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ._cloaca import Engine, PollNow
-    from .answer import Fire, Ruling
+    from .answer import Ruling
     from .awaiter import Awaiter
     from .bodies.loop import Loop
     from .bodies.remote import Polled
@@ -285,10 +285,10 @@ class Crew:
         self.triggers[place] = Retired(gone.name, gone.overlap)
 
     def poll_now(
-        self, begun: PollNow, dry_run: bool, holders: Callable[[list[Fire]], list[str | None]]
+        self, begun: PollNow, dry_run: bool
     ) -> tuple[Ruling, list[tuple[GateVerdict, str | None, str]]]:
         """Calls a trigger's body on this thread and ends its poll; returns what it decided and, of a dry run,
-        what would become of each fire; ``holders`` says which runs have the run keys of fires.
+        what would become of each fire.
 
         Whatever else is raised, Ctrl-C say, calls the poll off, as whoever asked for it does.
         """
@@ -311,8 +311,8 @@ class Crew:
         if not dry_run:
             begun.answer(self._traced(ticket, ruling, run))
             return ruling, []
-        fires = ruling[0] if isinstance(ruling, tuple) and len(ruling) > 2 else []
-        told = begun.foretell(fires, holders(fires)) if fires else []
+        fires, cursor = ruling[:2] if isinstance(ruling, tuple) and len(ruling) > 2 else ([], None)
+        told = begun.foretell(fires, cursor) if fires else []
         begun.look()
         return ruling, told
 

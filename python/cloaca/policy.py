@@ -273,13 +273,13 @@ class RetryPolicyBuilder(Frozen):
         """
         return self._with(retry_for=checked_span(span, "retry_for"))
 
-    def initial_delay(self, seconds: float) -> RetryPolicyBuilder:
-        """The delay before the second attempt, in seconds."""
-        return self._with(initial_delay=checked_seconds(seconds, "initial_delay"))
+    def initial_delay(self, seconds: Duration) -> RetryPolicyBuilder:
+        """The delay before the second attempt: seconds as a number, or a duration such as `"5s"`."""
+        return self._with(initial_delay=_checked_delay(seconds, "initial_delay"))
 
-    def max_delay(self, seconds: float) -> RetryPolicyBuilder:
-        """No delay is longer, in seconds."""
-        return self._with(max_delay=checked_seconds(seconds, "max_delay"))
+    def max_delay(self, seconds: Duration) -> RetryPolicyBuilder:
+        """No delay is longer: seconds as a number, or a duration such as `"5m"`."""
+        return self._with(max_delay=_checked_delay(seconds, "max_delay"))
 
     def backoff_strategy(self, strategy: BackoffStrategy) -> RetryPolicyBuilder:
         """How the delay grows."""
@@ -359,6 +359,16 @@ def checked_seconds(value: object, field: str, *, unit_us: int = 1_000_000) -> f
     if not 0 <= value <= LARGEST_US / unit_us:  # false for NaN too
         raise WorkflowError(f"{field} is {excerpt(value)}; it must be at least 0 and at most 10 years")
     return value * unit_us / 1_000_000
+
+
+def _checked_delay(value: Any, field: str) -> float:
+    """A delay in seconds, given as a number or a duration. Raises `WorkflowError` naming the field."""
+    if isinstance(value, (int, float)):
+        return checked_seconds(value, field)
+    try:
+        return microseconds_of(value, field, smallest_us=0) / 1_000_000
+    except TriggerError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def checked_span(value: Any, field: str) -> float:

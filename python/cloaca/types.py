@@ -353,9 +353,10 @@ class TickRow(TypedDict):
 
 
 GateVerdict: TypeAlias = Literal["run", "queue", "deduplicate", "refuse_key", "drop", "hold_back", "fail"]
-"""What the gate does with a fire: it starts a run, or one that waits for its turn; or it doesn't, because an
-equal run is unfinished, because its run key is used, by `overlap`, because one of its row before it is
-dropped, or because nobody declares its workflow."""
+"""What the gate does with a fire: it starts a run that begins at once, or one that waits, for its turn, its
+time, limits of its workflow or the end of a pause; or it doesn't, because an equal run is unfinished or ended
+after the poll began, because its run key is used, by `overlap` or a limit, because one of its row before it
+is dropped, or because nobody declares its workflow or its context has not the key of that one's limits."""
 
 
 class GateRow(TypedDict):

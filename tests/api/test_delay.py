@@ -150,7 +150,9 @@ def test_a_cancelled_delayed_fire_makes_room_for_the_next() -> None:
         runner.advance("1m")
         [row] = runner.list_runs()
         runner.cancel(row["id"])
-        assert eventually(lambda: runner.tick("source", dry_run=True)["fires"][0]["gate"]["verdict"] == "run")
+        assert eventually(
+            lambda: runner.tick("source", dry_run=True)["fires"][0]["gate"]["verdict"] == "queue"
+        )
         runner.advance("1m")
         assert [row["status"] for row in runner.list_runs()] == ["Pending", "Cancelled"]
 

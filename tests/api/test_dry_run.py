@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flow import Gate, declare
+from flow import Gate, declare, nothing
 from program import eventually
 
 import cloaca
@@ -111,6 +111,56 @@ def test_a_row_of_fires_with_cursors(runner: cloaca.DefaultRunner) -> None:
     assert (answer["outcome"], answer["cursor"]) == ("fire", 1)
     assert answer["reason"] == "overlap dropped 1 fire and held 1 back"
     assert [verdict for verdict, _ in foretold(runner)] == ["drop", "hold_back", "hold_back"]
+
+
+def test_a_fire_whose_key_is_used_up_takes_its_place_all_the_same(runner: cloaca.DefaultRunner) -> None:
+    fires = [of(1, run_key="a")]
+    trigger(fires, overlap="skip")
+    runner.tick("it")
+    (run,) = runner.list_runs()
+    runner.cancel(run["id"])
+    fires[:] = [of(2, run_key="a"), of(3)]
+    assert eventually(lambda: [v for v, _ in foretold(runner)] == ["refuse_key", "drop"])
+    runner.tick("it")
+    assert len(runner.list_runs()) == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "verdicts"),
+    [
+        ({"rate_limit": cloaca.RateLimit(1, "1d")}, ["run", "drop"]),
+        ({"concurrency": cloaca.Concurrency(1, overflow="drop_new")}, ["run", "drop"]),
+        ({"concurrency": cloaca.Concurrency(1)}, ["run", "queue"]),
+        ({"throttle": cloaca.Throttle(1, "1d")}, ["run", "queue"]),
+        ({"concurrency": cloaca.Concurrency(1, key="absent")}, ["fail", "fail"]),
+    ],
+)
+def test_what_limits_say(limits: Any, verdicts: list[str]) -> None:
+    with cloaca.WorkflowBuilder("w", **limits):
+        cloaca.task(id="only")(nothing)
+    trigger([of(1), of(2)])
+    with cloaca.testing.Runner() as runner:
+        assert [verdict for verdict, _ in foretold(runner)] == verdicts
+        assert [verdict for verdict, _ in foretold(runner)] == verdicts, "nothing was counted"
+
+
+def test_what_limits_say_to_a_cron_beside_its_calendar() -> None:
+    with cloaca.WorkflowBuilder("w", rate_limit=cloaca.RateLimit(1, "1d")):
+        cloaca.task(id="only")(nothing)
+    cloaca.trigger(workflow="w", name="it", cron="0 3 * * *")(lambda: None)
+    with cloaca.testing.Runner() as runner:
+        assert [verdict for verdict, _ in foretold(runner)] == ["run"]
+        runner.tick("it")
+        assert [verdict for verdict, _ in foretold(runner)] == ["drop"]
+
+
+def test_a_workflow_that_is_paused_queues() -> None:
+    declare("w")
+    trigger([of(1)])
+    with cloaca.testing.Runner() as runner:
+        runner.pause(workflow="w")
+        assert [verdict for verdict, _ in foretold(runner)] == ["queue"]
+        assert "workflow 'w' is paused" in str(runner.tick("it", dry_run=True))
 
 
 def test_a_workflow_that_nobody_declares() -> None:

@@ -13,6 +13,7 @@ import cloaca
 from cloaca import TriggerResult, reading
 
 Fires = list[TriggerResult]
+PATHS: list[Path] = []
 
 
 @pytest.fixture
@@ -25,7 +26,8 @@ def gate() -> Iterator[Gate]:
 @pytest.fixture
 def runner(gate: Gate, tmp_path: Path) -> Iterator[cloaca.DefaultRunner]:
     declare("w", gate)
-    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+    PATHS.append(tmp_path / "runs.db")
+    with cloaca.DefaultRunner(PATHS[-1]) as runner:
         yield runner
         gate.open.set()
 
@@ -39,8 +41,8 @@ def of(n: int, **terms: Any) -> TriggerResult:
 
 
 def previewed(runner: cloaca.DefaultRunner, name: str = "it", **unmasked: bool) -> Any:
-    path = runner._engine.path
-    assert path is not None
+    # On a server a file's name stands for its database.
+    path = runner._engine.path or PATHS[-1]
     with reading.Reader(path, **unmasked) as reader:
         return reading.preview(reader, name)
 
@@ -151,8 +153,38 @@ def test_a_preview_hides_what_the_store_hides(tmp_path: Path) -> None:
         tick.cursor = {"token": "hunter22"}
         return TriggerResult.fire({"token": "hunter22"}, run_key="k")
 
-    with cloaca.DefaultRunner(tmp_path / "runs.db", redact=["token"]) as runner:
+    PATHS.append(tmp_path / "runs.db")
+    with cloaca.DefaultRunner(PATHS[-1], redact=["token"]) as runner:
         told = previewed(runner, "mail")
         assert "hunter22" not in str(told)
         assert told == runner.tick("mail", dry_run=True)
         assert "hunter22" in str(previewed(runner, "mail", unmasked=True))
+
+
+def test_a_preview_of_a_limited_workflow_counts_for_nothing(tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("w", rate_limit=cloaca.RateLimit(1, "1d")):
+        cloaca.task(id="only")(lambda context: None)
+    trigger([of(1), of(2)])
+    PATHS.append(tmp_path / "runs.db")
+    with cloaca.DefaultRunner(PATHS[-1]) as runner:
+        for _ in range(2):
+            told = [fire["gate"]["verdict"] for fire in previewed(runner)["fires"]]
+            assert told == ["run", "drop"]
+        assert runner.tick("it")["outcome"] == "fire"
+        told = [fire["gate"]["verdict"] for fire in previewed(runner)["fires"]]
+        assert told == ["drop", "drop"]
+
+
+def test_a_preview_leaves_a_store_as_it_is_and_wakes_nobody(tmp_path: Path) -> None:
+    declare("w")
+    trigger([of(1, run_key="a"), of(2, cursor=1)], overlap="queue")
+    PATHS.append(tmp_path / "runs.db")
+    with cloaca.DefaultRunner(PATHS[-1]) as runner:
+        runner.tick("it")
+        tables = ["runs", "run_keys", "schedules", "ticks", "declared", "versions", "lanes", "seats"]
+        before = [runner.query(f"SELECT * FROM {table}") for table in tables]
+        previewed(runner)
+        after = [runner.query(f"SELECT * FROM {table}") for table in tables]
+        assert before == after
+        assert len(cloaca.runners()) == 1
+        assert runner.query("SELECT count(*) AS many FROM owners") == [{"many": 1}]

@@ -71,6 +71,37 @@ def test_settings_are_given_by_name() -> None:
         assert runner._config == cloaca.DefaultRunnerConfig(**settings)
 
 
+def test_what_is_in_seconds_may_be_given_as_a_duration() -> None:
+    fields = [field for field in cloaca.DefaultRunnerConfig.__slots__ if field.endswith("_seconds")]
+    assert len(fields) == 6
+    given: list[tuple[Any, float]] = [
+        ("7d", 604800),
+        ("1m30s", 90),
+        (timedelta(minutes=2), 120),
+        ("250ms", 0.25),
+    ]
+    for duration, seconds in given:
+        config = cloaca.DefaultRunnerConfig(**dict.fromkeys(fields, duration))
+        assert {repr(getattr(config, field)) for field in fields} == {repr(seconds)}
+    assert cloaca.DefaultRunnerConfig(timeout_grace_seconds="0s").timeout_grace_seconds == 0
+    with pytest.raises(ValueError, match="task_timeout_seconds is 0; it must be above 0"):
+        cloaca.DefaultRunnerConfig(task_timeout_seconds="0s")
+    with cloaca.DefaultRunner(
+        ":memory:", task_timeout_seconds="7d", workflow_timeout_seconds="30d"
+    ) as runner:
+        assert runner._config.task_timeout_seconds == 604800
+
+
+def test_delays_of_a_retry_policy_may_be_given_as_durations() -> None:
+    def policy(first: Any, longest: Any) -> cloaca.RetryPolicy:
+        return cloaca.RetryPolicy.builder().initial_delay(first).max_delay(longest).build()
+
+    assert policy("1m30s", timedelta(minutes=5)) == policy(90, 300)
+    assert policy("0s", 300) == policy(0, 300)
+    with pytest.raises(ValueError, match="initial_delay is 'soon', which is no duration"):
+        policy("soon", 300)
+
+
 def test_every_field_of_a_config_is_a_keyword_of_a_runner() -> None:
     config = cloaca.DefaultRunnerConfig()
     fields = {field: getattr(config, field) for field in config.__slots__}

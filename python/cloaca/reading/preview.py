@@ -6,12 +6,16 @@ does by itself, it does.
 
 from __future__ import annotations
 
+from contextlib import closing
+from typing import cast
+
 from .. import _cloaca, attempt, filters, registry, rows
 from ..answer import PartlyError, complete, later, ruled
 from ..check import microseconds
 from ..config import DefaultRunnerConfig
 from ..context import decode_value, encode_within
 from ..errors import excerpt
+from ..limits import limits_json
 from ..near import hint
 from ..plain import describe
 from ..policy import RetryAfter, pause_of
@@ -48,8 +52,6 @@ _ENDED = """
     FROM ends JOIN runs ON runs.row = ends.run
         JOIN listeners AS heard ON heard.workflow = ends.workflow AND heard.listener = ends.listener
     WHERE ends.listener = ?1 AND (wanted & outcome) <> 0 ORDER BY ends.row LIMIT 1"""
-_HOLDER = """
-    SELECT run FROM run_keys WHERE schedule = ? AND key = ? AND (expires_at IS NULL OR expires_at > ?)"""
 
 
 def preview(reader: Reader, name: str) -> TickAnswer:
@@ -57,10 +59,13 @@ def preview(reader: Reader, name: str) -> TickAnswer:
     with `dry_run=True`, beside whoever serves the store.
 
     Its function is called in this process, which must have declared it, and finds in its tick what is on
-    record. Nothing starts, and nothing is kept: neither a cursor nor a failure.
+    record. Nothing starts, and nothing is kept: neither a cursor nor a failure. What would become of its
+    fires the store says, which plays them as those of a real poll in a transaction that it takes back.
 
     Raises:
         MissingError: (a `LookupError`) this process declares no such trigger.
+        StoreError: (a `RuntimeError`) it fires, and the store cannot be written to, so that it cannot say
+            what would become of that.
     """
     declared = registry.triggers.get(name)
     if declared is None:
@@ -76,8 +81,8 @@ def preview(reader: Reader, name: str) -> TickAnswer:
     decided = _ruled(reader, declared, row, run)
     answer = rows.tick(decided)
     if answer["fires"]:
-        fires: Any = decided[0] if isinstance(decided, tuple) else []
-        for fire, gate in zip(answer["fires"], _gates(reader, declared, row, fires), strict=True):
+        fires, cursor, *_ = cast("Any", decided)
+        for fire, gate in zip(answer["fires"], _gates(reader, declared, row, fires, cursor), strict=True):
             fire["gate"] = gate
     if is_cron:
         answer["cursor"] = None
@@ -187,27 +192,30 @@ def _moment(declared: TriggerDefinition, row: dict[str, Any] | None, at: str) ->
 
 
 def _gates(
-    reader: Reader, declared: TriggerDefinition, row: dict[str, Any] | None, fires: list[Fire]
+    reader: Reader,
+    declared: TriggerDefinition,
+    row: dict[str, Any] | None,
+    fires: list[Fire],
+    cursor: str | None,
 ) -> list[GateRow]:
-    workflow = declared.kind.workflow or ""
-    if registry.workflow(workflow) is None:
-        meant = hint(workflow, "workflows", registry.names())
-        why = f"trigger {excerpt(declared.name)} fired unknown workflow {excerpt(workflow)}{meant}"
+    """What would become of the fires: the store plays them as those of a real poll, and undoes that."""
+    name = declared.kind.workflow or ""
+    if (workflow := registry.workflow(name)) is None:
+        meant = hint(name, "workflows", registry.names())
+        why = f"trigger {excerpt(declared.name)} fired unknown workflow {excerpt(name)}{meant}"
         return [rows.gate("fail", None, why) for _ in fires]
-    if declared.kind.cron is not None:
-        # As `tick` has it: a moment beside the calendar starts, whatever is unfinished.
-        return [rows.gate("run", None, "") for _ in fires]
-    holders = [None if key is None or row is None else _holder(reader, row, key) for _, key, *_ in fires]
-    terms = declared.kind.allow_concurrent, declared.overlap or "allow"
-    told: Any = _cloaca.foretell(declared.name, terms, fires, holders, _held(reader, row))
+    limits = limits_json(workflow.concurrency, workflow.throttle, workflow.rate_limit)
+    asked = workflow.name, workflow.version, workflow.priority, limits
+    with closing(_cloaca.Client.open(reader.url)) as client:
+        if declared.kind.cron is not None:
+            # As `tick` has it: a moment beside the calendar starts, whatever is unfinished.
+            told = client.foretell_starts(asked, [(text, when) for text, *_, when, _ in fires])
+        else:
+            terms = declared.kind.allow_concurrent, declared.overlap or "allow"
+            told = client.foretell(declared.name, terms, asked, fires, cursor, _held(reader, row))
     return [rows.gate(*each) for each in told]
 
 
 def _held(reader: Reader, row: dict[str, Any] | None) -> list[tuple[str, bytes | None]]:
     found = [] if row is None else reader.native.query(_HELD, [row["row"]])
     return [(each["id"], each["context_hash"]) for each in found]
-
-
-def _holder(reader: Reader, row: dict[str, Any], key: str) -> str | None:
-    found = reader.native.query(_HOLDER, [row["row"], key, microseconds(now())])
-    return found[0]["run"] if found else None

@@ -69,12 +69,13 @@ class Reader:
         UrlError: (a `ValueError`) the URL has none of the known forms, or means memory.
     """
 
-    __slots__ = ("_redactor", "native", "unmasked")
+    __slots__ = ("_redactor", "native", "unmasked", "url")
 
     def __init__(self, database_url: str | os.PathLike[Any], *, unmasked: bool = False) -> None:
         living.hook()
         self.unmasked = check.flag(unmasked, "unmasked")
-        self.native = _cloaca.Reader.open(check.url(database_url))
+        self.url = check.url(database_url)
+        self.native = _cloaca.Reader.open(self.url)
         if self.file is not None:
             _guard.saw(self.file)
         # What cannot be asked for must not pass for nothing.

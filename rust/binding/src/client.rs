@@ -5,20 +5,26 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pyo3::prelude::*;
+use uuid::Uuid;
 
+use cloaca_core::admit::Overlap;
 use cloaca_core::client::{self, Granted, Wish};
+use cloaca_core::engine::{Asked, Declared};
 use cloaca_core::error::{Error, Kind};
-use cloaca_core::port::{Halt, Stored};
+use cloaca_core::limit::Limits;
+use cloaca_core::port::{Halt, Stored, TriggerRow};
 use cloaca_core::seat::Pause;
 use cloaca_core::time::Wall;
+use cloaca_core::urgency::{Priority, Urgency};
 
 use crate::convert::{forgotten_of, kind_of, renamed_of, until_of};
 use crate::error::{raise, raise_dropped};
 use crate::handle::span_of;
+use crate::poll_now::{ToldParts, shown};
 use crate::runs::parse_run_ids;
 use crate::wait::{CLOSE_PATIENCE, apart};
 use crate::work::{UrgencyParts, urgency_of};
-use crate::{error, fork};
+use crate::{error, fork, work};
 
 /// A store that is changed without a runner.
 #[pyclass(frozen, module = "cloaca._cloaca")]
@@ -124,6 +130,52 @@ impl Client {
         self.changed(py, move |client, _| client.resume(kind, &name, &key, now()))
     }
 
+    /// What would become of fires of a trigger, with the cursor that its poll set, as `(verdict, run, reason)`; `held` are its unfinished runs, each
+    /// with the hash that it guards. Changes nothing.
+    fn foretell(
+        &self,
+        py: Python<'_>,
+        trigger: &str,
+        gate: (bool, String),
+        workflow: AskedWorkflow,
+        fires: Vec<work::AskedParts>,
+        cursor: Option<String>,
+        held: Vec<(String, Option<[u8; 16]>)>,
+    ) -> PyResult<Vec<ToldParts>> {
+        let (allow_concurrent, overlap) = gate;
+        let workflow = asked(py, workflow)?;
+        let row = TriggerRow {
+            name: trigger.into(),
+            workflow: Arc::clone(&workflow.name),
+            interval_us: 0,
+            allow_concurrent,
+            on_run: None,
+            digest: 0,
+            origin_at: now(),
+        };
+        let declared = Declared { row, overlap: Overlap::from_name(&overlap).unwrap_or_default() };
+        let fires = fires.into_iter().map(work::fire).collect();
+        let guarded = held.iter().filter_map(|(id, hash)| Some((Uuid::parse_str(id).ok()?, (*hash)?)));
+        let hashes = guarded.collect();
+        let told = self.changed(py, move |client, _| {
+            client.rehearse(&declared, workflow, fires, cursor.as_deref(), &hashes, now())
+        })?;
+        Ok(told.into_iter().map(shown).collect())
+    }
+
+    /// What would become of runs of a workflow that are started by hand, one after another, as `(verdict, run, reason)`. Changes nothing.
+    fn foretell_starts(
+        &self,
+        py: Python<'_>,
+        workflow: AskedWorkflow,
+        runs: Vec<(String, Option<UrgencyParts>)>,
+    ) -> PyResult<Vec<ToldParts>> {
+        let workflow = asked(py, workflow)?;
+        let runs = started(runs);
+        let told = self.changed(py, move |client, _| client.rehearse_starts(workflow, runs, now()))?;
+        Ok(told.into_iter().map(shown).collect())
+    }
+
     /// Deletes what is kept of a name: whether there was anything, and whose number forbids it.
     fn forget(&self, py: Python<'_>, name: &str) -> PyResult<(bool, Option<i64>)> {
         let name = name.to_owned();
@@ -158,6 +210,25 @@ impl Client {
         let done = apart(py, &halt, move || change(&client, &asked))?;
         done.map_err(|fault| error::raise_fault(py, fault))
     }
+}
+
+/// `(name, version, priority, limits)`, the last as JSON text.
+type AskedWorkflow = (String, String, i64, Option<String>);
+
+fn asked(py: Python<'_>, (name, version, priority, limits): AskedWorkflow) -> PyResult<Asked> {
+    let limits = limits.as_deref().map(Limits::from_json).transpose().map_err(|e| raise(py, e))?;
+    Ok(Asked {
+        name: name.into(),
+        version: version.into(),
+        priority: Priority::new(priority).unwrap_or_default(),
+        limits: limits.map(Arc::new),
+        is_paused: false,
+    })
+}
+
+/// Runs that are to be started by hand.
+pub fn started(runs: Vec<(String, Option<UrgencyParts>)>) -> Vec<(Arc<str>, Urgency)> {
+    runs.into_iter().map(|(context, urgency)| (context.into(), urgency_of(urgency))).collect()
 }
 
 /// This moment.

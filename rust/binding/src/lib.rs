@@ -250,7 +250,6 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(content_version, module)?)?;
     module.add_function(wrap_pyfunction!(create_tenant, module)?)?;
     module.add_function(wrap_pyfunction!(cron_moments, module)?)?;
-    module.add_function(wrap_pyfunction!(poll_now::foretell, module)?)?;
     module.add_function(wrap_pyfunction!(given, module)?)?;
     module.add_function(wrap_pyfunction!(hint, module)?)?;
     module.add_function(wrap_pyfunction!(key_in, module)?)?;

@@ -6,17 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
-use uuid::Uuid;
 
-use cloaca_core::admit::Overlap;
 use cloaca_core::engine::{Foretold, Verdict};
 use cloaca_core::poll::Ticket;
-use cloaca_core::runtime::foretell_of;
+use cloaca_core::runtime::Runtime;
 use cloaca_core::time::Now;
 
 use crate::fork::is_forked;
 use crate::gil::free;
 use crate::handle::Handle;
+use crate::wait::flush;
 use crate::work;
 
 /// A poll of a trigger out of turn, which has begun.
@@ -48,17 +47,18 @@ impl PollNow {
         work::parts_of(self.ticket, self.began)
     }
 
-    /// What would become of fires that it decided, and of which these runs have the run keys, as `(verdict, run, reason)`.
+    /// What would become of fires that it decided, with the cursor that it set, as `(verdict, run, reason)`.
     fn foretell(
         &self,
         py: Python<'_>,
         fires: Vec<work::AskedParts>,
-        holders: Vec<Option<String>>,
+        cursor: Option<String>,
     ) -> PyResult<Vec<ToldParts>> {
-        let holders = ids(&holders);
         let fires = fires.into_iter().map(work::fire).collect();
-        let runtime = self.handle.runtime(py)?;
-        let told = free(py, || runtime.foretell(self.ticket.place, self.began, fires, &holders))?;
+        // What its trigger has fired before stands in the store, and not on its way there.
+        flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
+        let (ticket, began) = (self.ticket, self.began);
+        let told = self.handle.stored(py, move |runtime| runtime.rehearse(ticket, began, fires, cursor))?;
         Ok(told.into_iter().map(shown).collect())
     }
 
@@ -79,34 +79,12 @@ impl PollNow {
     }
 }
 
-/// What would become of fires of a trigger, without a runner: `held` are its unfinished runs, oldest first, each with the hash that it guards, and
-/// `holders` those that have the fires' run keys. As `(verdict, run, reason)`.
-#[pyfunction]
-pub fn foretell(
-    py: Python<'_>,
-    trigger: &str,
-    gate: (bool, String),
-    fires: Vec<work::AskedParts>,
-    holders: Vec<Option<String>>,
-    held: Vec<(String, Option<[u8; 16]>)>,
-) -> PyResult<Vec<ToldParts>> {
-    let (allow_concurrent, overlap) = gate;
-    let overlap = Overlap::from_name(&overlap).unwrap_or_default();
-    let held = held.iter().filter_map(|(id, hash)| Some((Uuid::parse_str(id).ok()?, *hash))).collect();
-    let (holders, fires) = (ids(&holders), fires.into_iter().map(work::fire).collect());
-    let told = free(py, || foretell_of(trigger, (allow_concurrent, overlap), fires, &holders, held))?;
-    Ok(told.into_iter().map(shown).collect())
-}
-
 /// `(verdict, run, reason)`.
-type ToldParts = (&'static str, Option<String>, String);
+pub type ToldParts = (&'static str, Option<String>, String);
 
-fn shown(told: Foretold) -> ToldParts {
+/// As Python is told it.
+pub fn shown(told: Foretold) -> ToldParts {
     (verdict(told.verdict), told.run.map(|run| run.to_string()), told.reason)
-}
-
-fn ids(texts: &[Option<String>]) -> Vec<Option<Uuid>> {
-    texts.iter().map(|id| id.as_deref().and_then(|id| Uuid::parse_str(id).ok())).collect()
 }
 
 fn verdict(verdict: Verdict) -> &'static str {

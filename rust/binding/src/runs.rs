@@ -12,9 +12,11 @@ use cloaca_core::port::{By, Page, Parent, Place, RunFilter, RunStatus};
 use cloaca_core::runtime::{Heard, Runtime, Wanted};
 use cloaca_core::time::Wall;
 
+use crate::client::started;
 use crate::gil::{free, quick};
 use crate::handle::{Handle, parse_run_id, span_of};
 use crate::jobs::{JobParts, job_of};
+use crate::poll_now::ToldParts;
 use crate::wait::flush;
 use crate::watch::Watch;
 use crate::work::{UrgencyParts, urgency_of};
@@ -99,6 +101,19 @@ pub struct Runs {
 
 #[pymethods]
 impl Runs {
+    /// What would become of runs of a workflow that are started now, one after another, as `(verdict, run, reason)`.
+    fn foretell_starts(
+        &self,
+        py: Python<'_>,
+        workflow: String,
+        runs: Vec<(String, Option<UrgencyParts>)>,
+    ) -> PyResult<Vec<ToldParts>> {
+        let runs = started(runs);
+        flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
+        let told = self.handle.stored(py, move |runtime| runtime.rehearse_starts(&workflow, runs))?;
+        Ok(told.unwrap_or_default().into_iter().map(crate::poll_now::shown).collect())
+    }
+
     /// Starts runs of a workflow in one transaction and returns a watch on each. `keys` are run keys, and for how many seconds they hold;
     /// `parent` is the attempt that starts them: its job, its task's id unless its callback does, and the numbers of those calls that have one;
     /// `urgency` says of all of them when they are to begin, `trace` is what telemetry hands on with them.

@@ -120,6 +120,11 @@ impl Gate {
         Some(Room { runs: most.saturating_sub(many) as u64, with })
     }
 
+    /// The run that stands first in the line of that trigger.
+    pub fn first_of(&self, schedule: ScheduleKey) -> Option<Uuid> {
+        self.lines.get(&schedule)?.first_key_value().map(|(_, &run)| run)
+    }
+
     /// How many runs of that trigger are unfinished.
     pub fn unfinished(&self, schedule: ScheduleKey) -> usize {
         self.lines.get(&schedule).map_or(0, BTreeMap::len)

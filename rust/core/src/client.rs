@@ -4,15 +4,20 @@
 //! A run needs an owner at its beginning, so that none is taken twice. Hence a client joins for the moment of a change, and gives up at once
 //! what that gave it, which wakes the others. Nothing of that counts as an interruption.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::admit::Gate;
+use crate::engine::{self, Asked, Declared, Fire, Foretold, Poll};
 use crate::key::Epoch;
 use crate::limit::Dropped;
 use crate::port::{
-    Admitted, Change, Fault, Forgotten, Found, Halt, InFlight, NewRun, Old, Receipt, Renamed, Store, Stored,
+    Admitted, Change, ContextHash, Fault, Forgotten, Found, Halt, InFlight, NewRun, Old, Receipt, Renamed,
+    STAND_IN, Store, Stored,
 };
+use crate::runtime::{AskedFire, hashed, play};
 use crate::seat::{Kind, Pause};
 use crate::time::Wall;
 use crate::urgency::{Due, Urgency};
@@ -164,6 +169,63 @@ impl Client {
             gone += self.store.prune(&old, &found.take(PRUNED_MAX))?;
         }
         Ok(gone)
+    }
+
+    /// What would become of these fires of a poll of a trigger that its runner had polled just now, and of the cursor that it set; `hashes` are those that
+    /// its unfinished runs guard. Changes nothing.
+    pub fn rehearse(
+        &self,
+        trigger: &Declared,
+        workflow: Asked,
+        fires: Vec<AskedFire>,
+        cursor: Option<&str>,
+        hashes: &HashMap<Uuid, ContextHash>,
+        now: Wall,
+    ) -> Stored<Vec<Foretold>> {
+        let workflow = self.asked(workflow, now)?;
+        let hashed = |fire| (Uuid::now_v7(), hashed(&trigger.row.name, fire, now));
+        let fires: Vec<(Uuid, Fire)> = fires.into_iter().map(hashed).collect();
+        let mut told = Vec::new();
+        self.store.rehearse(&mut |play| {
+            let declared = Change::Declare { epoch: STAND_IN, trigger: trigger.row.clone(), at: now };
+            let Receipt::Declared(state) = play(&declared)? else {
+                return Err(Fault::Final("the trigger was not taken".to_owned()));
+            };
+            let mut gate = Gate::default();
+            for run in state.unfinished {
+                gate.hold(state.row, hashes.get(&run).copied(), run);
+            }
+            let poll = Poll {
+                schedule: state.row,
+                epoch: STAND_IN,
+                at: now,
+                cursor_set: state.cursor_set,
+                ends: None,
+                cursor: cursor.map(str::to_owned),
+            };
+            let rehearsal = engine::rehearse(&mut gate, trigger, &workflow, poll, fires.clone(), now);
+            let receipts = rehearsal.changes().iter().map(&mut *play).collect::<Stored<_>>()?;
+            told = rehearsal.told(receipts);
+            Ok(())
+        })?;
+        Ok(told)
+    }
+
+    /// What would become of runs of a workflow that are started by hand now, one after another. Changes nothing.
+    pub fn rehearse_starts(
+        &self,
+        workflow: Asked,
+        runs: Vec<(Arc<str>, Urgency)>,
+        now: Wall,
+    ) -> Stored<Vec<Foretold>> {
+        let runs = runs.into_iter().map(|(context, urgency)| (Uuid::now_v7(), context, urgency)).collect();
+        play(&*self.store, engine::starts(&self.asked(workflow, now)?, STAND_IN, runs, now))
+    }
+
+    fn asked(&self, workflow: Asked, now: Wall) -> Stored<Asked> {
+        let holds = |pause: &Pause| pause.kind == Kind::Workflow && pause.name == workflow.name;
+        let is_paused = self.store.pauses(now)?.iter().any(holds);
+        Ok(Asked { is_paused, ..workflow })
     }
 
     fn joined<T>(&self, now: Wall, change: impl FnOnce(Epoch) -> Stored<T>) -> Stored<T> {

@@ -161,7 +161,7 @@ pub fn left_out(dropped: u64, held_back: u64) -> String {
 }
 
 /// Why a fire was dropped; in the engine's words for what it drops itself.
-fn dropped(fire: &NewRun, fate: &Admitted) -> Option<String> {
+pub fn dropped(fire: &NewRun, fate: &Admitted) -> Option<String> {
     let key = fire.run_key.as_ref().map_or("", |(key, _)| key);
     match fate {
         Admitted::Started { .. } | Admitted::Held { .. } | Admitted::HeldBack => None,

@@ -58,6 +58,15 @@ pub enum Fault {
 /// What every method of a [`Store`] returns.
 pub type Stored<T> = Result<T, Fault>;
 
+/// What is played in a rehearsal: it is handed what plays a change.
+pub type Playing<'w> = dyn FnMut(&mut dyn FnMut(&Change) -> Stored<Receipt>) -> Stored<()> + 'w;
+
+/// Who keeps what is rehearsed by somebody that is no runner.
+pub const STAND_IN: Epoch = Epoch(0);
+
+/// In a rehearsal at most so many runs are let begin that limits hold.
+pub const REHEARSED_MAX: u64 = 256;
+
 /// A run that was opened again, if there is such a one, or why it cannot be.
 pub type Reopened = Result<Option<Unfinished>, String>;
 
@@ -125,6 +134,13 @@ pub trait Store: Send + Sync {
     }
     /// Applies a batch in order, all or nothing; a receipt for each change.
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>>;
+    /// Plays changes as [`Store::commit`] writes them, one after another as `work` hands them over, and undoes them all: nothing of it stays, and
+    /// nobody hears of it. [`STAND_IN`] lives there, and has each trigger that it declares, whoever polls that. A run that limits hold is told as
+    /// started if they let it begin at once.
+    ///
+    /// # Errors
+    /// The store's, or those of `work`.
+    fn rehearse(&self, work: &mut Playing<'_>) -> Stored<()>;
     /// Hands at most `limit` unfinished runs of these workflows to `epoch` that belong to nobody and are due at `at`: those of the highest
     /// priority first, and of one priority the oldest. Runs of other workflows are left to whoever declares those. One that has not begun is
     /// of the version that `epoch` declares from then on.

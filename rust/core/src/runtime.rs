@@ -69,7 +69,8 @@ use crate::time::{Mono, Now};
 use crate::urgency::Urgency;
 use crate::workflow::Workflow;
 
-pub use answers::{Answer, AskedFire, foretell_of};
+pub use answers::{Answer, AskedFire};
+pub(crate) use answers::{hashed, play};
 pub use carrier::{Carrier, Fetched, Report};
 pub use checkpoints::Checkpointing;
 pub use clock::Clock;

@@ -57,7 +57,7 @@ use cloaca_core::grid::Wait;
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
     Allowed, Backlog, Cell, Change, CronStats, Ear, End, Ending, Fault, Forgotten, Found, Halt, InFlight,
-    ListedRun, NewCron, Old, OwnerRow, Page, Place, Receipt, Redacted, Renamed, Reopened, RunFilter,
+    ListedRun, NewCron, Old, OwnerRow, Page, Place, Playing, Receipt, Redacted, Renamed, Reopened, RunFilter,
     Schedule, ScheduleFilter, Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
     Wished, WorkflowRow,
 };
@@ -582,6 +582,16 @@ impl Store for PostgresStore {
             }
         });
         batch_done.map_err(|failure| failure.into_fault(&self.address.name))
+    }
+
+    fn rehearse(&self, work: &mut Playing<'_>) -> Stored<()> {
+        let mut played = None;
+        let undone: Stored<()> = self.write(Step::Batch, |db| {
+            played = Some(batch::rehearse(db, work, |failure| failure.into_fault(&self.address.name)));
+            // What fails is rolled back.
+            Err(Failure::Refused(String::new()))
+        });
+        played.unwrap_or(undone)
     }
 
     fn claim_runs(

@@ -56,7 +56,7 @@ use cloaca_core::grid::Wait;
 use cloaca_core::key::{EndKey, Epoch, ScheduleKey};
 use cloaca_core::port::{
     Allowed, Backlog, Cell, Change, CronStats, Ear, End, Ending, Fault, Forgotten, Found, Halt, InFlight,
-    ListedRun, NewCron, Old, OwnerRow, Page, Place, Receipt, Redacted, Renamed, Reopened, RunFilter,
+    ListedRun, NewCron, Old, OwnerRow, Page, Place, Playing, Receipt, Redacted, Renamed, Reopened, RunFilter,
     Schedule, ScheduleFilter, Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
     Wished, WorkflowRow,
 };
@@ -423,6 +423,16 @@ impl Store for SqliteStore {
 
     fn commit(&self, batch: &[Change]) -> Stored<Vec<Receipt>> {
         self.write(Step::Batch, |db| batch::apply(db, batch))
+    }
+
+    fn rehearse(&self, work: &mut Playing<'_>) -> Stored<()> {
+        let mut played = None;
+        let undone: Stored<()> = self.write(Step::Batch, |db| {
+            played = Some(batch::rehearse(db, work, |failure| failure.into_fault(&self.name)));
+            // What fails is rolled back.
+            Err(Failure::Refused(String::new()))
+        });
+        played.unwrap_or(undone)
     }
 
     fn claim_runs(

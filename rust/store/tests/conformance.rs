@@ -17,8 +17,8 @@ use cloaca_core::port::{
     Admitted, AsItWas, BURIED, Body, By, Catchup, Cell, Change, Child, CronMove, CronStats, End, Fault,
     Forgotten, Halt, InFlight, Line, Logged, MINUTES_KEPT_US, Maker, Minute, Moment, NewCron, NewRun, Old,
     OnRun, Origin, Outcome, Outcomes, Overdue, Page, Parent, Place, REDACTED_KEYS_MAX, Receipt, Redacted,
-    Renamed, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind, Sign,
-    Spared, Spent, Store, Stretch, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms,
+    Renamed, Room, RunChange, RunEnd, RunFilter, RunStatus, STAND_IN, Schedule, ScheduleFilter, ScheduleKind,
+    Sign, Spared, Spent, Store, Stretch, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms,
     TickChange, TriggerRow, TriggerState, Try, TryOutcome, Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{self, Ask, Differs, Limit, ListedLimit, Pause, Seat, Until};
@@ -107,6 +107,9 @@ claims! {
     an_owner_who_left_declares_and_starts_nothing
     a_tick_keeps_cursor_runs_and_history_together
     a_tick_without_a_new_cursor_keeps_the_old_one
+    a_rehearsal_says_what_the_tick_does_and_leaves_nothing
+    a_stand_in_rehearses_what_another_polls_or_nobody_has_declared
+    a_rehearsal_that_fails_leaves_the_store_usable
     a_tick_under_an_old_epoch_changes_nothing
     an_equal_run_that_ended_since_stands_in_the_way
     ends_of_one_transaction_share_a_number
@@ -820,6 +823,79 @@ fn a_tick_without_a_new_cursor_keeps_the_old_one(store: &dyn Store) {
     commit(store, Change::Tick(TickChange { cursor: Some("1".to_owned()), ..tick(&trigger, epoch, vec![]) }));
     commit(store, Change::Tick(tick(&trigger, epoch, vec![])));
     assert_eq!(store.trigger("inbox").unwrap().unwrap().cursor.as_deref(), Some("1"));
+}
+
+fn rehearsed(store: &dyn Store, changes: &[Change]) -> Vec<Receipt> {
+    let mut receipts = Vec::new();
+    store
+        .rehearse(&mut |play| {
+            receipts = changes.iter().map(&mut *play).collect::<Result<_, _>>()?;
+            Ok(())
+        })
+        .unwrap();
+    receipts
+}
+
+fn a_rehearsal_says_what_the_tick_does_and_leaves_nothing(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    fire(store, &trigger, epoch, vec![keyed(&trigger, 1, "a", None), unique(&trigger, 2, 5)]);
+    let before = store.trigger("inbox").unwrap();
+    let change = Change::Tick(TickChange {
+        cursor: Some("9".to_owned()),
+        ..tick(
+            &trigger,
+            epoch,
+            vec![keyed(&trigger, 3, "a", None), unique(&trigger, 4, 5), unique(&trigger, 5, 6)],
+        )
+    });
+    let fates = admitted(rehearsed(store, std::slice::from_ref(&change)).remove(0));
+    assert_eq!(fates[0], Admitted::DuplicateKey { of: Some(id(1)) });
+    assert_eq!(fates[1], Admitted::DuplicateHash { of: id(2) });
+    assert!(matches!(fates[2], Admitted::Started { .. }));
+    assert_eq!(ids(store, &any()), [id(2), id(1)]);
+    assert_eq!(store.trigger("inbox").unwrap(), before);
+    let real = admitted(commit(store, change));
+    assert_eq!(real[..2], fates[..2]);
+    assert!(real[2].is_kept());
+}
+
+fn a_stand_in_rehearses_what_another_polls_or_nobody_has_declared(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    fire(store, &trigger, epoch, vec![keyed(&trigger, 1, "a", None)]);
+    for (name, used) in [("inbox", true), ("outbox", false)] {
+        let mut told = Vec::new();
+        let playing = store.rehearse(&mut |play| {
+            let row = trigger_row(name);
+            let Receipt::Declared(state) =
+                play(&Change::Declare { epoch: STAND_IN, trigger: row, at: Wall(9) })?
+            else {
+                panic!("{name} is not declared")
+            };
+            assert_eq!((state.owner, state.unfinished.len()), (Some(STAND_IN), usize::from(used)));
+            let of = Schedule { row: state.row, ..trigger.clone() };
+            told = admitted(play(&Change::Tick(tick(&of, STAND_IN, vec![keyed(&of, 2, "a", None)])))?);
+            Ok(())
+        });
+        playing.unwrap();
+        assert_eq!(!told[0].is_kept(), used, "{name}");
+    }
+    assert_eq!(store.trigger("inbox").unwrap().unwrap().owner, Some(epoch));
+    assert_eq!(store.trigger("outbox").unwrap(), None);
+    assert_eq!(commit(store, Change::Tick(tick(&trigger, STAND_IN, vec![]))), Receipt::Fenced);
+}
+
+fn a_rehearsal_that_fails_leaves_the_store_usable(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let gone = store.rehearse(&mut |play| {
+        play(&Change::Tick(tick(&trigger, epoch, vec![new_run(1)])))?;
+        Err(Fault::Passing("enough".to_owned()))
+    });
+    assert_eq!(gone, Err(Fault::Passing("enough".to_owned())));
+    assert_eq!(ids(store, &any()), NONE);
+    assert!(fire(store, &trigger, epoch, vec![new_run(1)])[0].is_kept());
 }
 
 /// A tick of fires with these run keys, each with its number as its cursor, of which so many may start.

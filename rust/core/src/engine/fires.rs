@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admit::{Admission, Overlap};
+use uuid::Uuid;
+
+use crate::admit::{Admission, Gate, Overlap};
 use crate::engine::hands::by_hand;
 use crate::engine::line::Turn;
 use crate::engine::stuck::reason_of;
@@ -30,20 +32,21 @@ impl Engine {
         let mut runs = Vec::with_capacity(fires.len());
         // Who moves the cursor is not asked again for what is behind it.
         let ends = polled.cursor.is_none().then_some(polled.ends).filter(|_| moment.is_none());
+        let looked = Looked { schedule: polled.schedule, ends };
         for fire in fires {
             if row.holds_back(&fire) {
                 row.held_back += 1;
                 continue;
             }
-            match self.admit(&declared, polled.schedule, ends, fire, now, out) {
+            match self.admit(&declared, looked, fire, now, out) {
                 Ok(run) => runs.push(run),
                 Err(refusal) => {
-                    match refusal {
-                        Refusal::Deduplicated(_) => {
+                    match &refusal {
+                        Refusal::Gate(Admission::Duplicate { .. }) => {
                             self.counts.deduplicated += 1;
                             self.meter.fired(&trigger).deduplicated += 1;
                         }
-                        Refusal::Dropped(_) => row.dropped += 1,
+                        Refusal::Gate(_) => row.dropped += 1,
                         Refusal::Unknown(_) => (polled.cursor, polled.told) = (None, None),
                     }
                     verdict.take(refusal);
@@ -117,8 +120,7 @@ impl Engine {
     fn admit(
         &mut self,
         trigger: &Declared,
-        schedule: ScheduleKey,
-        ends: Option<i64>,
+        looked: Looked,
         fire: Fire,
         now: Now,
         out: &mut Effects,
@@ -127,39 +129,14 @@ impl Engine {
         let Some(workflow) = self.workflows.get(&row.workflow).cloned() else {
             return Err(Refusal::Unknown(self.unknown_workflow(&row.name, &row.workflow)));
         };
-        let in_row = fire.cursor.is_some();
-        let guard = (!row.allow_concurrent && !in_row).then_some(fire.hash);
-        // Of a row the store decides: a fire whose run key is used up takes no place.
-        if !in_row {
-            let admission = self.gate.admit(schedule, guard, *overlap);
-            if let Some(reason) = reason_of(admission) {
-                return Err(match admission {
-                    Admission::Duplicate { .. } => Refusal::Deduplicated(reason),
-                    _ => Refusal::Dropped(reason),
-                });
-            }
-        }
         let id = self.new_id(now.wall);
-        self.gate.hold(schedule, guard, id);
-        let request = Request { urgency: fire.urgency, trace: fire.trace, ..Request::of(id, fire.context) };
-        let run = by_hand(&workflow, &request, now.wall);
-        // What waits for its time stands in no line: who declares it is told so before.
-        let waits = overlap.waits() && !run.is_delayed();
-        if waits {
+        let make = |request: &Request| by_hand(&workflow, request, now.wall);
+        let run = let_through(&mut self.gate, trigger, looked, fire, id, make)?;
+        if run.waits {
             let cancels = *overlap == Overlap::CancelRunning;
             self.turns.insert(id, Turn { kept: false, cancels, resumed: None, is_again: false });
         }
-        let run = self.take_or_send(run, &workflow, now, out);
-        Ok(NewRun {
-            schedule: Some(schedule),
-            context_hash: Some(fire.hash),
-            unique_hash: guard.is_some(),
-            ends: ends.filter(|_| guard.is_some() && fire.run_key.is_none()),
-            run_key: fire.run_key,
-            waits,
-            cursor: fire.cursor,
-            ..run
-        })
+        Ok(self.take_or_send(run, &workflow, now, out))
     }
 
     fn send_tick(
@@ -191,6 +168,51 @@ impl Engine {
     pub(super) fn unknown_workflow(&self, by: &str, workflow: &str) -> Note {
         Note::UnknownWorkflow { by: by.into(), workflow: workflow.into(), known: self.workflow_names() }
     }
+}
+
+/// Of a poll what the fate of its fires depends on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Looked {
+    /// Its trigger's row.
+    pub schedule: ScheduleKey,
+    /// How many ends of runs were known when it began, if that tells a ghost.
+    pub ends: Option<i64>,
+}
+
+/// A fire passes the gate, which holds it from then on under that id, or is refused. What is started of it `make` makes.
+pub(super) fn let_through(
+    gate: &mut Gate,
+    trigger: &Declared,
+    looked: Looked,
+    fire: Fire,
+    id: Uuid,
+    make: impl FnOnce(&Request) -> NewRun,
+) -> Result<NewRun, Refusal> {
+    let Declared { row, overlap } = trigger;
+    let Looked { schedule, ends } = looked;
+    let in_row = fire.cursor.is_some();
+    let guard = (!row.allow_concurrent && !in_row).then_some(fire.hash);
+    // Of a row the store decides: a fire whose run key is used up takes no place.
+    if !in_row {
+        match gate.admit(schedule, guard, *overlap) {
+            Admission::Run => {}
+            refused => return Err(Refusal::Gate(refused)),
+        }
+    }
+    gate.hold(schedule, guard, id);
+    let run = make(&Request { urgency: fire.urgency, trace: fire.trace, ..Request::of(id, fire.context) });
+    // What waits for its time stands in no line: who declares it is told so before.
+    let waits = overlap.waits() && !run.is_delayed();
+    Ok(NewRun {
+        schedule: Some(schedule),
+        context_hash: Some(fire.hash),
+        unique_hash: guard.is_some(),
+        ends: ends.filter(|_| guard.is_some() && fire.run_key.is_none()),
+        run_key: fire.run_key,
+        waits,
+        cursor: fire.cursor,
+        ..run
+    })
 }
 
 fn wait_us(wait: Duration) -> i64 {
@@ -225,26 +247,24 @@ impl Verdict {
     fn take(&mut self, refusal: Refusal) {
         match refusal {
             Refusal::Unknown(note) => *self = Self::refused(note),
-            Refusal::Deduplicated(reason) | Refusal::Dropped(reason) if self.outcome != Outcome::Error => {
-                self.reason = reason;
+            Refusal::Gate(admission) if self.outcome != Outcome::Error => {
+                self.reason = reason_of(admission).unwrap_or_default();
             }
-            Refusal::Deduplicated(_) | Refusal::Dropped(_) => {}
+            Refusal::Gate(_) => {}
         }
     }
 }
 
 /// Why a fire is no run.
-enum Refusal {
+pub(super) enum Refusal {
     /// Nobody declares its workflow.
     Unknown(Note),
-    /// An equal one is unfinished.
-    Deduplicated(String),
-    /// By its overlap policy.
-    Dropped(String),
+    /// An equal one is unfinished, or its overlap policy drops it.
+    Gate(Admission),
 }
 
 /// The fires of a poll that carry cursors: which of them are sent to the store, that decides.
-struct Row {
+pub(super) struct Row {
     room: Option<Room>,
     has_fires: bool,
     /// One was sent that is dropped for certain, or stands behind one that is.
@@ -257,12 +277,17 @@ struct Row {
 }
 
 impl Row {
-    fn new(room: Option<Room>) -> Self {
+    pub(super) fn new(room: Option<Room>) -> Self {
         Self { room, has_fires: false, has_ended: false, certain: 0, dropped: 0, held_back: 0 }
     }
 
+    /// Whether there is such a row.
+    pub(super) fn has_fires(&self) -> bool {
+        self.has_fires
+    }
+
     /// Whether the next fire of the poll is held back for certain.
-    fn holds_back(&mut self, fire: &Fire) -> bool {
+    pub(super) fn holds_back(&mut self, fire: &Fire) -> bool {
         if fire.cursor.is_none() || self.has_ended {
             return fire.cursor.is_some();
         }

@@ -332,7 +332,7 @@ pub(super) fn by_hand(workflow: &Workflow, request: &Request, now: Wall) -> NewR
     NewRun { priority: run.priority.or(Some(workflow.priority)), limits: workflow.limits.clone(), ..run }
 }
 
-fn new_run(workflow: &Arc<str>, version: &Arc<str>, request: &Request, now: Wall) -> NewRun {
+pub(super) fn new_run(workflow: &Arc<str>, version: &Arc<str>, request: &Request, now: Wall) -> NewRun {
     NewRun {
         id: request.id,
         workflow: Arc::clone(workflow),

@@ -14,6 +14,8 @@ use crate::time::{Mono, Wall};
 pub struct TickState {
     /// The cursor as JSON text.
     pub cursor: Option<Arc<str>>,
+    /// How often somebody had set it when the poll looked at it.
+    pub cursor_set: i64,
     /// When the poll was due.
     pub due: Mono,
     /// When the trigger last fired a run.
@@ -66,6 +68,7 @@ impl Poller {
         let (state, rest) = (&self.hot[place as usize], &self.rests[place as usize]);
         TickState {
             cursor: rest.cursor.clone(),
+            cursor_set: rest.cursor_seen.unwrap_or(rest.cursor_set),
             due: rest.asked_at.unwrap_or(state.last_beat),
             fired_at: rest.fired_at,
             failures: rest.failures,

@@ -5,14 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use uuid::Uuid;
-
-use crate::admit::{Gate, Overlap};
 use crate::context::hash_text;
-use crate::engine::{Asked, Event, Fire, Foreseen, Foretold, Note, Polled, foretell, poll_timed_out};
+use crate::engine::{self, Event, Fire, Foreseen, Foretold, Note, Polled, Rehearsal, poll_timed_out};
 use crate::key::ScheduleKey;
 use crate::poll::{Finish, Overdue, Poller, Standing, TickState, Ticket};
-use crate::port::ContextHash;
+use crate::port::{Store, Stored};
 use crate::runtime::Runtime;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{Builder, lock};
@@ -124,18 +121,48 @@ impl Runtime {
         named.map_or(0, |(schedule, _)| lock(&self.shared.engine).unfinished_of(schedule))
     }
 
-    /// What would become of these fires of a poll that began then; `holders` are the runs that have their run keys. Changes nothing.
-    pub fn foretell(
+    /// What would become of these fires of a poll of [`Runtime::poll_now`], and of the cursor that it set, if it ended now. Changes nothing.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn rehearse(
         &self,
-        place: u32,
+        ticket: Ticket,
         began: Now,
         fires: Vec<AskedFire>,
-        holders: &[Option<Uuid>],
-    ) -> Vec<Foretold> {
-        let named = lock(&self.shared.polls).poller.row_and_name(place);
-        let Some((schedule, trigger)) = named else { return Vec::new() };
+        cursor: Option<String>,
+    ) -> Stored<Vec<Foretold>> {
+        let (named, state) = {
+            let polls = lock(&self.shared.polls);
+            (polls.poller.row_and_name(ticket.place), polls.poller.tick_state(ticket.place))
+        };
+        let Some((schedule, trigger)) = named else { return Ok(Vec::new()) };
+        let many = fires.len();
         let fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect();
-        lock(&self.shared.engine).foretell(place, schedule, &fires, holders)
+        let (cursor_set, ends, now) = (state.cursor_set, Some(ticket.ends), self.now());
+        let rehearsed = {
+            let mut engine = lock(&self.shared.engine);
+            let poll =
+                engine::Poll { schedule, epoch: engine.epoch(), at: began.wall, cursor_set, ends, cursor };
+            engine.rehearse(ticket.place, poll, fires, now)
+        };
+        match rehearsed {
+            Ok(rehearsal) => play(&*self.shared.store, rehearsal),
+            Err(told) => Ok(vec![told; many]),
+        }
+    }
+
+    /// What would become of runs of a workflow that are started by hand now, one after another; none if it is not declared here. Changes nothing.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn rehearse_starts(
+        &self,
+        workflow: &str,
+        runs: Vec<(Arc<str>, Urgency)>,
+    ) -> Stored<Option<Vec<Foretold>>> {
+        let rehearsal = lock(&self.shared.engine).rehearse_starts(workflow, runs, self.now());
+        rehearsal.map(|rehearsal| play(&*self.shared.store, rehearsal)).transpose()
     }
 
     /// Where a trigger stands, when it is polled next, and since when a poll of it is in flight; none if it is not declared here.
@@ -338,27 +365,17 @@ fn recovered(poller: &Poller, ticket: Ticket) -> Option<(Arc<str>, u32)> {
     (failures > 0 && poller.is_in_flight(ticket)).then(|| (poller.name(ticket.place), failures))
 }
 
-/// What would become of these fires of a trigger, for whoever has no runtime: `held` are its unfinished runs, oldest first, each with the hash that
-/// it guards. Pure.
-pub fn foretell_of(
-    trigger: &str,
-    (allow_concurrent, overlap): (bool, Overlap),
-    fires: Vec<AskedFire>,
-    holders: &[Option<Uuid>],
-    held: Vec<(Uuid, Option<ContextHash>)>,
-) -> Vec<Foretold> {
-    // One gate knows one trigger here, whatever its row.
-    let of = Asked { schedule: ScheduleKey(0), allow_concurrent, overlap };
-    let mut gate = Gate::default();
-    for (run, hash) in held {
-        gate.hold(of.schedule, hash, run);
-    }
-    // When a run key ends is asked by nobody here.
-    let fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(trigger, fire, Wall(0))).collect();
-    foretell(&gate, of, &fires, holders)
+/// What the store says to a rehearsal.
+pub(crate) fn play(store: &dyn Store, rehearsal: Rehearsal) -> Stored<Vec<Foretold>> {
+    let mut receipts = Vec::new();
+    store.rehearse(&mut |play| {
+        receipts = rehearsal.changes().iter().map(&mut *play).collect::<Stored<_>>()?;
+        Ok(())
+    })?;
+    Ok(rehearsal.told(receipts))
 }
 
-fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
+pub(crate) fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
     let AskedFire { context, run_key, cursor, dedup_key, urgency, trace } = fire;
     let hash = match dedup_key {
         // No trigger has such a name, so that no context is equal to a key.

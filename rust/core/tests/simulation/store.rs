@@ -9,7 +9,7 @@ use cloaca_core::grid::{self, Wait};
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
     Admitted, Allowed, BURIED, Backlog, Body, Cell, Change, CronStats, End, Ending, Fault, Forgotten, Found,
-    Halt, InFlight, ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Parent, Place, Receipt,
+    Halt, InFlight, ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Parent, Place, Playing, Receipt,
     Redacted, Renamed, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind,
     Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow,
     TriggerState, Try, Unfinished, Wished, WorkflowRow,
@@ -819,6 +819,10 @@ impl Store for MemoryStore {
             panic!("a fault of the engine, for once on purpose");
         }
         Ok(batch.iter().map(|change| state.apply(change)).collect())
+    }
+
+    fn rehearse(&self, _work: &mut Playing<'_>) -> Stored<()> {
+        unreachable!("nobody rehearses here")
     }
 
     fn deserted(&self, epoch: Epoch, limit: u64) -> Stored<Vec<(String, u64)>> {

@@ -8,7 +8,8 @@ use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Admitted, Change, CronMove, Moment, NewRun, Outcome, Receipt, RunChange, TickChange, TriggerRow,
+    Admitted, Change, CronMove, Fault, Moment, NewRun, Outcome, Playing, REHEARSED_MAX, Receipt, RunChange,
+    STAND_IN, Stored, TickChange, TriggerRow,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
@@ -45,6 +46,13 @@ pub fn apply(db: &Db, changes: &[Change]) -> Result<Vec<Receipt>, Failure> {
         from = end;
     }
     Ok(receipts.into_iter().flatten().collect())
+}
+
+/// Plays changes one after another as `work` hands them over, for who undoes them all; see [`cloaca_core::port::Store::rehearse`].
+pub fn rehearse(db: &Db, work: &mut Playing<'_>, fault: impl Fn(Failure) -> Fault) -> Stored<()> {
+    let checked = HashMap::from([(STAND_IN, true)]);
+    let mut batch = Batch { db, checked, declaring: None, ends: None, terms: Terms::default() };
+    work(&mut |change| batch.play(change).map_err(&fault))
 }
 
 /// Of several runs of one moment the first bears its scheduled time. Where that is used the moment has been run, and the others with it.
@@ -142,6 +150,46 @@ impl<'c> Batch<'c> {
                 Ok(Receipt::History)
             }
         }
+    }
+
+    fn play(&mut self, change: &Change) -> Result<Receipt, Failure> {
+        if let Change::Declare { epoch: STAND_IN, trigger, .. } = change {
+            schedule::vacate(self.db, &trigger.name)?;
+        }
+        let receipt = self.apply(change)?;
+        match (change, receipt) {
+            (Change::Tick(tick), Receipt::Tick { fates, cursor }) => {
+                let fates = self.let_begin(tick.epoch, tick.at, &tick.fires, fates)?;
+                Ok(Receipt::Tick { fates, cursor })
+            }
+            (Change::Start { epoch, runs, .. }, Receipt::Start(fates)) => {
+                let at = runs.first().map_or(Wall(0), |new| new.created_at);
+                Ok(Receipt::Start(self.let_begin(*epoch, at, runs, fates)?))
+            }
+            (_, receipt) => Ok(receipt),
+        }
+    }
+
+    /// What limits hold, and would let begin at once, has started.
+    fn let_begin(
+        &self,
+        epoch: Epoch,
+        at: Wall,
+        runs: &[NewRun],
+        mut fates: Vec<Admitted>,
+    ) -> Result<Vec<Admitted>, Failure> {
+        let is_held = |fate: &Admitted| matches!(fate, Admitted::Held { .. });
+        let held = runs.iter().zip(&fates).find(|(_, fate)| is_held(fate));
+        let Some((held, _)) = held else { return Ok(fates) };
+        // The fires of one poll are all of one workflow.
+        let workflows = [std::sync::Arc::clone(&held.workflow)];
+        let begun = limits::claim(self.db, epoch, at, REHEARSED_MAX, &workflows)?.runs;
+        for fate in fates.iter_mut().filter(|fate| is_held(fate)) {
+            if let Some(run) = begun.iter().find(|run| fate.row() == Some(run.row)) {
+                *fate = Admitted::Started { row: run.row };
+            }
+        }
+        Ok(fates)
     }
 
     fn declare(&mut self, epoch: Epoch, trigger: &TriggerRow, at: Wall) -> Result<Receipt, Failure> {
