@@ -1,5 +1,5 @@
-"""Runs the suite as two processes side by side: most tests wait for something, so that two cores have it done in
-little more than half the time.
+"""Runs the suite as two processes side by side: most tests wait for something, so that two cores have it done
+in little more than half the time.
 
 Each half takes folders whole, about as long together. The second one's output comes after the first one's.
 Exit code 1 if either fails.

@@ -12,8 +12,9 @@ from .chosen import name_of_one
 from .context import decode_value, encode_within
 from .errors import RunnerError, StoreError, TriggerError, excerpt
 from .listed import Listed
-from .name import checked_name
+from .name import checked_name, unheard
 from .near import LOOKED_MAX, hint
+from .plain import INFO, say
 from .redact import hide_tick
 
 TYPE_CHECKING = False
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
         TriggerRef,
         TriggerScheduleRow,
     )
+
+_log = "cloaca"
 
 TICK_SECONDS_MAX = 5.0
 """How long `tick` waits for a poll in flight."""
@@ -127,6 +130,48 @@ class Triggers:
         is_cron = cron is not None and schedules.set_cron_enabled(cron["id"], enabled)
         if not schedules.set_trigger_enabled(name, enabled) and not is_cron:
             raise TriggerError(self._unknown_trigger(name))
+
+    def skip_end(self, trigger_name: TriggerRef, run_id: str | None = None) -> str | None:
+        """Has a trigger with `on_run` go on without the next end of a run that it is to be told of, or the
+        first one of a run, from any program that has opened the store, and whoever calls its function: the
+        way out where that fails for one end again and again, and all ends after it wait.
+
+        What failed before counts no more, and the next end is told at once. If a call about that very end
+        is under way, it goes on to its return, and what comes of it counts for nothing: neither its fires
+        nor its failure. One line in the log, and of what was next one in `ticks`, tell of it. A trigger that
+        is switched off stays so.
+
+        Args:
+            trigger_name (str | Callable): its name or its function.
+            run_id (str): of which run; that of the next end if not given.
+
+        Returns:
+            The id of the run whose end was skipped; `None` if none waits, or it was told just now.
+
+        Raises:
+            TriggerError: (a `ValueError`) no such trigger, or it has no `on_run`.
+            ArgumentError: (a `ValueError`) `run_id` is no UUID.
+        """
+        schedules = self._open().schedules
+        name = name_of_one(trigger_name)
+        run_id = None if run_id is None else check.run_id(run_id)
+        row = schedules.trigger(name)
+        if row is None and self._cron_of(name) is None:
+            raise TriggerError(self._unknown_trigger(name))
+        if row is None or row["on_run"] is None:
+            raise TriggerError(unheard(name))
+        skipped: str | None = schedules.skip_end(name, run_id)
+        if skipped is not None:
+            about = {"cloaca_trigger": name, "cloaca_run": skipped}
+            say(
+                _log,
+                INFO,
+                "trigger '%s': the end of run %s was skipped by a call",
+                name,
+                skipped,
+                about=about,
+            )
+        return skipped
 
     def forget(self, trigger_name: TriggerRef) -> None:
         """Deletes what the store keeps of a trigger, polled or a cron, that this program does not declare:

@@ -54,3 +54,8 @@ def already_kept(name: str, new_name: str) -> str:
         f"something is kept as {excerpt(new_name)} already, so {excerpt(name)} keeps its name; if it is only"
         f" what a program with the new name began, end that, forget {excerpt(new_name)}, and rename again"
     )
+
+
+def unheard(name: str) -> str:
+    """That a trigger is told of no ends of runs."""
+    return f"trigger {excerpt(name)} is not told of ends of runs, as it has no on_run=: none waits for it"

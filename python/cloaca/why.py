@@ -134,8 +134,9 @@ def besides(kept: Kept, name: str | None, last: Mapping[str, Any] | None, workfl
         if failed:
             told += _of_failures(failed, kept.hide(failed[0]["id"], failed[0]["error_message"] or ""))
         if many := ends_waiting(kept.look, name):
-            first = kept.look(_FIRST_END, [name])
-            told += _of_ends(many, first[0]["id"] if first else None)
+            told += _of_ends(many, first_end(kept.look, name))
+            if last is not None and last["outcome"] == "error":
+                told += f"; `cloaca skip {name}`, or skip_end, has it go on without that one"
     return told if workflow is None else f"{told}{why_run.of_paused(kept.pauses(), workflow)}"
 
 
@@ -143,6 +144,12 @@ def ends_waiting(look: Callable[[str, Sequence[Any]], list[dict[str, Any]]], nam
     """Of how many ends of runs a trigger is still to be told; at most `ENDS_COUNTED_MAX`."""
     many: int = look(_ENDS, [name, ENDS_COUNTED_MAX])[0]["many"]
     return many
+
+
+def first_end(look: Callable[[str, Sequence[Any]], list[dict[str, Any]]], name: str) -> str | None:
+    """The run whose end a trigger is to be told of next."""
+    found = look(_FIRST_END, [name])
+    return found[0]["id"] if found else None
 
 
 def _of_ends(many: int, first: str | None) -> str:

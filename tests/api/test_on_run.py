@@ -521,6 +521,189 @@ def test_ends_of_another_process_are_told_by_who_declares_the_trigger(store: str
         serving.communicate()
 
 
+def fails_at_bad(**terms: Any) -> list[str]:
+    """Declares `watch`, which raises for ends of bad runs; of which runs it has been told."""
+    told: list[str] = []
+
+    @cloaca.trigger(workflow="alert", on_run="ingest", **terms)
+    def watch(run: Run) -> TriggerResult:
+        told.append(run["id"])
+        if run["context"].get("bad"):
+            raise KeyError("file")
+        return TriggerResult.fire({"of": run["id"]})
+
+    declare_both()
+    return told
+
+
+def test_an_end_that_always_fails_is_skipped_and_the_next_is_told_at_once() -> None:
+    told = fails_at_bad(on_error=cloaca.Backoff("30m"), max_consecutive_failures=3)
+    with Runner(START) as runner:
+        assert runner.skip_end("watch") is None
+        bad = runner.submit("ingest", {"bad": True})
+        runner.run_until_idle()
+        runner.advance("31m")
+        good = runner.submit("ingest")
+        runner.run_until_idle()
+        assert (told, alerts(runner)) == ([bad.id, bad.id], [])
+        why = runner.why("watch")
+        assert f"that of run {bad.id} first, and the others behind it" in why
+        assert why.endswith("; `cloaca skip watch`, or skip_end, has it go on without that one")
+        assert runner.skip_end("watch") == bad.id
+        runner.run_until_idle()
+        assert (told, alerts(runner)) == ([bad.id, bad.id, good.id], [{"of": good.id}])
+        reasons = [(tick["outcome"], tick["reason"]) for tick in runner.ticks("watch")]
+        assert reasons[:2] == [("fire", None), ("skip", f"the end of run {bad.id} was skipped by a call")]
+        assert "skip_end" not in runner.why("watch")
+        # What it fails at next is counted from one.
+        for _ in range(2):
+            runner.submit("ingest", {"bad": True})
+        runner.run_until_idle()
+        runner.advance("31m")
+        assert "2 failed calls in a row" in runner.why("watch")
+        assert runner.get_run(bad.id)["status"] == "Failed"
+
+
+def test_with_nothing_behind_it_a_trigger_that_was_moved_on_waits_for_the_next_end() -> None:
+    fails_at_bad(on_error=cloaca.Backoff("30m"))
+    with Runner(START) as runner:
+        runner.submit("ingest", {"bad": True})
+        runner.run_until_idle()
+        assert "backs off until" in runner.why("watch")
+        runner.skip_end("watch")
+        runner.run_until_idle()
+        assert "it is called for the next run that ends" in runner.why("watch")
+        assert runner.skip_end("watch") is None
+        runner.submit("ingest")
+        runner.run_until_idle()
+        assert len(alerts(runner)) == 1
+
+
+def test_the_end_of_a_run_further_behind_is_skipped_by_its_id() -> None:
+    told = fails_at_bad()
+    with Runner(START) as runner:
+        runner.set_trigger_enabled("watch", False)
+        first, second, third = (runner.submit("ingest", {"n": n}) for n in range(3))
+        runner.run_until_idle()
+        assert runner.skip_end(cloaca.registry.triggers["watch"].function, second.id) == second.id
+        assert runner.skip_end("watch", second.id) is None
+        assert runner.get_trigger_schedule("watch")["enabled"] is False
+        runner.set_trigger_enabled("watch", True)
+        runner.run_until_idle()
+        assert sorted(told) == sorted([first.id, third.id])
+
+
+def test_what_has_no_ends_to_skip_is_refused() -> None:
+    fails_at_bad()
+    cloaca.trigger(workflow="alert", name="polled")(lambda: False)
+    cloaca.trigger(workflow="alert", name="nightly", cron="0 0 1 1 *")(lambda: None)
+    with Runner(START) as runner:
+        with pytest.raises(cloaca.TriggerError, match="did you mean 'watch'"):
+            runner.skip_end("wach")
+        for name in ("polled", "nightly"):
+            with pytest.raises(cloaca.TriggerError, match=f"trigger '{name}' is not told of ends of runs"):
+                runner.skip_end(name)
+        with pytest.raises(ValueError, match="run_id"):
+            runner.skip_end("watch", "nonsense")
+
+
+SKIPS = """
+import sys
+import cloaca
+
+with cloaca.DefaultRunner(sys.argv[1], work=False) as client:
+    print(client.skip_end("watch"))
+"""
+
+
+def test_a_runner_that_waits_for_half_an_hour_goes_on_as_another_process_skips_the_end(store: str) -> None:
+    told = fails_at_bad(on_error=cloaca.Backoff("30m"))
+    with cloaca.DefaultRunner(store) as runner:
+        bad = runner.submit("ingest", {"bad": True})
+        until(lambda: runner.ticks("watch"))
+        good = runner.submit("ingest")
+        good.result(flow.WAIT)
+        skipped = subprocess.run(
+            [sys.executable, "-c", SKIPS, store], capture_output=True, text=True, check=True
+        )
+        assert skipped.stdout.split() == [bad.id]
+        until(lambda: alerts(runner) == [{"of": good.id}])
+        assert told == [bad.id, good.id]
+
+
+@pytest.mark.parametrize("by", ["itself", "another"])
+@pytest.mark.parametrize("then", ["fires", "raises", "waits", "hangs"])
+def test_what_a_call_about_an_end_comes_to_that_is_skipped_meanwhile_counts_for_nothing(
+    store: str, then: str, by: str
+) -> None:
+    declare_both()
+    begun, goes_on = threading.Event(), threading.Event()
+    told: list[str] = []
+    disabled: list[object] = []
+
+    @cloaca.trigger(
+        workflow="alert",
+        on_run="ingest",
+        max_consecutive_failures=1,
+        on_disabled=lambda *told: disabled.append(told),
+        poll_timeout="3s" if then == "hangs" else None,
+    )
+    def watch(run: Run) -> TriggerResult:
+        told.append(run["id"])
+        if len(told) == 1:
+            begun.set()
+            assert goes_on.wait(flow.WAIT)
+            if then == "raises":
+                raise ValueError("boom")
+            if then == "waits":
+                raise cloaca.RetryAfter("30m")
+        return TriggerResult.fire({"of": run["id"]})
+
+    with cloaca.DefaultRunner(store) as runner, cloaca.DefaultRunner(store, work=False) as client:
+        first = runner.submit("ingest")
+        assert begun.wait(flow.WAIT)
+        second = runner.submit("ingest")
+        second.result(flow.WAIT)
+        assert (runner if by == "itself" else client).skip_end("watch") == first.id
+        if then == "hangs":
+            until(lambda: any("discarded" in str(tick["reason"]) for tick in runner.ticks("watch")))
+        goes_on.set()
+        until(lambda: alerts(runner) == [{"of": second.id}])
+        assert told == [first.id, second.id]
+        ticks = runner.ticks("watch")
+        assert [tick["outcome"] for tick in ticks] == ["fire", "skip", "skip"]
+        assert "discarded: that end of a run was skipped by a call meanwhile" in [
+            tick["reason"] for tick in ticks
+        ]
+        assert (disabled if by == "itself" else [], runner.get_trigger_schedule("watch")["enabled"]) == (
+            [],
+            True,
+        )
+
+
+def test_ends_that_are_skipped_while_they_are_told_are_told_or_skipped(store: str) -> None:
+    declare_both()
+    told: list[str] = []
+
+    @cloaca.trigger(workflow="alert", on_run="ingest")
+    def watch(run: Run) -> TriggerResult:
+        told.append(run["id"])
+        return TriggerResult.fire({"of": run["id"]})
+
+    with cloaca.DefaultRunner(store) as runner, cloaca.DefaultRunner(store, work=False) as client:
+        ids = {runner.submit("ingest").id for _ in range(30)}
+        skipped: list[str] = []
+
+        def is_over() -> bool:
+            skipped.extend(run for run in [client.skip_end("watch")] if run is not None)
+            return len(skipped) + len(runner.list_runs(workflow="alert")) >= len(ids)
+
+        until(is_over)
+        fired = [each["of"] for each in alerts(runner)]
+        assert sorted(fired + skipped) == sorted(ids)
+        assert runner.query("SELECT count(*) AS n FROM ends") == [{"n": 0}]
+
+
 def test_a_preview_beside_the_store_shows_what_the_next_end_would_fire(store: str) -> None:
     declare_both()
 

@@ -78,6 +78,7 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "set_trigger_enabled": lambda r: r.set_trigger_enabled("watcher", True),
     "forget": lambda r: r.forget("watcher"),
     "rename": lambda r: r.rename("watcher", "looker"),
+    "skip_end": lambda r: r.skip_end("watcher"),
     "cursor": lambda r: r.cursor("watcher"),
     "set_cursor": lambda r: r.set_cursor("watcher", 1),
     "reset_cursor": lambda r: r.reset_cursor("watcher"),

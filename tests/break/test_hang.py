@@ -107,6 +107,10 @@ def declared() -> threading.Event:
     def watch() -> cloaca.TriggerResult:
         return cloaca.TriggerResult.skip()
 
+    @cloaca.trigger(workflow="quick", name="told", on_run="quick", status="Failed")
+    def told(run: cloaca.types.RunDetails) -> bool:
+        return False
+
     @cloaca.trigger(workflow="quick", name="fires", poll_interval="1h")
     def fires() -> cloaca.TriggerResult:
         return cloaca.TriggerResult.fire()
@@ -142,6 +146,7 @@ WRITES: dict[str, Call] = {
     "tick": lambda runner, run: runner.tick("fires"),
     "forget": lambda runner, run: runner.forget("nobody"),
     "rename": lambda runner, run: runner.rename("nobody", "somebody"),
+    "skip_end": lambda runner, run: runner.skip_end("told"),
 }
 CALLS = {**READS, **WRITES}
 

@@ -821,3 +821,69 @@ def test_a_key_is_paused_and_resumed_beside_a_living_runner(line: Line, tmp_path
         said = line.piped("resume", "--workflow", "sync", "--key", "acme", "--json")
         assert json.loads(said) == {"kind": "resumed", "of": "sync", "key": "acme"}
         assert run.result(WAIT).status == "Completed"
+
+
+TOLD = """
+import sys
+import cloaca
+
+for name in ("ingest", "alert"):
+    with cloaca.WorkflowBuilder(name):
+
+        @cloaca.task(id="only", retry_attempts=1)
+        def only(context):
+            pass
+
+cloaca.trigger(workflow="alert", name="polled", poll_interval="1h")(lambda: False)
+
+@cloaca.trigger(workflow="alert", on_run="ingest", on_error=cloaca.Backoff("30m"))
+def watch(run):
+    return cloaca.TriggerResult.fire({"file": run["context"]["file"]})
+
+with cloaca.DefaultRunner(sys.argv[1]) as runner:
+    runner.execute("ingest", {"fil": "slip"})
+    while not runner.ticks("watch"):
+        pass
+    runner.execute("ingest", {"file": "good"})
+    runner.execute("ingest", {"fil": "second slip"})
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_an_end_that_a_trigger_fails_at_is_skipped_while_its_runner_waits(line: Line, tmp_path: Path) -> None:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", TOLD, str(tmp_path / "runs.db")]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "ready\n"
+        second, _, first = (row[0] for row in fields(line.piped("runs", "--workflow", "ingest")))
+        told = line.piped("why", "watch")
+        assert f"that of run {first} first" in told
+        assert "; `cloaca skip watch`, or skip_end, has it go on without that one" in told
+        # Nothing happens that was not confirmed, or is not there.
+        line.piped("skip", "watch", code=2)
+        assert (
+            f"this would skip the end of run {first}, of which trigger 'watch' is then not told" in line.said
+        )
+        line.piped("skip", "wach", "--yes", code=4)
+        assert "did you mean 'watch'" in line.said
+        line.piped("skip", "polled", "--yes", code=1)
+        assert "trigger 'polled' is not told of ends of runs" in line.said
+        line.piped("skip", "watch", "--run", "nonsense", "--yes", code=4)
+        assert line.piped("skip", "watch", "--run", second[:13], "--yes") == f"skipped\twatch\t{second}\n"
+        line.piped("skip", "watch", "--run", second, "--yes", code=4)
+        assert f"no end of run {second} waits for trigger 'watch'" in line.said
+        record = json.loads(line.piped("skip", "watch", "--yes", "--json"))
+        assert record == {"kind": "skipped", "of": "watch", "run": first}
+        until = time.monotonic() + WAIT
+        while "Completed" not in line.piped("runs", "--workflow", "alert"):
+            assert time.monotonic() < until
+        line.piped("skip", "watch", "--yes", code=4)
+        assert "no end of a run waits for trigger 'watch'" in line.said
+        rows = fields(line.piped("audit"))
+        assert {(row[1], row[2]) for row in rows} == {(user(), "cli")}
+        noted = [(row[4], row[5]) for row in reversed(rows)]
+        assert noted == [("skip", about) for run in (second, first) for about in ("watch", run)]
+        assert "skip_end" not in line.piped("why", "watch")
+        program.communicate()

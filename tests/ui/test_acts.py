@@ -137,3 +137,31 @@ def test_what_is_refused_is_said(page: Asking, runner: cloaca.DefaultRunner) -> 
         answer = page.post(do, form=form)
         assert answer.status_code == 409, do
         assert says in answer.text, do
+
+
+def test_an_end_that_a_trigger_fails_at_is_skipped(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    @cloaca.trigger(workflow="ingest", on_run="ingest", status="Failed", on_error=cloaca.Backoff("30m"))
+    def repairs(run: Any) -> bool:
+        raise KeyError("file")
+
+    while runner.get_trigger_schedule("repairs") is None:
+        pass
+    assert "Skip the end" not in page.text("/trigger?name=repairs")
+    (bad,) = failed(runner)
+    while not runner.ticks("repairs"):
+        pass
+    assert f"Skip the end of run {bad[:8]}" in page.text("/trigger?name=repairs")
+    assert f'value="skip {bad}%20repairs"' in page.get("/trigger?name=repairs").text
+    assert page.post(f"skip {bad} repairs").status_code == 303
+    assert [(row["door"], row["what"], row["about"]) for row in runner.audit()] == [
+        ("page", "skip", bad),
+        ("page", "skip", "repairs"),
+    ]
+    seen = page.text("/trigger?name=repairs")
+    assert "Skip the end" not in seen
+    assert f"the end of run {bad} was skipped by a call" in seen
+    # As from a page that was open for long.
+    assert page.post(f"skip {bad} repairs").status_code in (404, 409)
+    assert page.post("skip").status_code == 409
+    assert page.post("skip nonsense repairs").status_code == 409
+    assert page.post(f"skip {bad} inbox").status_code == 409

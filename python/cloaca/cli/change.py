@@ -23,11 +23,12 @@ from ..errors import (
     WorkflowError,
     excerpt,
 )
-from ..name import already_kept, checked_name
+from ..name import already_kept, checked_name, unheard
 from ..near import hint
 from ..reading.runners import living
 from ..reading.store import now
 from ..served import SERVED, version_of
+from ..why import first_end
 from .look import filters_of, with_parent
 from .main import FAILED, OK
 from .moment import moment
@@ -400,6 +401,29 @@ def _version(reader: Reader, arguments: Namespace) -> str:
             " a new one, give --app MODULE, the program that declares it"
         )
     return version
+
+
+def skip(arguments: Namespace, show: Show) -> int:
+    """Has a trigger go on without the end of a run that it is to be told of."""
+    name, url = arguments.name, database(arguments.database)
+    with reading.Reader(url) as reader:
+        named = reading.schedules_named(reader, name)
+        if not any(isinstance(each, reading.Trigger) and each.on_run for each in named):
+            raise TriggerError(unheard(name))
+        given = arguments.run is not None
+        run_id = reading.find_run(reader, arguments.run) if given else first_end(reader.native.query, name)
+    if run_id is None:
+        raise reading.MissingError(f"no end of a run waits for trigger {excerpt(name)}")
+    # Named, so that it is what was shown: meanwhile it may have been told, and another one be the next.
+    ask(f"skip the end of run {run_id}, of which trigger {excerpt(name)} is then not told", arguments)
+    with _paused(url) as runner:
+        if runner.skip_end(name, run_id) is None:
+            raise reading.MissingError(
+                f"no end of run {run_id} waits for trigger {excerpt(name)}: it has been told, or"
+                " never was to be"
+            )
+    _told(show, "skipped", name, {"run": run_id})
+    return OK
 
 
 def forget(arguments: Namespace, show: Show) -> int:

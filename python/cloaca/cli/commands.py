@@ -330,6 +330,21 @@ COMMANDS = (
         "A workflow that has never run is known to the program alone: give --app for its first run.",
     ),
     Command(
+        "skip",
+        "Have a trigger with on_run go on without the end of a run that it fails at.",
+        "cloaca skip broken --yes",
+        "change:skip",
+        (
+            Option("name", "its name", "NAME", completes="trigger"),
+            Option(
+                "--run", "of which run; by default the end that it is told of next", "RUN", completes="run"
+            ),
+            YES,
+        ),
+        "The ends after it wait for that one: `cloaca why NAME` tells which it is. What the function has done"
+        " for it stays done; what a call under way comes to counts for nothing.",
+    ),
+    Command(
         "forget",
         "Delete what is kept of triggers that no living runner polls; their runs stay.",
         "cloaca forget old_inbox",

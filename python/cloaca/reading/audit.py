@@ -24,7 +24,8 @@ class Change:
         door (str): `page` or `cli`.
         place (str | None): at the page, from which address.
         what (str): `retry`, `cancel`, `submit`, `enable`, `disable`, `forget`, `rename` (once under
-            each of the two names), `set_cursor` or `prune`.
+            each of the two names), `skip` (once under the trigger's name and once under the run's id),
+            `set_cursor` or `prune`.
         about (str): a run's id, or the name of a trigger; of `prune` which runs.
         many (int): how many things; more than one only of `prune`.
     """

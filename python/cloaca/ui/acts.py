@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..audit import acting
 from ..errors import ArgumentError, excerpt
+from ..reading import MissingError
 from . import contexts, show
 from .screens import Ask, Screen
 from .screens.runs import counted, wanted
@@ -17,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from urllib.parse import SplitResult
+
+    from .source import Source
 
 
 def act(ask: Ask, form: Mapping[str, str], who: str, place: str | None) -> Screen | str | None:
@@ -55,11 +58,19 @@ def _changed(ask: Ask, form: Mapping[str, str], word: str, about: str) -> Screen
         source.acting.cancel(about)
     elif word in ("enable", "disable"):
         source.switch(about, word == "enable")
+    elif word == "skip":
+        _skip(source, *about.split(" ", 1))
     elif word in ("retry-all", "cancel-all"):
         return _many(ask, word.removesuffix("-all"), form.get("really") == word)
     else:
         raise ArgumentError(f"{excerpt(word)} is nothing that this page does")
     return None
+
+
+def _skip(source: Source, run_id: str, name: str = "") -> None:
+    """Of the run that was shown: meanwhile another one may be the next."""
+    if source.acting.skip_end(name, run_id) is None:
+        raise MissingError(f"no end of run {excerpt(run_id)} waits for trigger {excerpt(name)} any more")
 
 
 def _many(ask: Ask, word: str, is_sure: bool) -> Screen | None:

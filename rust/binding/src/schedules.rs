@@ -113,6 +113,15 @@ impl Schedules {
         self.handle.written(py, move |runtime| runtime.set_cursor(row.row, cursor.as_deref()))
     }
 
+    /// Takes the next end away that a trigger is to be told of, or the first one of a run. The run, or `None` if there is no such end.
+    #[pyo3(signature = (name, run = None))]
+    fn skip_end(&self, py: Python<'_>, name: &str, run: Option<&str>) -> PyResult<Option<String>> {
+        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
+        let run = run.map(|run| parse_id(py, run)).transpose()?;
+        let skipped = self.handle.written(py, move |runtime| runtime.skip_end(row.row, run))?;
+        Ok(skipped.map(|end| end.run.to_string()))
+    }
+
     /// The runs that a trigger fired, newest first; `None` if there is no such trigger.
     fn trigger_runs<'py>(
         &self,

@@ -1,8 +1,12 @@
 //! Decides what becomes of the fires of one tick, and where the cursor stands after them. Pure: the store looks up what it
 //! knows of a fire, and asks here. Invariant: the cursor moves only past what was taken, or is refused for good by its run key.
 
+use uuid::Uuid;
+
 use crate::error::excerpt;
+use crate::key::ScheduleKey;
 use crate::port::{Admitted, NewRun, Outcome, Room, Stretch, TickChange};
+use crate::time::Wall;
 
 /// What is to be done with the next fire of a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,14 +114,31 @@ pub fn story(tick: &TickChange, fates: &[Admitted]) -> (Outcome, String) {
     }
 }
 
-/// What the history says of a poll that counts for nothing, because a call has set the cursor since it looked at that.
-pub fn overtaken(tick: &TickChange) -> Vec<Stretch> {
+/// What the history says of a poll that counts for nothing, because a call has set the cursor since it looked at that; or has skipped the end of a run,
+/// where `is_told` says that it is told of those: then not even that it failed.
+pub fn overtaken(tick: &TickChange, is_told: bool) -> Vec<Stretch> {
     let mut history = tick.history.clone();
-    if let Some(last) = history.last_mut().filter(|last| last.outcome != Outcome::Error) {
+    if let Some(last) = history.last_mut().filter(|last| is_told || last.outcome != Outcome::Error) {
         last.outcome = Outcome::Skip;
-        last.reason = "discarded: its cursor was set by a call meanwhile".into();
+        let what = if is_told { "that end of a run was skipped" } else { "its cursor was set" };
+        last.reason = format!("discarded: {what} by a call meanwhile").into();
     }
     history
+}
+
+/// What the history says of an end of which a trigger is not told, because a call has skipped it.
+pub fn skipped(schedule: ScheduleKey, run: Uuid, at: Wall) -> Stretch {
+    Stretch {
+        schedule,
+        outcome: Outcome::Skip,
+        reason: format!("the end of run {run} was skipped by a call").into(),
+        count: 1,
+        first_at: at,
+        last_at: at,
+        min_us: 0,
+        max_us: 0,
+        sum_us: 0,
+    }
 }
 
 fn unkeyed(fate: &Admitted) -> Option<&str> {

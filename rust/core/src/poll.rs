@@ -182,7 +182,10 @@ impl Poller {
             self.note(ticket.place);
         }
         if !is_current {
-            self.rests[ticket.place as usize].cursor_seen = None;
+            let is_set = self.rests[ticket.place as usize].cursor_seen.take().is_some();
+            if is_set && self.is_by_ends(ticket.place) {
+                self.forget_ends(ticket.place);
+            }
             self.note(ticket.place);
             self.arm_or_make_room(ticket.place, now);
         }
@@ -268,7 +271,10 @@ impl Poller {
         let history = self.take_quiet(place).into_iter().collect();
         self.hot[place as usize].in_commit = true;
         let rest = &mut self.rests[place as usize];
-        rest.failures = if failed { rest.failures.saturating_add(1) } else { 0 };
+        // Somebody has skipped the end that it was about: its failure is nobody's, and what it wished for neither.
+        let is_void = rest.plan.by_ends && rest.cursor_seen.is_some();
+        rest.failures = if failed && !is_void { rest.failures.saturating_add(1) } else { 0 };
+        rest.pause = rest.pause.filter(|_| !is_void);
         rest.make_up = None;
         let schedule = rest.schedule.expect("a polled trigger has a row");
         let is_enough = failed && rest.plan.failures_max.is_some_and(|most| rest.failures >= most);
@@ -279,7 +285,10 @@ impl Poller {
         // Who wants to be called again is told the same.
         let is_told = !failed && rest.pause.is_none();
         let about = rest.ending.as_ref().filter(|ending| is_told && rest.shown == Some(ending.key));
-        let told = about.map(|ending| ending.told());
+        let told = about.filter(|_| !is_void).map(|ending| ending.told());
+        if is_void {
+            self.forget_ends(place);
+        }
         self.note(place);
         Ended { schedule, cursor_set, told, history, disable, wait, failures }
     }

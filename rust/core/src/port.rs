@@ -31,7 +31,7 @@ pub use change::{
     TriggerState, WorkflowRow,
 };
 pub use claim::{Allowed, BURIED, Company, InFlight, Siblings, Spent, Unfinished};
-pub use end::{AsItWas, CHAIN_MAX, Call, End, Ending, OnRun, Outcomes, Told};
+pub use end::{AsItWas, CHAIN_MAX, Call, End, Ending, OnRun, Outcomes, Skipped, Told};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
 pub use halt::Halt;
 pub use listing::{
@@ -246,6 +246,9 @@ pub trait Store: Send + Sync {
     fn ending(&self, end: EndKey) -> Stored<Option<Ending>>;
     /// The first end that a trigger is still to be told of, whoever polls it, and whether or not it is switched on.
     fn ending_of(&self, listener: ScheduleKey) -> Stored<Option<Ending>>;
+    /// Takes that end away, or the first one of `run`: the trigger is told of what comes after it. What a poll in flight decides about it counts for
+    /// nothing from then on, also that it fails, and neither do the failures before that. None if there is no such end, or it has been told.
+    fn skip_end(&self, listener: ScheduleKey, run: Option<Uuid>, at: Wall) -> Stored<Option<Skipped>>;
 
     /// A cron with a name is the one of that name, made if there is none, and changed if its declaration or registration asks for another
     /// workflow, expression or zone than the last; a declaration changes nothing of one that was registered, nor while another living

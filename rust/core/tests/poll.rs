@@ -518,6 +518,82 @@ fn what_failed_for_an_end_is_told_of_it_again_after_its_back_off() {
     }
 }
 
+/// Fails for the end 5 until it waits for long.
+fn failing() -> Poller {
+    let mut poller = poller(vec![Plan { failures_max: Some(3), ..by_ends() }]);
+    poller.tell(ending(5, 1), at_ms(0));
+    for from in [0, 1000] {
+        let Turn::Poll(ticket) = poller.next(at_ms(from)) else { panic!("it is told at {from}") };
+        poller.ended(ticket, true, finish(at_ms(from)), at_ms(from)).unwrap();
+        poller.rearm(0, None, None, at_ms(from));
+    }
+    poller
+}
+
+#[test]
+fn what_is_moved_past_an_end_that_it_failed_at_waits_for_nothing_but_the_next_one() {
+    let mut poller = failing();
+    poller.set_cursor(ScheduleKey(1), None, 1);
+    assert_eq!((poller.next_due(), poller.failing(0)), (None, 0));
+    poller.tell(ending(6, 1), at_ms(1100));
+    assert!(matches!(poller.next(at_ms(1100)), Turn::Poll(_)));
+    // What is known counts once.
+    let mut poller = failing();
+    poller.set_cursor(ScheduleKey(1), None, 1);
+    poller.set_cursor(ScheduleKey(1), None, 1);
+    poller.tell(ending(6, 1), at_ms(1100));
+    poller.set_cursor(ScheduleKey(1), None, 1);
+    assert_eq!(poller.next_due(), Some(at_ms(1100)));
+    // What is polled waits on.
+    let mut polled = self::poller(vec![plan(1000)]);
+    let Turn::Poll(ticket) = polled.next(at_ms(1000)) else { panic!("it is due") };
+    polled.ended(ticket, true, finish(at_ms(1000)), at_ms(1000)).unwrap();
+    polled.rearm(0, None, None, at_ms(1000));
+    polled.set_cursor(ScheduleKey(1), None, 1);
+    assert_eq!((polled.failing(0), polled.next_due().is_some()), (1, true));
+}
+
+#[test]
+fn a_call_about_an_end_that_is_skipped_meanwhile_is_no_failure_and_wishes_for_nothing() {
+    for (failed, is_known) in [(true, true), (true, false), (false, true)] {
+        let mut poller = failing();
+        let Turn::Poll(ticket) = poller.next(at_ms(3000)) else { panic!("it is told again") };
+        if is_known {
+            poller.set_cursor(ScheduleKey(1), None, 1);
+        }
+        let asked =
+            Finish { pause: Some(Duration::from_secs(60)).filter(|_| !failed), ..finish(at_ms(3000)) };
+        let ended = poller.ended(ticket, failed, asked, at_ms(3000)).unwrap();
+        assert_eq!(ended.disable.is_some(), !is_known, "who does not know yet counts it");
+        assert_eq!((ended.cursor_set, ended.wait.is_none()), (0, is_known));
+        // As the store answers.
+        poller.set_cursor(ScheduleKey(1), None, 1);
+        poller.rearm(0, None, None, at_ms(3001));
+        poller.tell(ending(6, 1), at_ms(3001));
+        assert_eq!((poller.failing(0), poller.next_due()), (0, Some(at_ms(3001))));
+    }
+}
+
+#[test]
+fn what_timed_out_over_an_end_that_is_skipped_meanwhile_is_not_told_of_it_as_its_body_returns() {
+    for is_known in [true, false] {
+        let mut poller = poller(vec![Plan { timeout: Some(Duration::from_secs(1)), ..by_ends() }]);
+        poller.tell(ending(5, 1), at_ms(0));
+        let Turn::Poll(ticket) = poller.next(at_ms(0)) else { panic!("there is an end to tell") };
+        if is_known {
+            poller.set_cursor(ScheduleKey(1), None, 1);
+        }
+        assert!(matches!(poller.next(at_ms(1000)), Turn::TimedOut(_)));
+        poller.set_cursor(ScheduleKey(1), None, 1);
+        poller.rearm(0, None, None, at_ms(1001));
+        poller.tell(ending(6, 1), at_ms(1001));
+        assert_eq!(poller.ended(ticket, false, finish(at_ms(9000)), at_ms(9000)), None);
+        assert_eq!((poller.failing(0), poller.next_due()), (0, None));
+        poller.tell(ending(6, 1), at_ms(9001));
+        assert_eq!(poller.next_due(), Some(at_ms(9001)));
+    }
+}
+
 #[test]
 fn what_only_looked_at_an_end_leaves_it() {
     let mut poller = poller(vec![by_ends()]);

@@ -57,8 +57,8 @@ use cloaca_core::key::{EndKey, Epoch, ScheduleKey};
 use cloaca_core::port::{
     Allowed, Backlog, Cell, Change, CronStats, Ear, End, Ending, Fault, Forgotten, Found, Halt, InFlight,
     ListedRun, NewCron, Old, OwnerRow, Page, Place, Playing, Receipt, Redacted, Renamed, Reopened, RunFilter,
-    Schedule, ScheduleFilter, Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, Unfinished,
-    Wished, WorkflowRow,
+    Schedule, ScheduleFilter, Siblings, Sign, Skipped, Spared, Store, Stored, Stretch, Table, TaskRecord,
+    Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::Contested;
@@ -504,6 +504,17 @@ impl Store for SqliteStore {
 
     fn ending_of(&self, listener: ScheduleKey) -> Stored<Option<Ending>> {
         self.read(|db| end::ending_of(db, listener))
+    }
+
+    fn skip_end(&self, listener: ScheduleKey, run: Option<Uuid>, at: Wall) -> Stored<Option<Skipped>> {
+        self.write(Step::EndTold, |db| {
+            let skipped = end::skip(db, listener, run, at)?;
+            if let Some(end) = &skipped {
+                audit::note_schedule(db, "skip", listener)?;
+                audit::note(db, "skip", &end.run.to_string())?;
+            }
+            Ok(skipped)
+        })
     }
 
     fn end_told(&self, epoch: Epoch, end: EndKey) -> Stored<()> {

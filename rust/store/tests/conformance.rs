@@ -163,6 +163,8 @@ claims! {
     a_trigger_is_told_each_end_once
     a_trigger_is_told_no_end_that_came_before_it_or_that_it_does_not_want
     a_tick_about_an_end_that_has_been_told_leaves_nothing
+    an_end_that_is_skipped_is_not_told_and_what_failed_at_it_is_forgotten
+    of_a_run_that_ended_twice_the_first_end_is_skipped
     a_trigger_is_told_of_a_run_that_was_opened_again_as_it_was
     a_trigger_that_is_off_or_anothers_is_told_nothing
     what_a_trigger_wants_no_more_it_is_told_once_it_wants_that_again
@@ -2071,6 +2073,72 @@ fn a_tick_about_an_end_that_has_been_told_leaves_nothing(store: &dyn Store) {
     assert_eq!(commit(store, about(3, "2")), Receipt::ToldBefore);
     assert!(store.run(id(2)).unwrap().is_some() && store.run(id(3)).unwrap().is_none());
     assert_eq!(store.trigger("inbox").unwrap().unwrap().cursor.as_deref(), Some("1"));
+}
+
+fn an_end_that_is_skipped_is_not_told_and_what_failed_at_it_is_forgotten(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let state = hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
+    assert_eq!(store.skip_end(state.row, None, Wall(300)), Ok(None), "none waits");
+    (1..=4).for_each(|number| has_ended(store, epoch, number, RunStatus::Failed));
+    let failed = TickChange { failures: 3, wait_us: Some(1000), ..tick(&state, epoch, vec![]) };
+    commit(store, Change::Tick(failed.clone()));
+    let skip = |run: Option<Uuid>| {
+        let skipped = store.skip_end(state.row, run, Wall(300)).unwrap();
+        skipped.map(|end| (end.run, end.number, end.status, end.cursor_set))
+    };
+    // What is not next goes, and no more.
+    assert_eq!(skip(Some(id(3))), Some((id(3), 1, RunStatus::Failed, 0)));
+    assert_eq!((skip(Some(id(3))), skip(Some(id(9)))), (None, None));
+    let kept = store.trigger("inbox").unwrap().unwrap();
+    assert_eq!((kept.failures, kept.grid.unwrap().wait.is_some()), (3, true));
+    assert_eq!(store.history(state.row, ALL).unwrap().len(), 0);
+    assert_eq!(told_of(store, epoch), [(id(1), 1, RunStatus::Failed)]);
+    // The next one: it begins anew, with what comes after it.
+    let ending = store.endings(epoch).unwrap().remove(0);
+    assert_eq!(skip(None), Some((id(1), 1, RunStatus::Failed, 1)));
+    let kept = store.trigger("inbox").unwrap().unwrap();
+    assert_eq!((kept.failures, kept.grid.unwrap().wait, kept.cursor_set), (0, None, 1));
+    let told = store.history(state.row, ALL).unwrap();
+    let words = format!("the end of run {} was skipped by a call", id(1));
+    assert_eq!((told[0].outcome, &*told[0].reason, told[0].last_at), (Outcome::Skip, &*words, Wall(300)));
+    assert_eq!(told_of(store, epoch), [(id(2), 1, RunStatus::Failed)]);
+    // What was decided about it, or failed, counts for nothing.
+    let refused = Receipt::Overtaken { cursor: None, cursor_set: 1 };
+    let history = vec![stretch(state.row, Outcome::Fire, "", 350)];
+    let fired = TickChange { history, told: Some(ending.told()), ..tick(&state, epoch, vec![new_run(7)]) };
+    assert_eq!(commit(store, Change::Tick(fired)), refused);
+    let history = vec![stretch(state.row, Outcome::Error, "no", 360)];
+    let disable = Some("3 polls in a row failed".to_owned());
+    assert_eq!(commit(store, Change::Tick(TickChange { history, disable, ..failed })), refused);
+    let kept = store.trigger("inbox").unwrap().unwrap();
+    assert_eq!((kept.failures, kept.enabled, store.run(id(7)).unwrap()), (0, true, None));
+    let told = store.history(state.row, ALL).unwrap();
+    let words = "discarded: that end of a run was skipped by a call meanwhile";
+    assert_eq!((told[0].outcome, &*told[0].reason, told[0].count), (Outcome::Skip, words, 2));
+    // By its run, which is next now.
+    assert_eq!(skip(Some(id(2))), Some((id(2), 1, RunStatus::Failed, 2)));
+    assert_eq!(told_of(store, epoch), [(id(4), 1, RunStatus::Failed)]);
+    let now = store.trigger("inbox").unwrap().unwrap();
+    let told = Some(store.endings(epoch).unwrap()[0].told());
+    let next = TickChange { told, ..tick(&now, epoch, vec![new_run(8)]) };
+    assert!(matches!(commit(store, Change::Tick(next)), Receipt::Tick { .. }));
+    assert_eq!((skip(None), told_of(store, epoch)), (None, vec![]));
+}
+
+fn of_a_run_that_ended_twice_the_first_end_is_skipped(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let inbox = hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
+    let other = hears(store, epoch, "other", "mail", &[RunStatus::Failed]);
+    has_ended(store, epoch, 1, RunStatus::Failed);
+    assert!(store.reopen(epoch, id(1)).unwrap().is_some());
+    end_of(store, epoch, 1, RunStatus::Failed);
+    store.set_enabled(inbox.row, false, None, Wall(20)).unwrap();
+    let numbers = [Some(id(1)), None, None].map(|run| {
+        let skipped = store.skip_end(inbox.row, run, Wall(300)).unwrap();
+        skipped.map(|end| end.number)
+    });
+    assert_eq!(numbers, [Some(1), Some(2), None], "also of one that is off");
+    assert_eq!(store.ending_of(other.row).unwrap().map(|end| end.number), Some(1), "it is another's");
 }
 
 fn a_trigger_is_told_of_a_run_that_was_opened_again_as_it_was(store: &dyn Store) {

@@ -7,7 +7,7 @@ from ...reading import Trigger, crons, schedules_named, ticks, why
 from ...reading import runs as list_runs
 from ...reading import triggers as list_triggers
 from ...reading.store import now
-from ...why import ENDS_COUNTED_MAX, ends_waiting, told
+from ...why import ENDS_COUNTED_MAX, ends_waiting, first_end, told
 from .. import show
 from .screen import Ask, Screen
 
@@ -67,6 +67,7 @@ def trigger(ask: Ask) -> Screen:
         "why": _sentence(ask, name),
         "triggers": polled,
         "ends": _ends(ask, name) if any(each.on_run for each in polled) else None,
+        "fails_at": first_end(ask.reader.native.query, name) if any(map(_fails_at_end, polled)) else None,
         "crons": [(each, _moments(each)) for each in found if not isinstance(each, Trigger)],
         "strip": strip(history, now()),
         "ticks": history[:TICKS_LISTED],
@@ -83,6 +84,10 @@ def _ends(ask: Ask, name: str) -> str:
     """Of how many ends of runs it is still to be told."""
     many = ends_waiting(ask.reader.native.query, name)
     return f"{many:,}{' or more' if many == ENDS_COUNTED_MAX else ''}" if many else "none"
+
+
+def _fails_at_end(trigger: Trigger) -> bool:
+    return trigger.on_run is not None and trigger.last is not None and trigger.last.outcome == "error"
 
 
 def _sentence(ask: Ask, name: str) -> str:

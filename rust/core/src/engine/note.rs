@@ -240,6 +240,11 @@ pub enum Note {
         /// The trigger.
         trigger: Arc<str>,
     },
+    /// A call about the end of a run came to nothing, because somebody has skipped that end.
+    CallOvertaken {
+        /// The trigger.
+        trigger: Arc<str>,
+    },
     /// The store will never take a tick.
     TickRefused {
         /// The trigger.
@@ -403,6 +408,7 @@ impl Note {
             | Self::RunsResumed { .. }
             | Self::RunFailed { .. }
             | Self::TickOvertaken { .. }
+            | Self::CallOvertaken { .. }
             | Self::BodyReturned { .. }
             | Self::RunCancelled { .. } => Level::Info,
             Self::TaskTimedOut { .. }
@@ -498,6 +504,7 @@ impl Note {
             | Self::EventLost { trigger }
             | Self::TickDiscarded { trigger }
             | Self::TickOvertaken { trigger }
+            | Self::CallOvertaken { trigger }
             | Self::TickRefused { trigger, .. }
             | Self::DeclarationRefused { trigger, .. } => About::of_trigger(trigger, None),
             Self::CronOfOldRelease { name, .. } | Self::MomentGivenUp { name, .. } => {
@@ -642,6 +649,12 @@ impl Display for Note {
                 write!(
                     f,
                     "trigger '{trigger}': its last poll was discarded: its cursor was set by a call meanwhile"
+                )
+            }
+            Self::CallOvertaken { trigger } => {
+                write!(
+                    f,
+                    "trigger '{trigger}': its last call was discarded: that end of a run was skipped by a call meanwhile"
                 )
             }
             Self::TickRefused { trigger, why } => {

@@ -80,7 +80,12 @@ impl Engine {
             }
             (Then::Tick { place, fires, runs, .. }, Receipt::Overtaken { cursor, cursor_set }) => {
                 self.tell_judged(place, fires, 0, false, out);
-                out.logs.push(Note::TickOvertaken { trigger: self.trigger_in(place) });
+                let trigger = self.trigger_in(place);
+                let is_told = self.declared_in(place).is_some_and(|trigger| trigger.row.on_run.is_some());
+                out.logs.push(match is_told {
+                    true => Note::CallOvertaken { trigger },
+                    false => Note::TickOvertaken { trigger },
+                });
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
                 out.rearm.push(Rearm { place, set: Some((cursor, cursor_set)), ..Rearm::default() });
             }

@@ -264,6 +264,9 @@ impl Poller {
         if !is_older {
             (rest.cursor, rest.cursor_set) = (row.cursor.as_deref().map(Arc::from), row.cursor_set);
         }
+        if is_set {
+            self.begin_anew(place);
+        }
         let rest = &mut self.rests[place as usize];
         rest.fired_at = row.last_fired_at;
         self.placed.insert(row.row, place);
@@ -376,7 +379,21 @@ impl Poller {
             rest.cursor_seen.get_or_insert(rest.cursor_set);
         }
         (rest.cursor, rest.cursor_set) = (cursor.map(Arc::from), cursor_set);
+        self.begin_anew(place);
         self.note(place);
+    }
+
+    /// Somebody has moved on what is told of ends of runs: what it failed at so far is gone, it may be, and it waits for nothing but the next one.
+    fn begin_anew(&mut self, place: u32) {
+        let rest = &mut self.rests[place as usize];
+        if !rest.plan.by_ends {
+            return;
+        }
+        (rest.failures, rest.pause, rest.first) = (0, None, None);
+        if !self.hot[place as usize].in_body {
+            self.forget_ends(place);
+            self.wheel.cancel(place);
+        }
     }
 
     /// Makes a poll in flight void, and arms no other.

@@ -148,7 +148,7 @@ pub struct TickChange {
     pub epoch: Epoch,
     /// The new cursor as JSON text, if the poll set it. Where fires carry their own, it stands behind them all.
     pub cursor: Option<String>,
-    /// How often the cursor had been set when the poll looked at it: if it was set since, nothing of this change is written. A cron's moment
+    /// How often somebody had moved the trigger on when the poll began, by its cursor or past an end: if that was done since, nothing of this change is written. A cron's moment
     /// counts all the same, and only leaves the cursor as it was set.
     pub cursor_set: i64,
     /// When the poll began.
@@ -394,9 +394,9 @@ pub enum Receipt {
         /// The cursor that it left, if it moved.
         cursor: Option<String>,
     },
-    /// Somebody has set the trigger's cursor since this poll looked at it: nothing of the tick was written.
+    /// Somebody has set the trigger's cursor since this poll looked at it, or skipped the end that it is about: nothing of the tick was written.
     Overtaken {
-        /// The cursor as it was set.
+        /// The cursor as it is now.
         cursor: Option<String>,
         /// [`TriggerState::cursor_set`] now.
         cursor_set: i64,

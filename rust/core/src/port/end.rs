@@ -127,6 +127,21 @@ pub struct Told {
     pub depth: u32,
 }
 
+/// An end that its trigger is not told of any more, because somebody has said so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// The run that ended.
+    pub run: Uuid,
+    /// Which of its ends this is, from 1.
+    pub number: u32,
+    /// How it ended.
+    pub status: RunStatus,
+    /// The trigger's cursor, JSON text.
+    pub cursor: Option<String>,
+    /// How often somebody has moved the trigger on beside its polls. More than before if that end was its next one.
+    pub cursor_set: i64,
+}
+
 /// An end of which a run's callback is still to be told, as who looks at the run sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {

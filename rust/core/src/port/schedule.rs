@@ -31,7 +31,7 @@ pub struct Schedule {
     pub disabled_at: Option<Wall>,
     /// The cursor as JSON text.
     pub cursor: Option<String>,
-    /// How often somebody has set it, beside its polls.
+    /// How often somebody has set it, beside its polls, or has skipped the end of a run that was next.
     pub cursor_set: i64,
     /// How many polls of a trigger in a row, or calls of a cron's function, had failed when one of them was last written down.
     pub failures: u32,

@@ -271,7 +271,10 @@ impl Runtime {
         let holds = limit.zip(pause);
         failed.into_iter().for_each(|order| self.shared.order(order));
         self.tell_recovered(recovered);
-        let Some(ended) = ended else { return self.shared.wake_pollers() };
+        let Some(ended) = ended else {
+            self.look_again(&lock(&self.shared.polls), ticket);
+            return self.shared.wake_pollers();
+        };
         self.step(Event::Polled(Polled {
             place: ticket.place,
             schedule: ended.schedule,

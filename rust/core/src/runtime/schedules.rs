@@ -15,7 +15,8 @@ use crate::error::{Error, Kind, Result};
 use crate::key::ScheduleKey;
 use crate::poll::{Backoff, Plan};
 use crate::port::{
-    Catchup, Forgotten, NewCron, Origin, Renamed, Schedule, ScheduleKind, Stored, TriggerRow, TriggerState,
+    Catchup, Forgotten, NewCron, Origin, Renamed, Schedule, ScheduleKind, Skipped, Stored, TriggerRow,
+    TriggerState,
 };
 use crate::runtime::park::{MutexGuard, lock};
 use crate::runtime::watch::{News, Watch};
@@ -341,6 +342,22 @@ impl Runtime {
         self.shared.wake_pollers();
         self.wake_others();
         Ok(true)
+    }
+
+    /// The trigger is not told of its next end, or the first one of a run; none if there is no such end. A call that is under way about it comes to
+    /// nothing.
+    ///
+    /// # Errors
+    /// A [`crate::port::Fault`] of the store.
+    pub fn skip_end(&self, trigger: ScheduleKey, run: Option<Uuid>) -> Stored<Option<Skipped>> {
+        let Some(skipped) = self.shared.store.skip_end(trigger, run, self.now().wall)? else {
+            return Ok(None);
+        };
+        let cursor = skipped.cursor.as_deref();
+        lock(&self.shared.polls).poller.set_cursor(trigger, cursor, skipped.cursor_set);
+        self.shared.endings_came();
+        self.wake_others();
+        Ok(Some(skipped))
     }
 
     fn reload_cron(&self, id: Uuid) -> Stored<()> {

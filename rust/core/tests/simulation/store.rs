@@ -11,8 +11,8 @@ use cloaca_core::port::{
     Admitted, Allowed, BURIED, Backlog, Body, Cell, Change, CronStats, End, Ending, Fault, Forgotten, Found,
     Halt, InFlight, ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Parent, Place, Playing, Receipt,
     Redacted, Renamed, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind,
-    Siblings, Sign, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange, TriggerRow,
-    TriggerState, Try, Unfinished, Wished, WorkflowRow,
+    Siblings, Sign, Skipped, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange,
+    TriggerRow, TriggerState, Try, Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::{Contested, owner_of};
@@ -705,6 +705,10 @@ impl Store for MemoryStore {
     }
 
     fn ending_of(&self, _listener: ScheduleKey) -> Stored<Option<Ending>> {
+        unreachable!("no trigger here is told of ends")
+    }
+
+    fn skip_end(&self, _listener: ScheduleKey, _run: Option<Uuid>, _at: Wall) -> Stored<Option<Skipped>> {
         unreachable!("no trigger here is told of ends")
     }
 

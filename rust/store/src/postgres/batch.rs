@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::postgres::fault::Failure;
 use crate::postgres::limits::{self, Terms};
 use crate::postgres::plan::Stretch;
-use crate::postgres::schedule::{Advanced, Declaring, twin};
+use crate::postgres::schedule::{Advanced, ByHand, Declaring, twin};
 use crate::postgres::{audit, end, history, logged, owner, run, schedule, seat};
 
 /// A receipt for each change, in order.
@@ -254,15 +254,15 @@ impl<'c> Batch<'c> {
         if let Some(told) = tick.told
             && !end::is_untold(self.db, tick.schedule, told.end)?
         {
-            return Ok(Receipt::ToldBefore);
+            return match schedule::moved_on(self.db, tick)? {
+                Some(by_hand) => self.overtaken(tick, by_hand),
+                None => Ok(Receipt::ToldBefore),
+            };
         }
         match around(Step::Cursor, || schedule::advance(self.db, tick))? {
             Advanced::Kept => {}
             Advanced::Lost => return Ok(Receipt::Fenced),
-            Advanced::Overtaken(cursor, cursor_set) => {
-                history::append(self.db, &fate::overtaken(tick))?;
-                return Ok(Receipt::Overtaken { cursor, cursor_set });
-            }
+            Advanced::Overtaken(by_hand) => return self.overtaken(tick, by_hand),
         }
         let mut judge = Judge::new(tick.room);
         let mut fates = Vec::with_capacity(tick.fires.len());
@@ -294,6 +294,13 @@ impl<'c> Batch<'c> {
         self.remember(tick, &fates)?;
         let cursor = cursor.map(str::to_owned);
         Ok(Receipt::Tick { fates, cursor })
+    }
+
+    /// Nothing of a tick counts, since somebody has moved its trigger on.
+    fn overtaken(&self, tick: &TickChange, by_hand: ByHand) -> Result<Receipt, Failure> {
+        let is_told = end::is_told(self.db, tick.schedule)?;
+        history::append(self.db, &fate::overtaken(tick, is_told))?;
+        Ok(Receipt::Overtaken { cursor: by_hand.cursor, cursor_set: by_hand.cursor_set })
     }
 
     fn judged(&mut self, judge: &Judge, tick: &TickChange, fire: &NewRun) -> Result<Admitted, Failure> {

@@ -4,14 +4,17 @@
 
 use std::collections::BTreeSet;
 
+use cloaca_core::fate;
 use cloaca_core::grid::Wait;
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
-use cloaca_core::port::{AsItWas, Call, End, Ending, OnRun, Outcomes, RunStatus, Told};
+use cloaca_core::port::{AsItWas, Call, End, Ending, OnRun, Outcomes, RunStatus, Skipped, Told};
 use cloaca_core::time::Wall;
+use uuid::Uuid;
 
 use super::db::{self, Db, OptionalExtension as _, Row, named_params};
 use super::dialect::{for_update, heed_listeners, pause_after_death, skip_locked};
 use super::fault::Failure;
+use super::history;
 use super::value::{id_at, signed, wall_at, wall_maybe_at};
 
 /// That a callback is not to be told of it any more: its run has been opened again since.
@@ -307,6 +310,51 @@ pub fn is_untold(db: &Db, listener: ScheduleKey, end: EndKey) -> Result<bool, Fa
     const SQL: &str = concat!("SELECT 1 FROM ends WHERE row = :row AND listener = :listener", for_update!());
     let params = named_params! { ":row": end.0, ":listener": listener.0 };
     Ok(db.prepare_cached(SQL)?.exists(params)?)
+}
+
+/// Whether a trigger is told of ends, instead of being polled.
+pub fn is_told(db: &Db, listener: ScheduleKey) -> Result<bool, Failure> {
+    // Index listeners_listener.
+    const SQL: &str = "SELECT 1 FROM listeners WHERE listener = :listener AND listener <> 0 AND wanted <> 0";
+    Ok(db.prepare_cached(SQL)?.exists(named_params! { ":listener": listener.0 })?)
+}
+
+/// A trigger is not told of its first end, or the first one of a run. If that is the one which it is told of next, then what its calls came to so far
+/// counts no more, and what a call under way comes to neither.
+pub fn skip(db: &Db, listener: ScheduleKey, run: Option<Uuid>, at: Wall) -> Result<Option<Skipped>, Failure> {
+    // Index ends_run.
+    const OF_RUN: &str = ending!(
+        "FROM runs JOIN ends ON ends.run = runs.row AND ends.listener = :listener
+            JOIN listeners AS heard ON heard.workflow = ends.workflow AND heard.listener = ends.listener
+        WHERE runs.id = :run AND ends.listener <> 0 AND (wanted & outcome) <> 0 ORDER BY ends.row LIMIT 1"
+    );
+    const GONE: &str = "DELETE FROM ends WHERE row = :row AND listener = :listener";
+    const ANEW: &str = "
+        UPDATE schedules SET cursor_set = cursor_set + 1, failures = 0, not_before = NULL, wait_us = NULL
+        WHERE row = :listener";
+    const NOW: &str = "SELECT cursor, cursor_set FROM schedules WHERE row = :listener";
+    let next = ending_of(db, listener)?;
+    let found = match run {
+        None => next.clone(),
+        Some(run) => {
+            let params = named_params! { ":listener": listener.0, ":run": run.to_string() };
+            db.prepare_cached(OF_RUN)?.query_row(params, ending_of_row).optional()?
+        }
+    };
+    let Some(end) = found else { return Ok(None) };
+    let params = named_params! { ":row": end.key.0, ":listener": listener.0 };
+    if db.prepare_cached(GONE)?.execute(params)? == 0 {
+        // It has been told meanwhile: what comes after it is not what was meant.
+        return Ok(None);
+    }
+    let params = named_params! { ":listener": listener.0 };
+    if next.is_some_and(|next| next.key == end.key) {
+        db.prepare_cached(ANEW)?.execute(params)?;
+        history::append(db, &[fate::skipped(listener, end.run, at)])?;
+    }
+    let (cursor, cursor_set) =
+        db.prepare_cached(NOW)?.query_row(params, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(Some(Skipped { run: end.run, number: end.number, status: end.status, cursor, cursor_set }))
 }
 
 /// A trigger has been told of an end, by which these runs have come to be.

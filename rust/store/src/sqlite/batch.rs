@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
 use crate::sqlite::limits::{self, Terms};
-use crate::sqlite::schedule::{Advanced, Declaring, twin};
+use crate::sqlite::schedule::{Advanced, ByHand, Declaring, twin};
 use crate::sqlite::{audit, end, history, logged, owner, run, schedule, seat};
 
 /// A receipt for each change, in order.
@@ -232,15 +232,15 @@ impl<'c> Batch<'c> {
         if let Some(told) = tick.told
             && !end::is_untold(self.db, tick.schedule, told.end)?
         {
-            return Ok(Receipt::ToldBefore);
+            return match schedule::moved_on(self.db, tick)? {
+                Some(by_hand) => self.overtaken(tick, by_hand),
+                None => Ok(Receipt::ToldBefore),
+            };
         }
         match around(Step::Cursor, || schedule::advance(self.db, tick))? {
             Advanced::Kept => {}
             Advanced::Lost => return Ok(Receipt::Fenced),
-            Advanced::Overtaken(cursor, cursor_set) => {
-                history::append(self.db, &fate::overtaken(tick))?;
-                return Ok(Receipt::Overtaken { cursor, cursor_set });
-            }
+            Advanced::Overtaken(by_hand) => return self.overtaken(tick, by_hand),
         }
         let mut judge = Judge::new(tick.room);
         let mut fates = Vec::with_capacity(tick.fires.len());
@@ -272,6 +272,13 @@ impl<'c> Batch<'c> {
         self.remember(tick, &fates)?;
         let cursor = cursor.map(str::to_owned);
         Ok(Receipt::Tick { fates, cursor })
+    }
+
+    /// Nothing of a tick counts, since somebody has moved its trigger on.
+    fn overtaken(&self, tick: &TickChange, by_hand: ByHand) -> Result<Receipt, Failure> {
+        let is_told = end::is_told(self.db, tick.schedule)?;
+        history::append(self.db, &fate::overtaken(tick, is_told))?;
+        Ok(Receipt::Overtaken { cursor: by_hand.cursor, cursor_set: by_hand.cursor_set })
     }
 
     fn judged(&mut self, judge: &Judge, tick: &TickChange, fire: &NewRun) -> Result<Admitted, Failure> {

@@ -32,7 +32,7 @@ use crate::sqlite::schedule::twin::{Twin, twins};
 use crate::sqlite::schedule::version::{Version, Versions};
 use crate::sqlite::value::{failures_at, id_at, signed, wall_at, wall_maybe_at};
 
-pub use cursor::{Advanced, advance, move_cursor, set_cursor};
+pub use cursor::{Advanced, ByHand, advance, move_cursor, moved_on, set_cursor};
 pub use name::{delete_cron, forget, rename};
 pub use spread::{contested, crons_of_many, vacate, want, wished};
 

@@ -1,5 +1,5 @@
 //! Cursors: moved by the ticks of polls, and set by whoever asks for it.
-//! Invariant: a tick whose poll looked at a cursor that was set since leaves nothing, or of a cron not the cursor.
+//! Invariant: a tick of a poll that began before somebody moved its trigger on leaves nothing, or of a cron not the cursor.
 
 use cloaca_core::key::ScheduleKey;
 use cloaca_core::port::TickChange;
@@ -15,13 +15,19 @@ pub enum Advanced {
     Kept,
     /// The tick's epoch does not hold the trigger any more.
     Lost,
-    /// Somebody has set the cursor meanwhile: this is it, and how often that has been done.
-    Overtaken(Option<String>, i64),
+    /// Somebody has moved the trigger on meanwhile.
+    Overtaken(ByHand),
+}
+
+/// Where a trigger stands that somebody has moved on beside its polls: its cursor, and how often that has been done.
+pub struct ByHand {
+    /// JSON text.
+    pub cursor: Option<String>,
+    pub cursor_set: i64,
 }
 
 /// Saves what a poll leaves on its trigger.
 pub fn advance(db: &Db, change: &TickChange) -> Result<Advanced, Failure> {
-    const SET: &str = "SELECT cursor, cursor_set FROM schedules WHERE row = :row AND owner = :epoch";
     let changed = db.prepare_cached(ADVANCE)?.execute(named_params! {
         ":row": change.schedule.0,
         ":epoch": change.epoch.0,
@@ -36,9 +42,20 @@ pub fn advance(db: &Db, change: &TickChange) -> Result<Advanced, Failure> {
     if changed == 1 {
         return Ok(Advanced::Kept);
     }
-    let params = named_params! { ":row": change.schedule.0, ":epoch": change.epoch.0 };
-    let set = db.prepare_cached(SET)?.query_row(params, |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    Ok(set.map_or(Advanced::Lost, |(cursor, cursor_set)| Advanced::Overtaken(cursor, cursor_set)))
+    Ok(moved_on(db, change)?.map_or(Advanced::Lost, Advanced::Overtaken))
+}
+
+/// How its trigger has been moved on since the poll of this tick began; none if it has not, or is another owner's.
+pub fn moved_on(db: &Db, change: &TickChange) -> Result<Option<ByHand>, Failure> {
+    const SQL: &str = "
+        SELECT cursor, cursor_set FROM schedules WHERE row = :row AND owner = :epoch AND cursor_set <> :cursor_set";
+    let params = named_params! {
+        ":row": change.schedule.0, ":epoch": change.epoch.0, ":cursor_set": change.cursor_set
+    };
+    let found = db
+        .prepare_cached(SQL)?
+        .query_row(params, |row| Ok(ByHand { cursor: row.get(0)?, cursor_set: row.get(1)? }));
+    Ok(found.optional()?)
 }
 
 /// Saves the cursor that a row of fires has left.
