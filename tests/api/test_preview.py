@@ -188,3 +188,32 @@ def test_a_preview_leaves_a_store_as_it_is_and_wakes_nobody(tmp_path: Path) -> N
         assert before == after
         assert len(cloaca.runners()) == 1
         assert runner.query("SELECT count(*) AS many FROM owners") == [{"many": 1}]
+
+
+def test_how_many_polls_in_a_row_have_failed_is_read_from_outside(tmp_path: Path) -> None:
+    fails = [True]
+    seen: list[int] = []
+
+    @cloaca.trigger(workflow="w", poll_interval="1h")
+    def source(tick: cloaca.Tick) -> bool:
+        seen.append(tick.consecutive_failures)
+        if fails[0]:
+            raise ValueError(f"boom {len(seen)}")
+        return False
+
+    def told() -> tuple[str, int]:
+        with reading.Reader(runner._engine.path or PATHS[-1]) as reader:
+            (found,) = reading.schedules_named(reader, "source")
+            assert isinstance(found, reading.Trigger)
+            return found.state, found.failures
+
+    PATHS.append(tmp_path / "runs.db")
+    with cloaca.DefaultRunner(PATHS[-1]) as runner:
+        for failures in (1, 2):
+            runner.tick("source")
+            assert told() == ("failing", failures)
+        previewed(runner, "source")
+        assert seen[-1] == 2, "also where each failed by another error"
+        fails[0] = False
+        runner.tick("source")
+        assert told() == ("polled", 0)

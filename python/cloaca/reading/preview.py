@@ -172,7 +172,7 @@ def _tick(reader: Reader, declared: TriggerDefinition, row: dict[str, Any] | Non
         None if row is None else row["cursor"],
         at,
         None if row is None else row["last_fired_at" if declared.kind.cron is None else "last_run_at"],
-        last["count"] if last is not None and failed else 0,
+        0 if row is None else row["failures"],
         last["reason"] if last is not None and failed else None,
         None if declared.kind.cron is None else _moment(declared, row, at),
         _Asks(reader, declared.name, row),

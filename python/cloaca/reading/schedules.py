@@ -74,6 +74,7 @@ class Trigger:
         on_run_status (list[str]): of which ends.
         enabled (bool): whether it is polled at all.
         disabled_cause (str | None): why the engine disabled it.
+        failures (int): how many polls in a row have failed.
         runner (int | None): the number of the living runner that polls it.
         last (Tick | None): what its last polls answered, as far as they are on record.
         last_poll_at (str | None): its last poll on record.
@@ -92,6 +93,7 @@ class Trigger:
     on_run_status: list[str]
     enabled: bool
     disabled_cause: str | None
+    failures: int
     runner: int | None
     last: Tick | None
     last_poll_at: str | None
@@ -241,7 +243,8 @@ def _trigger(
         state = "stopped" if row["disabled_cause"] else "disabled"
     elif runner is None:
         state = "unserved"
-    elif last is not None and last.outcome == "error":
+    elif row["failures"] > 0 or (last is not None and last.outcome == "error"):
+        # What polls answered is forgotten one day, and is written later than the row is.
         state = "failing"
     polled = [at for at in (row["last_poll_at"], None if last is None else last.last_at) if at is not None]
     return Trigger(
@@ -253,6 +256,7 @@ def _trigger(
         on_run_status=row["on_run_status"],
         enabled=row["enabled"],
         disabled_cause=reader.of_trigger(mask, row["trigger_name"]).hide_maybe(row["disabled_cause"]),
+        failures=row["failures"],
         runner=runner,
         last=last,
         last_poll_at=max(polled, default=None),

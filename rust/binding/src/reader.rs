@@ -291,5 +291,6 @@ fn schedule<'py>(py: Python<'py>, row: &Schedule) -> PyResult<Bound<'py, PyDict>
         ScheduleKind::Cron { next_at, .. } => (convert::cron(py, row)?, next_at),
     };
     convert::schedule(&dict, row, due)?;
+    dict.set_item("failures", row.failures)?;
     Ok(dict)
 }
