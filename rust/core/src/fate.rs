@@ -87,7 +87,7 @@ pub fn cursor_of<'t>(tick: &'t TickChange, fates: &'t [Admitted]) -> Option<&'t 
 /// fire, whatever it wished.
 pub fn story(tick: &TickChange, fates: &[Admitted]) -> (Outcome, String) {
     let fires = || tick.fires.iter().zip(fates);
-    if let Some(why) = fates.iter().find_map(unkeyed) {
+    if let Some(why) = fates.iter().find_map(Admitted::unkeyed) {
         return (Outcome::Error, why.to_owned());
     }
     if fates.iter().any(Admitted::is_kept) {
@@ -118,13 +118,6 @@ pub fn overtaken(tick: &TickChange) -> Vec<Stretch> {
         last.reason = "discarded: its cursor was set by a call meanwhile".into();
     }
     history
-}
-
-fn unkeyed(fate: &Admitted) -> Option<&str> {
-    match fate {
-        Admitted::Unkeyed(why) => Some(why),
-        _ => None,
-    }
 }
 
 /// With what limits dropped of a poll that started others.
