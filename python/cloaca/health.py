@@ -75,6 +75,10 @@ _HELD = """
         SELECT owner FROM runs INDEXED BY runs_unfinished
         WHERE completed_at IS NULL AND not_before IS NULL LIMIT ?
     ) AS found WHERE owner IS NOT NULL GROUP BY owner"""
+# The primary key of pauses: whole workflows, for as long as that is not over.
+_PAUSED = """
+    SELECT name FROM pauses WHERE kind = 'workflow' AND key = '' AND (until IS NULL OR until > ?)
+    LIMIT 10000"""
 # The primary key of workflows.
 _DECLARED = """
     SELECT DISTINCT name FROM workflows
@@ -142,7 +146,12 @@ def health(
     alive = [row for row in owners if row["left_at"] is None and not row["is_dead"] and row["works"]]
     numbers = [row["number"] for row in alive]
     waiting = _Waiting(look, now_us)
-    since = [*waiting.since.values(), *waiting.limited.values()]
+    since = [
+        since
+        for found in (waiting.since, waiting.limited)
+        for name, since in found.items()
+        if name not in waiting.paused
+    ]
     reasons = [
         *_store(path, trouble),
         *(_transactions(look, now_us) if on_server else ()),
@@ -240,6 +249,8 @@ class _Waiting:
     """Runs that are due and in nobody's hands, or held by limits, by their workflows."""
 
     def __init__(self, look: Look, now_us: int) -> None:
+        # They wait because somebody wants them to, however long that is.
+        self.paused = {row["name"] for row in look(_PAUSED, [now_us])}
         self.counts: dict[str, int] = {row["workflow"]: row["runs"] for row in look(_COUNTED, [COUNTED_MAX])}
         self.since: dict[str, int] = {}
         row = _first(look(_NEXT_WORKFLOW, [""]))
@@ -280,7 +291,7 @@ class _Waiting:
         late = {
             name: since
             for name, since in old.items()
-            if name in self.since and name in declared and _age(since, now_us) > WAITING_SECONDS
+            if name in self.since and name in declared - self.paused and _age(since, now_us) > WAITING_SECONDS
         }
         if late:
             runs = sum(self.counts.get(name, 1) for name in late)

@@ -95,4 +95,6 @@ def _whole(answer: Any) -> object:
             "it fired with cursor=..., which a trigger with on_run does not have: each end is told until"
             " it is answered, and not again; leave cursor out"
         )
+    if len(results) > FIRES_MAX:
+        raise TriggerError(f"it gave more than {FIRES_MAX} results at once, and none counts; give fewer")
     return [SKIP] if answer is SKIP else answer

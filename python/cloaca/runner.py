@@ -505,7 +505,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
           runs of one that died are in nobody's hands.
         - `silent_runner`: a process lives and has said nothing for 30 seconds: it is stopped, or hangs.
         - `unserved`: runs wait for more than 10 seconds that no living runner declares the workflow of.
-        - `backlog`: runs wait for more than a minute for a runner that has room.
+        - `backlog`: runs wait for more than a minute for a runner that has room, and no pause holds them.
         - `overdue`: bodies still run that nobody waits for any more; `stuck`: polls don't come back.
         - `unpolled`: triggers that are switched on and that no living runner polls, for more than 10 seconds;
           `late_cron`: the same of moments of crons. `callbacks`: callbacks of runs that have been due, or
@@ -513,7 +513,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
         `count` is how many, up to 10,000, `seconds` how old the oldest is, `names` the first five. Beside
         them: `at`, `runners` (living ones that work), `runs_waiting` (in nobody's hands, and due or
-        held by limits) and `oldest_seconds` (of these).
+        held by limits) and `oldest_seconds` (of
+        these, but for what a pause holds).
         """
         from .health import of_stopped
 

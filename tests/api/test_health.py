@@ -351,3 +351,36 @@ def test_what_limits_hold_of_workflows_that_nobody_declares_is_unserved(
     change(store, f"UPDATE runs SET created_at = {NOW} - 20000000 WHERE workflow = 'sync'")
     found = codes(runner.health())
     assert (found["unserved"]["count"], found["unserved"]["names"]) == (2, ["sync"])
+
+
+LATER = "2100-01-01T00:00:00Z"
+
+
+def test_runs_that_a_pause_holds_are_no_backlog_and_doctor_says_what_holds_them(store: Path) -> None:
+    flow.declare("sync")
+    flow.declare("other")
+    with cloaca.DefaultRunner(store) as runner, reading.Reader(store) as reader:
+
+        def told() -> tuple[str, str]:
+            (found,) = [each for each in reading.doctor(reader) if each.subject == "pauses"]
+            return found.level, found.text
+
+        assert told() == ("ok", "nothing is paused")
+        runner.pause(workflow="sync")
+        run = runner.submit("sync")
+        assert eventually(lambda: runner.health()["runs_waiting"] == 1)
+        change(store, f"UPDATE runs SET created_at = {NOW} - 100000000")
+        found = runner.health()
+        assert (found["reasons"], found["runs_waiting"], found["oldest_seconds"]) == ([], 1, None)
+        assert told()[0] == "warn"
+        assert told()[1].startswith("workflow 'sync' is paused, by a program")
+        runner.pause(workflow="sync", until=LATER)
+        assert runner.health()["ok"]
+        assert told()[0] == "ok"
+        assert told()[1].startswith("workflow 'sync' is paused until ")
+        runner.pause(workflow="other")
+        # What may have been forgotten comes first.
+        assert told()[1].startswith("workflow 'other' is paused, by")
+        assert told()[1].count(" is paused until ") == 1
+        runner.resume(workflow="sync")
+        run.result(flow.WAIT)

@@ -417,6 +417,67 @@ def test_what_fires_an_unknown_workflow_keeps_the_end() -> None:
         assert alerts(runner) == [{}]
 
 
+@pytest.mark.parametrize("before", [0, 1])
+def test_what_the_limits_of_the_workflow_refuse_is_told_again(
+    before: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    declare("ingest")
+    with cloaca.WorkflowBuilder("alert", concurrency=cloaca.Concurrency(1, key="tenant")):
+        cloaca.task(id="only")(flow.nothing)
+    calls: list[str] = []
+
+    @cloaca.trigger(workflow="alert", on_run="ingest", on_error=cloaca.Backoff("2s"))
+    def watch(run: Run) -> list[TriggerResult]:
+        calls.append(f"{run['context']['name']} {runner.now[14:19]}")
+        given = [TriggerResult.fire({"tenant": "a", "n": n}) for n in range(before)]
+        return [*given, TriggerResult.fire({} if len(calls) < 3 else {"tenant": "b"})]
+
+    with Runner(START) as runner:
+        runner.submit("ingest", {"name": "first"})
+        runner.submit("ingest", {"name": "second"})
+        runner.run_until_idle()
+        assert "the same end of a run" in runner.why("watch")
+        assert "needs tenant" in str(runner.ticks("watch")[0]["reason"])
+        assert alerts(runner) == []
+        runner.advance("1m")
+        assert calls == ["first 00:00", "first 00:02", "first 00:06", "second 00:06"]
+        assert len(alerts(runner)) == 2 * (before + 1)
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert lines
+    assert all("trigger 'watch' fired a run of 'alert' that its limits refuse" in line for line in lines)
+
+
+def test_what_the_rate_limit_of_the_workflow_drops_is_not_told_again() -> None:
+    declare("ingest")
+    with cloaca.WorkflowBuilder("alert", rate_limit=cloaca.RateLimit(1, per="1h")):
+        cloaca.task(id="only")(flow.nothing)
+    cloaca.trigger(workflow="alert", on_run="ingest", name="watch")(lambda run: True)
+    with Runner(START) as runner:
+        for _ in range(2):
+            runner.submit("ingest")
+        runner.run_until_idle()
+        assert [tick["outcome"] for tick in runner.ticks("watch")] == ["skip", "fire"]
+        assert "rate limit" in str(runner.ticks("watch")[0]["reason"])
+        assert runner.query("SELECT count(*) AS n FROM ends") == [{"n": 0}]
+        runner.advance("2h")
+        assert alerts(runner) == [{}]
+
+
+def test_more_than_may_be_given_at_once_is_refused_with_what_may_be_done_about_it() -> None:
+    declare_both()
+
+    @cloaca.trigger(workflow="alert", on_run="ingest")
+    def watch(run: Run) -> Any:
+        while True:
+            yield TriggerResult.fire()
+
+    with Runner(START) as runner:
+        runner.submit("ingest")
+        runner.run_until_idle()
+        assert str(runner.ticks("watch")[0]["reason"]).endswith("none counts; give fewer")
+        assert alerts(runner) == []
+
+
 def given(**arguments: Any) -> Callable[[], object]:
     return lambda: cloaca.trigger(**{"workflow": "alert", "name": "t", "on_run": "ingest"} | arguments)(
         lambda run: True

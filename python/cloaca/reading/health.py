@@ -328,12 +328,14 @@ def _backlog(rows: list[dict[str, Any]]) -> Finding:
 
 
 def _pauses(reader: Reader) -> Finding:
-    """What is paused until somebody resumes it, and may have been forgotten."""
-    found = [each for each in reader.native.pauses() if each["until"] is None]
+    """What is paused: first what is until somebody resumes it, and may have been forgotten."""
+    found = sorted(reader.native.pauses(), key=lambda each: each["until"] is not None)
     if not found:
-        return Finding("ok", "pauses", "nothing is paused without end")
+        return Finding("ok", "pauses", "nothing is paused")
     more = f"; and {len(found) - NAMED_MAX} more" if len(found) > NAMED_MAX else ""
     told = "; ".join(f"{of_pause(each)}, since {each['since']}" for each in found[:NAMED_MAX])
+    if found[0]["until"] is not None:
+        return Finding("ok", "pauses", f"{told}{more}")
     return Finding("warn", "pauses", f"{told}{more}", f"`{_resume(found[0])}`, once it may go on")
 
 

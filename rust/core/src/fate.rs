@@ -91,7 +91,7 @@ pub fn cursor_of<'t>(tick: &'t TickChange, fates: &'t [Admitted]) -> Option<&'t 
 /// fire, whatever it wished.
 pub fn story(tick: &TickChange, fates: &[Admitted]) -> (Outcome, String) {
     let fires = || tick.fires.iter().zip(fates);
-    if let Some(why) = fates.iter().find_map(unkeyed) {
+    if let Some(why) = fates.iter().find_map(Admitted::unkeyed) {
         return (Outcome::Error, why.to_owned());
     }
     if fates.iter().any(Admitted::is_kept) {
@@ -138,13 +138,6 @@ pub fn skipped(schedule: ScheduleKey, run: Uuid, at: Wall) -> Stretch {
         min_us: 0,
         max_us: 0,
         sum_us: 0,
-    }
-}
-
-fn unkeyed(fate: &Admitted) -> Option<&str> {
-    match fate {
-        Admitted::Unkeyed(why) => Some(why),
-        _ => None,
     }
 }
 

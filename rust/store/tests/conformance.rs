@@ -6,13 +6,14 @@ mod server;
 mod support;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use cloaca_core::admit::Overlap;
 use cloaca_core::grid::{CATCH_UP_US, Kept, Wait};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
-use cloaca_core::limit::Rate;
+use cloaca_core::limit::{Concurrency, Key, Limits, Overflow, Rate};
 use cloaca_core::port::{
     Admitted, AsItWas, BURIED, Body, By, Catchup, Cell, Change, Child, CronMove, CronStats, End, Fault,
     Forgotten, Halt, InFlight, Line, Logged, MINUTES_KEPT_US, Maker, Minute, Moment, NewCron, NewRun, Old,
@@ -165,6 +166,7 @@ claims! {
     a_tick_about_an_end_that_has_been_told_leaves_nothing
     an_end_that_is_skipped_is_not_told_and_what_failed_at_it_is_forgotten
     of_a_run_that_ended_twice_the_first_end_is_skipped
+    a_tick_about_an_end_that_limits_cannot_count_leaves_the_end
     a_trigger_is_told_of_a_run_that_was_opened_again_as_it_was
     a_trigger_that_is_off_or_anothers_is_told_nothing
     what_a_trigger_wants_no_more_it_is_told_once_it_wants_that_again
@@ -2019,6 +2021,32 @@ fn telling(store: &dyn Store, epoch: Epoch, fires: Vec<NewRun>) -> Receipt {
 fn told_of(store: &dyn Store, epoch: Epoch) -> Vec<(Uuid, u32, RunStatus)> {
     let endings = store.endings(epoch).unwrap();
     endings.iter().map(|ending| (ending.run, ending.number, ending.status)).collect()
+}
+
+fn a_tick_about_an_end_that_limits_cannot_count_leaves_the_end(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
+    has_ended(store, epoch, 1, RunStatus::Failed);
+    let key = Some(Key::parse("tenant").unwrap());
+    let limits = Limits {
+        concurrency: Some(Concurrency { limit: 1, key, overflow: Overflow::Wait }),
+        ..Limits::default()
+    };
+    let limits = Some(Arc::new(limits));
+    let limited = |number, context: &str| NewRun {
+        workflow: "keyed".into(),
+        context: context.into(),
+        limits: limits.clone(),
+        ..new_run(number)
+    };
+    let fires = vec![limited(2, r#"{"tenant":"a"}"#), limited(3, "{}")];
+    let Receipt::Tick { fates, .. } = telling(store, epoch, fires) else { panic!("it was not kept") };
+    assert!(fates.iter().all(|fate| matches!(fate, Admitted::Unkeyed(_))), "{fates:?}");
+    assert!(store.run(id(2)).unwrap().is_none(), "it would be fired once more");
+    assert_eq!(told_of(store, epoch), [(id(1), 1, RunStatus::Failed)]);
+    telling(store, epoch, vec![limited(4, r#"{"tenant":"a"}"#)]);
+    assert!(store.run(id(4)).unwrap().is_some());
+    assert_eq!(told_of(store, epoch), []);
 }
 
 fn a_trigger_is_told_each_end_once(store: &dyn Store) {

@@ -186,6 +186,15 @@ pub enum Note {
         /// Those that are declared.
         known: Vec<Arc<str>>,
     },
+    /// What a trigger fired for the end of a run is no run that the limits of its workflow could count.
+    FireUnkeyed {
+        /// Its name.
+        trigger: Arc<str>,
+        /// What it fires.
+        workflow: Arc<str>,
+        /// What its context lacks.
+        why: Box<str>,
+    },
     /// Failed polls have switched a trigger off.
     TriggerDisabled {
         /// Its name.
@@ -434,6 +443,7 @@ impl Note {
             Self::BodyOverdue { .. }
             | Self::RunTimedOut { .. }
             | Self::UnknownWorkflow { .. }
+            | Self::FireUnkeyed { .. }
             | Self::TriggerDisabled { .. }
             | Self::PollTimedOut { .. }
             | Self::TickRefused { .. }
@@ -496,6 +506,7 @@ impl Note {
                 About { run: Some(*run), ..About::of_trigger(trigger, None) }
             }
             Self::UnknownWorkflow { by, workflow, .. } => About::of_trigger(by, Some(workflow)),
+            Self::FireUnkeyed { trigger, workflow, .. } => About::of_trigger(trigger, Some(workflow)),
             Self::FiresJudged { trigger, .. }
             | Self::TriggerDisabled { trigger, .. }
             | Self::PollTimedOut { trigger, .. }
@@ -610,6 +621,9 @@ impl Display for Note {
                     false => write!(f, "trigger '{by}' fired unknown workflow '{workflow}'")?,
                 }
                 f.write_str(&hint(workflow, "workflows", known))
+            }
+            Self::FireUnkeyed { trigger, workflow, why } => {
+                write!(f, "trigger '{trigger}' fired a run of '{workflow}' that its limits refuse: {why}")
             }
             Self::TriggerDisabled { trigger, cause } => write!(f, "trigger '{trigger}' is disabled: {cause}"),
             Self::PollTimedOut { trigger, timeout, failures } => {

@@ -53,6 +53,11 @@ impl Engine {
                 Receipt::Tick { fates: admitted, cursor },
             ) => {
                 let fired = admitted.iter().any(Admitted::is_kept);
+                let unkeyed = admitted.iter().find_map(Admitted::unkeyed).filter(|_| is_told);
+                let unkeyed = unkeyed.and_then(|why| Some(self.declared_in(place)?.unkeyed(why)));
+                // Then the store has kept nothing of it, and the end is told again.
+                let is_told = is_told && unkeyed.is_none();
+                out.logs.extend(unkeyed);
                 if is_told {
                     *self.meter.fired(&self.trigger_in(place)).ends.get_or_insert_default() += 1;
                 }

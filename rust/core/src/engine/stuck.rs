@@ -1,6 +1,8 @@
 //! What is certain of a poll's fires before they are judged.
 //! Invariant: what is foreseen is what the judge would say, so that a row that waits behind a long run costs no commit a poll.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use crate::admit::Admission;
@@ -22,7 +24,8 @@ pub(super) struct Stuck {
 pub enum Foreseen {
     /// Nothing: they have to be judged.
     Open,
-    /// They cannot start, and the poll fails with this: its trigger names a workflow that nobody declares.
+    /// They cannot start, and the poll fails with this: its trigger names a workflow that nobody declares, or is told of an end, which what
+    /// cannot start would use up.
     Failed(Note),
     /// None of them starts, and the poll is a skip for this reason.
     Dropped(String),
@@ -45,6 +48,9 @@ impl Engine {
             let Declared { row, .. } = &declared;
             return Foreseen::Failed(self.unknown_workflow(&row.name, &row.workflow));
         }
+        if let Some(why) = self.unkeyed(&declared, fires) {
+            return Foreseen::Failed(declared.unkeyed(&why));
+        }
         let has_row = fires.iter().any(|fire| fire.cursor.is_some());
         if cursor.is_some() && !has_row {
             return Foreseen::Open;
@@ -60,6 +66,15 @@ impl Engine {
         counts.dropped += tally.dropped;
         counts.held_back += tally.held_back;
         Foreseen::Dropped(tally.reason)
+    }
+
+    /// What the limits of the workflow lack in one of the fires of a trigger that is told of ends. What is polled finds again what it fired.
+    fn unkeyed(&self, declared: &Declared, fires: &[Fire]) -> Option<String> {
+        let Declared { row, .. } = declared;
+        row.on_run.as_ref()?;
+        let limits = self.workflows.get(&row.workflow)?.limits.as_ref()?;
+        let refused = fires.iter().find_map(|fire| limits.keys_of(&fire.context).err())?;
+        Some(refused.message)
     }
 
     /// How these fires are dropped; none if one of them may start.
@@ -125,6 +140,14 @@ impl Engine {
         if !stuck.is_known {
             self.stuck.remove(&place);
         }
+    }
+}
+
+impl Declared {
+    /// That the limits of what it fires refuse a run that an end has led to.
+    pub(super) fn unkeyed(&self, why: &str) -> Note {
+        let (trigger, workflow) = (Arc::clone(&self.row.name), Arc::clone(&self.row.workflow));
+        Note::FireUnkeyed { trigger, workflow, why: why.into() }
     }
 }
 

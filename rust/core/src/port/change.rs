@@ -124,6 +124,14 @@ impl Admitted {
         }
     }
 
+    /// What its context lacks, if it is none for that.
+    pub fn unkeyed(&self) -> Option<&str> {
+        match self {
+            Self::Unkeyed(why) => Some(why),
+            _ => None,
+        }
+    }
+
     /// Whether it is a run now.
     pub fn is_kept(&self) -> bool {
         matches!(self, Self::Started { .. } | Self::Held { .. })

@@ -264,6 +264,34 @@ impl<'c> Batch<'c> {
             Advanced::Lost => return Ok(Receipt::Fenced),
             Advanced::Overtaken(by_hand) => return self.overtaken(tick, by_hand),
         }
+        let fates = match tick.told.is_some() && self.is_limited(&tick.fires)? {
+            // What cannot be counted would use up the end: it is told again, and nothing is kept twice.
+            true => self.together(|batch| batch.fates(tick), |fate| fate.unkeyed().is_some())?,
+            false => self.fates(tick)?,
+        };
+        let told = tick.told.filter(|_| fates.iter().all(|fate| fate.unkeyed().is_none()));
+        let cursor = fate::cursor_of(tick, &fates);
+        if let Some(cursor) = cursor.filter(|_| tick.has_row()) {
+            schedule::move_cursor(self.db, tick, cursor)?;
+        }
+        if fates.iter().any(Admitted::is_kept) {
+            schedule::fired(self.db, tick.schedule, tick.at)?;
+        }
+        if let Some(told) = told {
+            around(Step::EndTold, || end::heard(self.db, told, fates.iter().filter_map(Admitted::row)))?;
+        }
+        schedule::disable(self.db, tick)?;
+        if let Some(step) = &tick.cron {
+            schedule::move_cron(self.db, step)?;
+            schedule::pass_moment(self.db, step.row, Some(tick.epoch), None)?;
+        }
+        self.remember(tick, &fates)?;
+        let cursor = cursor.map(str::to_owned);
+        Ok(Receipt::Tick { fates, cursor })
+    }
+
+    /// What becomes of the fires of a tick.
+    fn fates(&mut self, tick: &TickChange) -> Result<Vec<Admitted>, Failure> {
         let mut judge = Judge::new(tick.room);
         let mut fates = Vec::with_capacity(tick.fires.len());
         let mut moment = Bearer::default();
@@ -276,24 +304,7 @@ impl<'c> Batch<'c> {
             judge.note(fire, &fate);
             fates.push(fate);
         }
-        let cursor = fate::cursor_of(tick, &fates);
-        if let Some(cursor) = cursor.filter(|_| tick.has_row()) {
-            schedule::move_cursor(self.db, tick, cursor)?;
-        }
-        if fates.iter().any(Admitted::is_kept) {
-            schedule::fired(self.db, tick.schedule, tick.at)?;
-        }
-        if let Some(told) = tick.told {
-            around(Step::EndTold, || end::heard(self.db, told, fates.iter().filter_map(Admitted::row)))?;
-        }
-        schedule::disable(self.db, tick)?;
-        if let Some(step) = &tick.cron {
-            schedule::move_cron(self.db, step)?;
-            schedule::pass_moment(self.db, step.row, Some(tick.epoch), None)?;
-        }
-        self.remember(tick, &fates)?;
-        let cursor = cursor.map(str::to_owned);
-        Ok(Receipt::Tick { fates, cursor })
+        Ok(fates)
     }
 
     /// Nothing of a tick counts, since somebody has moved its trigger on.
@@ -371,13 +382,26 @@ impl<'c> Batch<'c> {
         admit: impl FnOnce(&mut Self) -> Result<Vec<Admitted>, Failure>,
     ) -> Result<Vec<Admitted>, Failure> {
         let is_apart = runs.len() < 2 || runs.iter().any(|new| new.schedule.is_some());
-        if is_apart || !self.terms.is_any(self.db)? && runs.iter().all(|new| new.limits.is_none()) {
+        if is_apart || !self.is_limited(runs)? {
             return admit(self);
         }
+        self.together(admit, |fate| matches!(fate, Admitted::Limited(_) | Admitted::Unkeyed(_)))
+    }
+
+    /// Whether a limit may refuse one of these runs.
+    fn is_limited(&mut self, runs: &[NewRun]) -> Result<bool, Failure> {
+        Ok(!runs.is_empty() && (self.terms.is_any(self.db)? || runs.iter().any(|new| new.limits.is_some())))
+    }
+
+    /// Admits runs of which none is kept if one is refused: then that is the fate of each.
+    fn together(
+        &mut self,
+        admit: impl FnOnce(&mut Self) -> Result<Vec<Admitted>, Failure>,
+        is_refusal: fn(&Admitted) -> bool,
+    ) -> Result<Vec<Admitted>, Failure> {
         self.db.execute_batch("SAVEPOINT together")?;
         let mut admitted = admit(self)?;
-        let is_refusal = |fate: &&Admitted| matches!(fate, Admitted::Limited(_) | Admitted::Unkeyed(_));
-        if let Some(refusal) = admitted.iter().find(is_refusal).cloned() {
+        if let Some(refusal) = admitted.iter().find(|fate| is_refusal(fate)).cloned() {
             self.db.execute_batch("ROLLBACK TO together")?;
             // What was declared by the way is undone, too.
             self.terms = Terms::default();
