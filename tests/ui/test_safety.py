@@ -177,11 +177,45 @@ def test_a_token_lets_in(runner: cloaca.DefaultRunner) -> None:
 
 
 def test_back_leads_nowhere_else(page: Asking, runner: cloaca.DefaultRunner) -> None:
-    for back in ("//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"):
+    for back in (
+        "//evil.example",
+        "https://evil.example",
+        "/\\evil.example",
+        "javascript:alert(1)",
+        "/\t/evil.example",
+        "/\n/[",
+        "\t//evil.example",
+    ):
         (bad,) = failed(runner)
         done = page.post(f"retry {bad}", back=back)
         assert (done.status_code, done.headers["location"]) == (303, "/"), back
         runner.run(bad).result(WAIT)
+
+
+@pytest.mark.parametrize("path", ["/act", "/login"])
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "http://]", "http://\u2100.example"])
+def test_an_origin_that_is_none_is_refused(runner: cloaca.DefaultRunner, path: str, origin: str) -> None:
+    page = Asking(cloaca.ui.app(runner, access=TokenAccess("a long secret")))
+    page.client.headers["authorization"] = "Bearer a long secret"
+    answer = page.client.post(path, data={"do": "retry x"}, headers={"origin": origin.encode()})
+    assert answer.status_code == 403
+    assert "content-security-policy" in answer.headers
+
+
+@pytest.mark.parametrize("host", ["[", "[::1", "a:b", "a:99999", "\u2100"])
+def test_a_host_that_is_none_gets_an_answer(runner: cloaca.DefaultRunner, host: str) -> None:
+    for access in (None, TokenAccess("a long secret")):
+        page = Asking(cloaca.ui.app(runner, access=access))
+        for path in ("/", "/login", "/runs", "/?token=wrong"):
+            answer = page.client.get(path, headers={"host": host.encode()})
+            assert answer.status_code in (401, 403), (path, answer.status_code)
+            assert "content-security-policy" in answer.headers
+
+
+def test_a_link_with_a_token_leads_nowhere_else(runner: cloaca.DefaultRunner) -> None:
+    page = Asking(cloaca.ui.app(runner, access=TokenAccess("a long secret")))
+    answer = page.client.get("http://127.0.0.1:8720//evil.example/x?token=a+long+secret")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
 
 
 def test_another_host_needs_a_token(tmp_path: Path) -> None:

@@ -46,7 +46,11 @@ class _Asked(BaseHTTPRequestHandler):
         """Probes come each second: they are not told of."""
 
     def _answer(self, has_body: bool) -> None:
-        answer = self.server.answer(urlsplit(self.path).path, self.headers.get("accept", ""))
+        try:
+            path = urlsplit(self.path).path
+        except ValueError:  # no address at all is none of ours
+            path = ""
+        answer = self.server.answer(path, self.headers.get("accept", ""))
         self.send_response(answer.status)
         self.send_header("content-type", answer.kind)
         self.send_header("cache-control", "no-store")

@@ -6,9 +6,10 @@ Invariant: every answer has the headers that bound what a browser does with it, 
 from __future__ import annotations
 
 import hashlib
+import string
 from functools import cache
 from importlib.resources import files
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -153,7 +154,8 @@ class Page:
         if not access.knows(given):
             return self._with_form(request, self._login(request, 403))
         kept = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
-        response = RedirectResponse(show.link(root, "/" if path == "/login" else path, **dict(kept)), 303)
+        to = path if path != "/login" and is_own(path) else "/"
+        response = RedirectResponse(show.link(root, to, **dict(kept)), 303)
         safety.set_cookie(response, request, safety.TOKEN_COOKIE, access.proof)
         return response
 
@@ -251,7 +253,7 @@ class Page:
         if level != "act":
             raise Refusal(403, "You may look at this page, and change nothing by it.")
         root, back = request.scope.get("root_path", ""), form.get("back", "/")
-        if not back.startswith("/") or back.startswith(("//", "/\\")):
+        if not is_own(back):
             back = "/"
         ask = Ask(self._source, root, back, {}, level)
         try:
@@ -306,8 +308,15 @@ def path_of(request: Request) -> str:
 
 def view_of(request: Request) -> str:
     """What is looked at, as a tab's stream asks for it."""
-    query = request.scope.get("query_string", b"").decode("latin-1")
-    return f"{path_of(request)}?{query}" if query else path_of(request)
+    path = quote(path_of(request), errors="replace")
+    query = quote(request.scope.get("query_string", b""), safe=string.punctuation)
+    return f"{path}?{query}" if query else path
+
+
+def is_own(view: str) -> bool:
+    """Whether that leads to this page and nowhere else, also in a browser, which takes tabs and the like out."""
+    is_plain = view.isascii() and view.isprintable() and " " not in view
+    return is_plain and view.startswith("/") and not view.startswith(("//", "/\\"))
 
 
 def parts_of(view: str) -> tuple[str, dict[str, str]]:

@@ -29,6 +29,7 @@ def environment() -> jinja2.Environment:
     )
     found.filters.update(
         line=show.line,
+        encoded=show.encoded,
         quoted=partial(quote, safe="", errors="replace"),
         lines=show.lines,
         short=show.short,

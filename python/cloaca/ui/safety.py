@@ -119,8 +119,10 @@ def refuse_forged(request: Request, token: str, hosts: frozenset[str]) -> None:
     if origin is None:
         is_own = request.headers.get("sec-fetch-site") == "same-origin"
     else:
-        own = {host.lower()} | hosts
-        is_own = urlsplit(origin).netloc.lower() in own
+        try:
+            is_own = urlsplit(origin).netloc.lower() in {host.lower()} | hosts
+        except ValueError:  # no browser sends that
+            is_own = False
     if not is_own:
         raise Refusal(403, "That form was not sent by this page. Behind a proxy, let it pass Host on.")
     known = request.cookies.get(COOKIE, "")
@@ -139,7 +141,12 @@ def set_cookie(response: Response, request: Request, name: str, value: str) -> N
     """A cookie of this page, for this page only."""
     path = request.scope.get("root_path", "") or "/"
     response.set_cookie(
-        name, value, path=path, httponly=True, samesite="strict", secure=request.url.scheme == "https"
+        name,
+        value,
+        path=path,
+        httponly=True,
+        samesite="strict",
+        secure=request.scope.get("scheme") == "https",
     )
 
 

@@ -30,13 +30,20 @@ _CONTROLS = {code: chr(0x2400 + code) for code in range(0x20)} | {0x7F: "\u2421"
 # What turns the direction of a text, or cannot be seen: it could make a name look like another one.
 _HIDDEN = [
     0xAD,
+    0x34F,
     0x61C,
+    0x180E,
     *range(0x80, 0xA0),
     *range(0x200B, 0x2010),
     *range(0x2028, 0x202F),
     *range(0x2060, 0x2070),
+    0xFEFF,
+    *range(0xFFF9, 0xFFFC),
+    *range(0xE0000, 0xE0080),
 ]
-_HARMLESS = str.maketrans(_CONTROLS | {code: f"\\u{code:04x}" for code in _HIDDEN})
+_HARMLESS = str.maketrans(
+    _CONTROLS | {code: ascii(chr(code))[1:-1].replace("\\x", "\\u00") for code in _HIDDEN}
+)
 _HARMLESS_LINES = {code: text for code, text in _HARMLESS.items() if code not in (0x09, 0x0A)}
 
 
@@ -52,6 +59,11 @@ def lines(value: object, most: int = LONG_CHARS) -> str:
     text = str(value).replace("\r\n", "\n")
     cut = text[:most].encode("utf-8", "backslashreplace").decode().translate(_HARMLESS_LINES)
     return cut if len(text) <= most else f"{cut}\n… {len(text) - most:,} more characters"
+
+
+def encoded(value: object) -> Markup:
+    """A text for an attribute that nobody sees: as it is, with no character of it in the page itself."""
+    return Markup("".join(f"&#{ord(letter)};" for letter in str(value)))
 
 
 def as_json(value: Any) -> str:
@@ -178,7 +190,7 @@ def sparkline(values: list[int], bad: list[int] | None = None, what: str = "") -
     return Markup(
         '<svg class="spark" viewBox="0 0 {} 30" preserveAspectRatio="none" role="img" aria-label="{}">'
         "{}</svg>"
-    ).format(width, what, Markup("".join(bars)))
+    ).format(width, line(what), Markup("".join(bars)))
 
 
 def bar(parts: list[tuple[float, float, str, str]], what: str) -> Markup:
@@ -191,9 +203,9 @@ def bar(parts: list[tuple[float, float, str, str]], what: str) -> Markup:
         left, right = min(max(start, 0.0), 1.0) * 1000, min(max(end, 0.0), 1.0) * 1000
         drawn.append(
             f'<rect class="{escape(kind)}" x="{min(left, 997.0):.1f}" y="2"'
-            f' width="{max(right - left, 3.0):.1f}" height="12"><title>{escape(words)}</title></rect>'
+            f' width="{max(right - left, 3.0):.1f}" height="12"><title>{escape(line(words))}</title></rect>'
         )
-    role = f'role="img" aria-label="{escape(what)}"' if what else 'aria-hidden="true"'
+    role = f'role="img" aria-label="{escape(line(what))}"' if what else 'aria-hidden="true"'
     svg = f'<svg class="bar" viewBox="0 0 1000 16" preserveAspectRatio="none" {role}>'
     return Markup(f"{svg}{''.join(drawn)}</svg>")
 
