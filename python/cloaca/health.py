@@ -107,17 +107,23 @@ _LATE = f"""
     FROM schedules INDEXED BY schedules_crons
     WHERE kind = 'cron' AND enabled AND next_at < ? AND NOT {rows.TRIGGER_BY_NOW}
     ORDER BY next_at LIMIT ?"""
-# By ends_due and ends_owner: callbacks alone. What triggers are to be told waits while they are switched off,
-# or nobody polls them, which is told of these. What is backing off is not late.
+# Of what listens, which is little, who lives and calls it: the primary keys of listeners and workflows.
+_CALLED = """
+    SELECT DISTINCT name FROM workflows
+    WHERE tells <> 0 AND owner IN (SELECT value FROM json_each(?))
+        AND name IN (SELECT workflow FROM listeners WHERE listener = 0 LIMIT 10000)"""
+# By ends_due and ends_owner: callbacks alone, and of workflows that somebody calls them of. What triggers are
+# to be told waits while they are switched off, or nobody polls them, which is told of these. What is backing
+# off is not late.
 _UNTOLD = """
     SELECT workflow, count(*) AS many, min(since) AS since FROM (
         SELECT workflow, since FROM (
             SELECT workflow, due_at AS since FROM ends INDEXED BY ends_due
-            WHERE owner IS NULL AND listener = 0 LIMIT ?1
+            WHERE owner IS NULL AND listener = 0 AND workflow IN (SELECT value FROM json_each(?3)) LIMIT ?1
         ) AS waiting
         UNION ALL SELECT workflow, begun_at FROM ends INDEXED BY ends_owner
         WHERE owner IS NOT NULL AND listener = 0
-    ) AS found WHERE since < ?2 GROUP BY workflow"""
+    ) AS found WHERE since < ?2 AND workflow IN (SELECT value FROM json_each(?3)) GROUP BY workflow"""
 # Of a server: who keeps it from removing dead rows, among those that its user may see.
 OLDEST_TRANSACTION = """
     SELECT pid, coalesce(nullif(application_name, ''), usename, 'somebody') AS name,
@@ -337,7 +343,9 @@ def _schedules(look: Look, numbers: list[int], now_us: int) -> Iterable[HealthRe
 
 def _ends(look: Look, numbers: list[int], now_us: int) -> Iterable[HealthReason]:
     # Without a runner nobody calls anything, which is told already.
-    untold = look(_UNTOLD, [COUNTED_MAX, now_us - int(WAITING_SECONDS * 1e6)]) if numbers else []
+    called = [row["name"] for row in look(_CALLED, [json.dumps(numbers)])] if numbers else []
+    given = [COUNTED_MAX, now_us - int(WAITING_SECONDS * 1e6), json.dumps(called)]
+    untold = look(_UNTOLD, given) if called else []
     if untold:
         names = sorted(row["workflow"] for row in untold)
         many = sum(row["many"] for row in untold)

@@ -18,7 +18,7 @@ from program import eventually, run_program, start_program
 
 import cloaca
 from cloaca import health as looked
-from cloaca import reading
+from cloaca import reading, testing
 
 POLLS = """
 import sys, time, cloaca
@@ -301,7 +301,9 @@ def test_no_look_goes_through_all_runs_or_triggers(runner: cloaca.DefaultRunner)
         if not sql.lstrip().startswith("SELECT"):
             continue
         given = [None if "owner IS NOT DISTINCT FROM ?" in sql else 1] * max(sql.count("?"), 0)
-        plan = runner.query(f"EXPLAIN QUERY PLAN {sql}", given[: 2 if "?2" in sql else None])
+        plan = runner.query(
+            f"EXPLAIN QUERY PLAN {sql}", given[: 3 if "?3" in sql else 2 if "?2" in sql else None]
+        )
         steps = [row["detail"] for row in plan]
         scans = [step for step in steps if step.startswith("SCAN") and "INDEX" not in step]
         allowed = (
@@ -309,6 +311,7 @@ def test_no_look_goes_through_all_runs_or_triggers(runner: cloaca.DefaultRunner)
             "SCAN (subquery",
             "SCAN CONSTANT ROW",
             "SCAN overdue",
+            "SCAN listeners",
             "SCAN waiting",
             "SCAN json_each",
         )
@@ -384,3 +387,44 @@ def test_runs_that_a_pause_holds_are_no_backlog_and_doctor_says_what_holds_them(
         assert told()[1].count(" is paused until ") == 1
         runner.resume(workflow="sync")
         run.result(flow.WAIT)
+
+
+@pytest.mark.parametrize("way", ["prune", "retention"])
+def test_an_end_whose_callback_nobody_declares_any_more_is_no_trouble_and_keeps_no_run(
+    store: Path, way: str
+) -> None:
+    called = flow.Gate()
+
+    def fails(run: Any) -> None:
+        called.entered.set()
+        raise ConnectionError
+
+    with testing.isolated():
+        with cloaca.WorkflowBuilder("old").on_success(fails):
+            cloaca.task(id="only")(flow.nothing)
+        with cloaca.DefaultRunner(store) as runner:
+            run = runner.submit("old")
+            assert called.entered.wait(flow.WAIT)
+            assert eventually(
+                lambda: [each["error"] for each in runner.get_run(run.id)["callbacks"]] != [None]
+            )
+    change(store, f"UPDATE ends SET due_at = {NOW} - 90000000000")
+    change(store, f"UPDATE runs SET completed_at = {NOW} - 90000000000, created_at = {NOW} - 90000000000")
+    flow.declare("other")
+    with cloaca.DefaultRunner(store, retention="1h" if way == "retention" else "30d") as runner:
+        assert runner.health()["ok"]
+        if way == "prune":
+            line = [
+                sys.executable,
+                "-m",
+                "cloaca",
+                "prune",
+                "--database",
+                str(store),
+                "--before",
+                "1h",
+                "--yes",
+            ]
+            subprocess.run(line, check=True)
+        assert eventually(lambda: runner.list_runs() == [])
+        assert runner.query("SELECT count(*) AS n FROM ends") == [{"n": 0}]

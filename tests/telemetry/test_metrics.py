@@ -158,6 +158,29 @@ def test_an_attempt_that_is_cut_off_or_postponed_is_neither_a_failure_nor_a_retr
         assert of(found, "task_duration_seconds_sum", **names) >= 10
 
 
+def test_what_asks_for_later_once_its_run_is_cancelled_is_counted_as_it_is_kept() -> None:
+    entered, go = threading.Event(), threading.Event()
+    with cloaca.WorkflowBuilder("later"):
+
+        @cloaca.task(retry_attempts=3)
+        def ask(context: cloaca.Context) -> None:
+            entered.set()
+            assert go.wait(30)
+            raise cloaca.RetryAfter("10s")
+
+    with cloaca.DefaultRunner(":memory:") as runner:
+        run = runner.submit("later")
+        assert entered.wait(30)
+        runner.cancel(run.id)
+        go.set()
+        assert run.result(30).status == "Cancelled"
+        assert runner.query("SELECT outcome FROM tries") == [{"outcome": "Failed"}]
+        found = scraped(runner)
+        names = {"workflow": "later", "task": "ask"}
+        assert of(found, "task_attempts_total", **names, outcome="Failed") == 1
+        assert of(found, "task_attempts_total", **names, outcome="Postponed") == 0
+
+
 def test_names_beyond_the_bound_are_told_together_and_all_add_up() -> None:
     declare()
     for number in range(150):

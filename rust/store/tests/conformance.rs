@@ -182,6 +182,7 @@ claims! {
     a_call_that_came_to_nothing_is_not_made_again_for_a_run_that_was_opened_meanwhile
     what_nobody_declares_any_more_is_told_to_nobody
     a_run_is_kept_until_its_end_is_told
+    a_run_is_not_kept_for_a_callback_that_nobody_has_declared_for_long
     what_was_asked_for_in_a_version_that_nobody_declares_any_more_keeps_it
     how_much_of_its_time_a_run_has_spent_is_told_to_who_claims_it
     an_empty_progress_only_asks_who_drives
@@ -2000,6 +2001,33 @@ fn a_run_is_kept_until_its_end_is_told(store: &dyn Store) {
     let end = handed(store, epoch, 100).remove(0);
     store.end_told(epoch, end.key).unwrap();
     assert_eq!(store.find_old(&old, 10, &Halt::default()).unwrap().runs.len(), 1);
+}
+
+fn a_run_is_not_kept_for_a_callback_that_nobody_has_declared_for_long(store: &dyn Store) {
+    let first = store.join(Wall(1)).unwrap();
+    store.declare_workflows(first, &[tells(&[RunStatus::Failed])]).unwrap();
+    has_ended(store, first, 1, RunStatus::Failed);
+    let end = handed(store, first, 100).remove(0);
+    let wait = Wait { not_before: Wall(500), span_us: 400 };
+    store.put_end_off(first, end.key, wait, "ValueError").unwrap();
+    let second = store.join(Wall(2)).unwrap();
+    store.leave(first, &InFlight::default(), Wall(50)).unwrap();
+    let old = |before| Old {
+        now: Wall(900),
+        runs_before: Some(Wall(before)),
+        ticks_before: Wall(0),
+        ticks_max: 10,
+    };
+    let found = |before| store.find_old(&old(before), 10, &Halt::default()).unwrap();
+    assert!(found(500).runs.is_empty(), "who declares it may be back in a moment");
+    let runs = found(501);
+    assert_eq!(runs.runs.len(), 1);
+    store.declare_workflows(second, &[tells(&[RunStatus::Failed])]).unwrap();
+    assert!(found(501).runs.is_empty());
+    store.prune(&old(501), &runs).unwrap();
+    assert!(store.run(id(1)).unwrap().is_some(), "it is declared since");
+    store.declare_workflows(second, &[]).unwrap();
+    assert_eq!(found(501).runs.len(), usize::from(handed(store, second, 900).is_empty()));
 }
 
 /// Declares a trigger that is told of these ends.

@@ -77,6 +77,9 @@ impl Engine {
     ) {
         let Some(slots) = self.runs.get(&job.run).and_then(|run| run.slots.as_ref()) else { return };
         let counts = self.meter.task(slots, job.task as usize);
+        // It is kept as failed: nothing is to come after it.
+        let is_over = outcome == TryOutcome::Postponed && ruling == Ruling::Final;
+        let outcome = if is_over { TryOutcome::Failed } else { outcome };
         counts.outcomes[outcome as usize] += 1;
         counts.retries += u64::from(ruling == Ruling::Retry && outcome != TryOutcome::Postponed);
         if let Some(began_at) = began.0 {

@@ -25,12 +25,16 @@ macro_rules! is_keyed {
     };
 }
 
-/// Whether a body of the run still runs, of which nothing may begin beside it, or somebody is still to be told of its end. A trigger that has been
+/// Whether a body of the run still runs, of which nothing may begin beside it, or somebody is still to be told of its end. A callback that nobody
+/// declares, and that has been due for as long, is not waited for: who declares it would have called it, or put it off. A trigger that has been
 /// off, or served by nobody, or has asked for something else, for as long is not waited for.
 macro_rules! is_overdue {
     () => {
         "(EXISTS (SELECT 1 FROM overdue WHERE overdue.run = runs.row)
-            OR EXISTS (SELECT 1 FROM ends WHERE ends.run = runs.row AND listener = 0)
+            OR EXISTS (
+                SELECT 1 FROM ends WHERE ends.run = runs.row AND listener = 0
+                    AND (ends.owner IS NOT NULL OR ends.due_at >= :before OR EXISTS (
+                        SELECT 1 FROM workflows WHERE name = ends.workflow AND (tells & ends.outcome) <> 0)))
             OR EXISTS (
                 SELECT 1 FROM ends JOIN schedules ON schedules.row = ends.listener
                 JOIN listeners AS heard ON heard.workflow = ends.workflow AND heard.listener = ends.listener
