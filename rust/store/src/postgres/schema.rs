@@ -106,14 +106,10 @@ pub fn version(db: &Db, name: &str, schema: &str) -> Result<usize, Failure> {
     let is_there = |table: &str| {
         db.prepare_cached(IS_THERE)?.exists(named_params! { ":schema": schema, ":table": table })
     };
-    if !is_there("meta")? {
-        return match ["owners", "runs", "schedules", "tasks"]
-            .into_iter()
-            .find(|table| is_there(table).unwrap_or(false))
-        {
-            Some(table) => Err(taken(name, table)),
-            None => Ok(0),
-        };
+    match whose(is_there)? {
+        Whose::Ours => {}
+        Whose::Nobodys => return Ok(0),
+        Whose::Foreign(table) => return Err(taken(name, table)),
     }
     if !db.prepare_cached(MAY_LOOK)?.exists(named_params! { ":schema": schema })? {
         return Err(Failure::Refused(format!(
@@ -130,6 +126,26 @@ pub fn version(db: &Db, name: &str, schema: &str) -> Result<usize, Failure> {
         Some(seen) => Ok(seen),
         None => Err(taken(name, "meta")),
     }
+}
+
+#[derive(Debug, PartialEq)]
+enum Whose {
+    Ours,
+    Nobodys,
+    Foreign(&'static str),
+}
+
+/// Whose the tables in a schema are. All of ours come in one transaction, which may end between two looks.
+fn whose(is_there: impl Fn(&str) -> db::Result<bool>) -> db::Result<Whose> {
+    if is_there("meta")? {
+        return Ok(Whose::Ours);
+    }
+    for table in ["owners", "runs", "schedules", "tasks"] {
+        if is_there(table)? {
+            return Ok(if is_there("meta")? { Whose::Ours } else { Whose::Foreign(table) });
+        }
+    }
+    Ok(Whose::Nobodys)
 }
 
 /// Refuses a schema that holds nothing of ours, or that is of another version: who only reads changes nothing.
@@ -208,4 +224,23 @@ fn taken(name: &str, table: &str) -> Failure {
         "database '{name}' has no room for cloaca's tables: the schema has a table '{table}' of its own; name another one \
          with '?schema='"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn what_another_program_makes_meanwhile_is_no_strangers() {
+        for before in 0..6 {
+            let looks = Cell::new(0);
+            let is_there = |_: &str| Ok(looks.replace(looks.get() + 1) >= before);
+            let found = whose(is_there).unwrap();
+            assert_eq!(found, if before < 5 { Whose::Ours } else { Whose::Nobodys }, "after {before} looks");
+        }
+        assert_eq!(whose(|table| Ok(table == "runs")).unwrap(), Whose::Foreign("runs"));
+        assert_eq!(whose(|_| Ok(false)).unwrap(), Whose::Nobodys);
+    }
 }
