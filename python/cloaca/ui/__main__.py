@@ -6,10 +6,14 @@ Decides nothing: it reads its arguments, and lets uvicorn serve.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
+import socket
 import sys
+import threading
 
-from ..errors import ArgumentError, CloacaError
+from ..errors import ArgumentError, CloacaError, excerpt
 from ..reading import Reader
 
 TYPE_CHECKING = False
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 PORT = 8720
+PORT_MAX = 65_535
+BACKLOG = 128
+"""So many may wait to be heard."""
 TOKEN = "CLOACA_UI_TOKEN"
 TOKEN_CHARS_MIN = 12
 DRAIN_SECONDS = 2
@@ -43,14 +50,16 @@ def serve(
     """Serves the page of a store until a signal. A token that is not given is that of the environment.
 
     Raises:
-        ArgumentError: (a `ValueError`) another host than this machine's own, and no token; or a short one.
+        ArgumentError: (a `ValueError`) another host than this machine's own, and no token; a short one; or
+            nobody can listen there.
         ImportError: starlette, jinja2 or uvicorn is missing.
         StoreError: (a `RuntimeError`) the store cannot be opened.
     """
     from . import app
 
-    token = token or os.environ.get(TOKEN)
-    if host not in LOCAL and not token:
+    if token is None:
+        token = os.environ.get(TOKEN)
+    if host not in LOCAL and token is None:
         raise ArgumentError(
             f"--host {host} lets other machines in; give --token TEXT too, or {TOKEN} in the environment,"
             " where other users of this machine don't see it"
@@ -69,13 +78,15 @@ def serve(
     with Reader(url):
         pass  # what is wrong with it is said now, and not by the first request
     page = app(url, access=TokenAccess(token) if token else None)
+    listens = listening(host, port)
     root = f"/{prefix.strip('/')}" if prefix.strip("/") else ""
     shown = f"[{host}]" if ":" in host else host
     print(f"http://{shown}:{port}{root}/{'?token=…' if token else ''}", flush=True)
-    uvicorn.run(
+    # A signal ends it as it should end: uvicorn drains, and then raises it once more.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    config = uvicorn.Config(
         page,
-        host=host,
-        port=port,
         root_path=root,
         log_level="warning",
         timeout_graceful_shutdown=DRAIN_SECONDS,
@@ -83,7 +94,33 @@ def serve(
         proxy_headers=False,
         server_header=False,
     )
+    with listens, contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run([listens])
     return 0
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """What listens at an address, before anybody is told of it.
+
+    Raises:
+        ArgumentError: (a `ValueError`) nobody can listen there.
+    """
+    if not 0 < port <= PORT_MAX:
+        raise ArgumentError(f"--port is {port}; it is a number from 1 to {PORT_MAX}")
+    made = None
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind)
+        if os.name == "posix":  # elsewhere it would let two have one port
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        made.listen(BACKLOG)
+    except (OSError, UnicodeError) as error:
+        if made is not None:
+            made.close()
+        why = getattr(error, "strerror", None) or error
+        raise ArgumentError(f"nobody can listen at {excerpt(host)}, port {port}: {why}") from None
+    return made
 
 
 def _parser() -> argparse.ArgumentParser:
