@@ -19,7 +19,17 @@ LOOKED_MAX = 10_000
 
 def hint(name: str, kind: str, known: Iterable[str]) -> str:
     """`"; did you mean 'extract'? known tasks: extract, load"`, or only the second half."""
-    return _cloaca.hint(name if is_text(name) else "", kind, list(known))
+    text = _cloaca.hint(name if is_text(name) else "", kind, list(known))
+    if "\\u{" not in text:
+        return text
+    import re
+
+    # As Python spells it, and all else that is said; what is a backslash of the name itself stays.
+    return re.sub(
+        r"\\(?:\\|u\{([0-9a-f]+)\})",
+        lambda found: ascii(chr(int(found[1], 16)))[1:-1] if found[1] else found[0],
+        text,
+    )
 
 
 _MEANT = {

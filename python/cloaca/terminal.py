@@ -13,6 +13,11 @@ def clean(text: str) -> str:
     return "".join(letter if letter.isprintable() else _spelt(letter) for letter in text)
 
 
+def cleaned(text: str) -> str:
+    """The same of a text of several lines, such as a traceback, which stay."""
+    return "\n".join(clean(line) for line in text.split("\n"))
+
+
 def _spelt(letter: str) -> str:
     return letter.encode("unicode_escape").decode("ascii")
 

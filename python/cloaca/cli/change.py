@@ -368,11 +368,14 @@ def _instant(text: str | None) -> datetime | None:
 
 
 def _context(text: str) -> Context:
-    if text == "-":
-        text = sys.stdin.read()
-    elif text.startswith("@"):
-        with open(text[1:], encoding="utf-8") as file:
-            text = file.read()
+    try:
+        if text == "-":
+            text = sys.stdin.read()
+        elif text.startswith("@"):
+            with open(text[1:], encoding="utf-8") as file:
+                text = file.read()
+    except (OSError, ValueError) as error:  # it isn't there, or is no text
+        raise UsageError(f"--context is {excerpt(text)}, which cannot be read: {error}") from None
     try:
         return Context.from_json(text)
     except ContextError as error:

@@ -25,6 +25,8 @@ class Option(NamedTuple):
     """Whether an argument may be left out."""
     completes: Completes = "none"
     choices: tuple[str, ...] = ()
+    takes_empty: bool = False
+    """Whether an empty text means something."""
 
     @property
     def is_argument(self) -> bool:

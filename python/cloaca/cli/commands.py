@@ -253,7 +253,12 @@ COMMANDS = (
         "change:pause",
         (
             Option("--workflow", "of this workflow no run begins", "NAME", completes="workflow"),
-            Option("--key", "of the workflow only what its limits count for this value of its key", "VALUE"),
+            Option(
+                "--key",
+                "of the workflow only what its limits count for this value of its key",
+                "VALUE",
+                takes_empty=True,
+            ),
             Option("--limit", "under this limit no attempt begins", "NAME"),
             Option("--until", "it ends at this time; local if it has no zone", "WHEN"),
             Option("--for", "it ends so much later, such as 10m", "SPAN"),
@@ -268,7 +273,7 @@ COMMANDS = (
         "change:resume",
         (
             Option("--workflow", "of this workflow", "NAME", completes="workflow"),
-            Option("--key", "of this value of its key", "VALUE"),
+            Option("--key", "of this value of its key", "VALUE", takes_empty=True),
             Option("--limit", "of this limit", "NAME"),
         ),
     ),
@@ -426,7 +431,7 @@ COMMANDS = (
             Option("url", "the store; else as --database", "URL", optional=True, completes="file"),
             Option("--host", "listen there; another than this machine's own needs --token", "HOST"),
             Option("--port", "listen on this port", "N", default=8720),
-            Option("--prefix", "the path under which a proxy passes it on", "PATH"),
+            Option("--prefix", "the path under which a proxy passes it on", "PATH", takes_empty=True),
             Option("--token", "ask everybody for this; better in CLOACA_UI_TOKEN", "TEXT"),
             Option("--act", "let it change things, too: retry, cancel, switch, run again"),
         ),

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from .. import attempt, tracing
 from ..plain import ABOUT, describe
+from ..terminal import cleaned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,3 +83,18 @@ def install() -> None:
     root = logging.getLogger()
     level = root.level if root.handlers else logging.INFO
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+class Plain(logging.Formatter):
+    """Formats a record as text of which no character reaches a terminal that it would not simply show."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Its lines."""
+        return cleaned(super().format(record).replace("\t", "    "))
+
+
+def plain(form: str) -> None:
+    """Has everything that is logged written in that form, on standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Plain(form))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -342,6 +342,10 @@ def audit(arguments: Namespace, show: Show) -> int:
             with contextlib.suppress(reading.MissingError):
                 about = reading.find_run(reader, about)
         found = reading.audit(reader, about=about, limit=limit_of(arguments))
+        is_name = about is not None and about == arguments.about
+        if about is not None and is_name and not found.items and reader.native.version(about) is None:
+            # Nothing was changed; of what is not there at all that says something else.
+            reading.schedules_named(reader, about)
     columns = ("AT", "WHO", "DOOR", "FROM", "WHAT", "ABOUT", "MANY")
     rows = [
         (

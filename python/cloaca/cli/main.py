@@ -9,7 +9,7 @@ import os
 import sys
 
 from ..errors import ArgumentError, CloacaError, StoreError, UrlError
-from ..terminal import clean
+from ..terminal import clean, cleaned
 from .parse import UsageError, parse
 from .show import Show
 
@@ -27,6 +27,7 @@ CUT_OFF = 141
 def main(words: Sequence[str] | None = None) -> int:
     """Carries a line out, and returns what the process exits with."""
     words = list(sys.argv[1:] if words is None else words)
+    _open_streams()
     try:
         code = _carried_out(words)
         sys.stdout.flush()
@@ -39,6 +40,13 @@ def main(words: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _told(error)
     return code
+
+
+def _open_streams() -> None:
+    """Without one of the three, as by `<&-`, there is nothing to read, or nobody to tell."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (as long as the process)
 
 
 def _carried_out(words: list[str]) -> int:
@@ -66,6 +74,10 @@ def _told(error: Exception) -> int:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     text = f"{type(error).__name__}: {error}" if _is_a_fault(error) else str(error)
+    if _is_a_fault(error):
+        import traceback
+
+        sys.stderr.write(cleaned("".join(traceback.format_exception(error))))
     sys.stderr.write(f"cloaca: {clean(text)}\n")
     return _code_of(error)
 
@@ -77,8 +89,6 @@ def _code_of(error: Exception) -> int:
         return STORE
     if isinstance(error, CloacaError) and isinstance(error, LookupError):
         return NOT_FOUND
-    if _is_a_fault(error):
-        raise error
     return FAILED
 
 

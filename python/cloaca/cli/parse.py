@@ -35,17 +35,22 @@ def parse(words: list[str]) -> tuple[Command, Namespace] | str:
         return _version() if "--version" in leading else overview()
     name, words = rest[0], leading + rest[1:]
     if name == "help":
-        command = named(words[-1]) if words else None
-        return overview() if command is None else describe(command)
-    command = named(name)
-    if command is None:
-        known = [each.name for each in COMMANDS if not each.is_hidden]
-        raise UsageError(f"there is no command {excerpt(name)}{hint(name, 'commands', known)}")
+        asked = [word for word in words if not word.startswith("-")]
+        return describe(_command(asked[-1])) if asked else overview()
+    command = _command(name)
     if command.name == "complete":
         return command, Namespace(words=words, database=None, json=False, utc=False)
     if "--help" in words or "-h" in words:
         return describe(command)
     return command, _arguments(command, words)
+
+
+def _command(name: str) -> Command:
+    command = named(name)
+    if command is None:
+        known = [each.name for each in COMMANDS if not each.is_hidden]
+        raise UsageError(f"there is no command {excerpt(name)}{hint(name, 'commands', known)}")
+    return command
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
@@ -72,9 +77,20 @@ def _arguments(command: Command, words: list[str]) -> Namespace:
                 f"cloaca {command.name} has no option {excerpt(name)}{hint(name, 'options', known)}"
             )
     try:
-        return parser.parse_args(words)
+        found = parser.parse_args(words)
     except UsageError as error:
         raise UsageError(f"cloaca {command.name}: {error}; `cloaca help {command.name}` says more") from None
+    _refuse_empty(command, found)
+    return found
+
+
+def _refuse_empty(command: Command, found: Namespace) -> None:
+    """What is empty was to be filled by a variable that nobody set: not given at all is something else."""
+    for option in (*command.options, *SHARED):
+        value = getattr(found, option.name.removeprefix("--").replace("-", "_"), None)
+        if not option.takes_empty and (value == "" or (isinstance(value, list) and "" in value)):
+            shown = option.name if option.name.startswith("-") else option.name.upper()
+            raise UsageError(f"cloaca {command.name}: {shown} is empty; name what is meant, or leave it out")
 
 
 def _formatter(prog: str) -> HelpFormatter:

@@ -10,6 +10,7 @@ import sys
 
 from ..errors import CloacaError, excerpt
 from ..living import only_looked_at
+from ..terminal import cleaned
 from .parse import UsageError
 
 TYPE_CHECKING = False
@@ -77,7 +78,7 @@ def imported(module: str, *, serves: bool = False) -> ModuleType:
         ) from None
     except Exception as error:
         if not is_quiet():
-            sys.stderr.write("".join(_traceback(error)))
+            sys.stderr.write(cleaned("".join(_traceback(error))))
         kind = type(error).__name__
         raise ProgramError(f"{module} cannot be imported: {kind}: {error}; its traceback is above") from None
     own = getattr(found, "__file__", None)
@@ -86,6 +87,26 @@ def imported(module: str, *, serves: bool = False) -> ModuleType:
             f"{module} is called like module {name} at {own}, which Python takes; rename the file"
         )
     return found
+
+
+def refuse_missing(module: str) -> None:
+    """Says that there is no such program where another process is to import it.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from importlib.machinery import PathFinder
+
+    if module.endswith(".py") or os.sep in module:
+        if not os.path.isfile(module):
+            raise UsageError(f"there is no file {excerpt(module)}; name the program's module or file")
+    elif (
+        module not in sys.modules
+        and PathFinder.find_spec(module.partition(".")[0], [os.getcwd(), *sys.path]) is None
+    ):
+        raise UsageError(
+            f"there is no module {excerpt(module)} here; name the program's module or file, such as app.py"
+        )
 
 
 def is_quiet() -> bool:

@@ -17,7 +17,7 @@ from ..terminal import clean
 from .children import Told, command, end, ended, tell
 from .main import OK
 from .parse import UsageError
-from .program import UNFIT, WORKER, ProgramError, imported, is_quiet, split
+from .program import UNFIT, WORKER, ProgramError, imported, is_quiet, refuse_missing, split
 from .show import Show
 from .where import database, program
 
@@ -57,6 +57,7 @@ def run(arguments: Namespace, show: Show) -> int:
     if arguments.reload:
         if arguments.workers > 1:
             raise UsageError("--reload serves in one process; leave --workers out")
+        refuse_missing(split(target)[0])
         return _reloading(command(target, arguments.database, arguments.log, listens), target)
     if arguments.workers > 1:
         from .workers import serve
@@ -70,7 +71,8 @@ def dev(arguments: Namespace, show: Show) -> int:
     target = program(arguments.module)
     if target is None:
         raise UsageError("what to run? Name a module or a file, such as app.py, or [tool.cloaca] app")
-    split(target)
+    refuse_missing(split(target)[0])
+    _refuse_port(arguments.port)
     beside = Beside(arguments.database, arguments.port, arguments.open)
     return _reloading(command(target, arguments.database, arguments.log), target, beside)
 
@@ -81,12 +83,19 @@ def page(arguments: Namespace, show: Show) -> int:
 
     host, prefix = arguments.host or LOCAL[0], arguments.prefix or ""
     try:
-        url = database(arguments.url or arguments.database)
+        url = arguments.url or database(arguments.database)
         return serve(
             url, host=host, port=arguments.port, prefix=prefix, token=arguments.token, acts=arguments.act
         )
     except ImportError as error:
         raise UsageError(str(error)) from error
+
+
+def _refuse_port(port: int) -> None:
+    """The page beside a program would be missed only after a while."""
+    from ..ui.__main__ import LOCAL, listening
+
+    listening(LOCAL[0], port).close()
 
 
 class Beside:
@@ -186,7 +195,9 @@ def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, in
 
         install()
     elif not logging.getLogger().handlers and not logging.getLogger("cloaca").handlers:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        from .logged import plain
+
+        plain("%(asctime)s %(levelname)s %(message)s")
     listening = None if listens is None else _listening(listens)
     runner = _runner(loaded, module, name, url)
     if listening is not None:

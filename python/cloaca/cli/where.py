@@ -29,8 +29,12 @@ def database(given: str | None) -> str:
     Raises:
         UsageError: none is named, and in this folder there is none, or more than one.
     """
-    named = given or os.environ.get(ENVIRONMENT) or _setting("database")
-    if named:
+    for name, value in (("--database", given), (ENVIRONMENT, os.environ.get(ENVIRONMENT))):
+        if value == "":
+            raise UsageError(f"{name} is empty; let it name a store, or leave it out")
+        if value is not None:
+            return value
+    if named := _setting("database"):
         return named
     found, others = _meant(_ours(os.curdir))
     if not found:

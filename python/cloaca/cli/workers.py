@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 
@@ -178,9 +177,9 @@ def _hear_log(log: str | None) -> None:
 
         install()
         return
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s cloaca: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    from .logged import plain
+
+    plain("%(asctime)s %(levelname)s cloaca: %(message)s")
 
 
 def _say(text: str) -> None:

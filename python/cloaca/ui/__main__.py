@@ -8,9 +8,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
+import socket
 import sys
+import threading
 
-from ..errors import ArgumentError, CloacaError
+from ..errors import ArgumentError, CloacaError, excerpt
 from ..reading import Reader
 from ..runner import DefaultRunner
 
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 PORT = 8720
+PORT_MAX = 65_535
+BACKLOG = 128
+"""So many may wait to be heard."""
 TOKEN = "CLOACA_UI_TOKEN"
 TOKEN_CHARS_MIN = 12
 DRAIN_SECONDS = 2
@@ -61,14 +67,16 @@ def serve(
     that acts does so as a client of the store: what is changed, its runners carry out.
 
     Raises:
-        ArgumentError: (a `ValueError`) another host than this machine's own, and no token; or a short one.
+        ArgumentError: (a `ValueError`) another host than this machine's own, and no token; a short one; or
+            nobody can listen there.
         ImportError: starlette, jinja2 or uvicorn is missing.
         StoreError: (a `RuntimeError`) the store cannot be opened.
     """
     from . import app
 
-    token = token or os.environ.get(TOKEN)
-    if host not in LOCAL and not token:
+    if token is None:
+        token = os.environ.get(TOKEN)
+    if host not in LOCAL and token is None:
         raise ArgumentError(
             f"--host {host} lets other machines in; give --token TEXT too, or {TOKEN} in the environment,"
             " where other users of this machine don't see it"
@@ -87,23 +95,25 @@ def serve(
     del uvicorn
     with Reader(url):
         pass  # what is wrong with it is said now, and not by the first request
-    with contextlib.ExitStack() as opened:
+    listens = listening(host, port)
+    with listens, contextlib.ExitStack() as opened:
         client = opened.enter_context(DefaultRunner(url, work=False, name="page")) if acts else None
         page = app(client or url, access=TokenAccess(token) if token else None)
-        _serve(page, host, port, prefix, has_token=bool(token))
+        root = f"/{prefix.strip('/')}" if prefix.strip("/") else ""
+        shown = f"[{host}]" if ":" in host else host
+        print(f"http://{shown}:{port}{root}/{'?token=…' if token else ''}", flush=True)
+        _serve(page, listens, root)
     return 0
 
 
-def _serve(page: Page, host: str, port: int, prefix: str, *, has_token: bool) -> None:
+def _serve(page: Page, listens: socket.socket, root: str) -> None:
     import uvicorn
 
-    root = f"/{prefix.strip('/')}" if prefix.strip("/") else ""
-    shown = f"[{host}]" if ":" in host else host
-    print(f"http://{shown}:{port}{root}/{'?token=…' if has_token else ''}", flush=True)
-    uvicorn.run(
+    # A signal ends it as it should end: uvicorn drains, and then raises it once more.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    config = uvicorn.Config(
         page,
-        host=host,
-        port=port,
         root_path=root,
         log_level="warning",
         timeout_graceful_shutdown=DRAIN_SECONDS,
@@ -111,6 +121,32 @@ def _serve(page: Page, host: str, port: int, prefix: str, *, has_token: bool) ->
         proxy_headers=False,
         server_header=False,
     )
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run([listens])
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """What listens at an address, before anybody is told of it.
+
+    Raises:
+        ArgumentError: (a `ValueError`) nobody can listen there.
+    """
+    if not 0 < port <= PORT_MAX:
+        raise ArgumentError(f"--port is {port}; it is a number from 1 to {PORT_MAX}")
+    made = None
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind)
+        if os.name == "posix":  # elsewhere it would let two have one port
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        made.listen(BACKLOG)
+    except (OSError, UnicodeError) as error:
+        if made is not None:
+            made.close()
+        why = getattr(error, "strerror", None) or error
+        raise ArgumentError(f"nobody can listen at {excerpt(host)}, port {port}: {why}") from None
+    return made
 
 
 def _parser() -> argparse.ArgumentParser:

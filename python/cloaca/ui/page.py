@@ -314,7 +314,7 @@ def view_of(request: Request) -> str:
 
 
 def is_own(view: str) -> bool:
-    """Whether that leads to this page and nowhere else, also in a browser, which takes tabs and the like out."""
+    """Whether that leads to this page and nowhere else, also in a browser, which leaves out tabs."""
     is_plain = view.isascii() and view.isprintable() and " " not in view
     return is_plain and view.startswith("/") and not view.startswith(("//", "/\\"))
 

@@ -1,0 +1,250 @@
+"""Lines that nobody means: closed streams, empty values, ports that are none, programs that raise."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stage import Line, run_command
+
+import cloaca
+
+ESCAPES = "\x1b]0;evil\x07\x9b\u202e"
+WAIT = 60.0
+
+
+def made(folder: Path) -> Path:
+    """A store with one failed run."""
+    with cloaca.WorkflowBuilder("ingest"):
+
+        @cloaca.task()
+        def fails(context: cloaca.Context) -> None:
+            raise ValueError("no")
+
+    with cloaca.DefaultRunner(folder / "runs.db") as runner:
+        runner.execute("ingest", {})
+    return folder / "runs.db"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes a stream by its number")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_line_without_its_streams_does_what_it_can(tmp_path: Path, closed: str) -> None:
+    made(tmp_path)
+    for words, code in [
+        ("retry --all", 2),
+        ("prune --before 1d", 0),
+        ("ls", 0),
+        ("help", 0),
+        ("nope", 2),
+        ("--version", 0),
+        ("show nope", 4),
+        ("submit ingest --context -", 2),
+    ]:
+        line = f"exec {sys.executable} -m cloaca {words} {closed}"
+        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=WAIT)
+        assert done.returncode == code, (words, done)
+        assert "Traceback" not in done.stderr, words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ls", "--database", ""],
+        ["ls", "--database="],
+        ["prune", "--before", "1d", "--yes", "--database", ""],
+        ["cancel", ""],
+        ["retry", ""],
+        ["show", ""],
+        ["cancel", "--all", "--yes", "--workflow", ""],
+        ["retry", "--all", "--yes", "--trigger", ""],
+        ["retry", "--all", "--yes", "--key", ""],
+        ["retry", "--all", "--yes", "--error", ""],
+        ["runs", "--since", ""],
+        ["run", ""],
+        ["dev", ""],
+        ["ui", ""],
+        ["ui", "--host", ""],
+        ["ui", "--token", ""],
+        ["submit", "ingest", "--app", ""],
+    ],
+    ids=" ".join,
+)
+def test_a_value_that_is_empty_is_refused_and_nothing_guessed(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("CLOACA_DATABASE", str(made(tmp_path)))
+    assert line.piped(*words, code=2) == ""
+    assert "is empty" in line.said
+    (run,) = line.piped("runs").splitlines()
+    assert "\tFailed\t" in run
+
+
+@pytest.mark.parametrize("words", [["ls"], ["prune", "--before", "1d", "--yes"], ["ui"]], ids=" ".join)
+def test_a_variable_that_is_set_but_empty_names_no_store(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    made(tmp_path)
+    monkeypatch.setenv("CLOACA_DATABASE", "")
+    assert line.piped(*words, code=2) == ""
+    assert "CLOACA_DATABASE is empty" in line.said
+
+
+def test_a_token_that_is_set_but_empty_lets_nobody_in(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path)
+    monkeypatch.setenv("CLOACA_UI_TOKEN", "")
+    line.piped("ui", code=2)
+    assert "the token has 0 characters" in line.said
+
+
+@pytest.mark.parametrize("port", ["99999", "-5", "0", "x"])
+@pytest.mark.parametrize("words", [["ui", "runs.db"], ["dev", "app.py"]], ids=" ".join)
+def test_a_port_that_is_none_is_refused_at_once(
+    line: Line, tmp_path: Path, words: list[str], port: str
+) -> None:
+    made(tmp_path)
+    (tmp_path / "app.py").write_text("import cloaca\n")
+    assert line.piped(*words, "--port", port, code=2) == ""
+    assert "--port" in line.said
+
+
+def test_an_address_that_nobody_can_have_is_refused_at_once(line: Line, tmp_path: Path) -> None:
+    made(tmp_path)
+    (tmp_path / "app.py").write_text("import cloaca\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for words in (["ui", "runs.db"], ["dev", "app.py"]):
+            assert line.piped(*words, "--port", port, code=2) == ""
+            assert "nobody can listen at" in line.said
+            assert port in line.said
+    words = ["ui", "runs.db", "--host", "nowhere.invalid", "--token", "a long secret"]
+    assert line.piped(*words, code=2) == ""
+    assert "nobody can listen at" in line.said
+
+
+@pytest.mark.parametrize("words", [["dev"], ["run", "--reload"], ["run", "--workers", "2"]], ids=" ".join)
+@pytest.mark.parametrize("target", ["nope.py", "nope", "nope.py:runner", "nope.inner"])
+def test_a_program_that_is_not_there_is_waited_for_by_nobody(
+    tmp_path: Path, words: list[str], target: str
+) -> None:
+    done = run_command([*words, target], cwd=tmp_path)
+    assert done.returncode == 2
+    assert "there is no" in done.stderr
+
+
+def test_the_audit_list_of_what_is_not_there_is_not_found(line: Line, tmp_path: Path) -> None:
+    made(tmp_path)
+    line.piped("audit", "nope", code=4)
+    assert "'nope'" in line.said
+    line.piped("audit")
+    line.piped("retry", "--all", "--yes")
+    (change,) = line.piped("audit").splitlines()
+    assert line.piped("audit", change.split("\t")[5]) == f"{change}\n"
+
+
+@pytest.mark.parametrize("context", ["@none.json", "@.", "@latin.json", "-"])
+def test_a_context_that_cannot_be_read_is_a_wrong_line(tmp_path: Path, context: str) -> None:
+    made(tmp_path)
+    (tmp_path / "latin.json").write_bytes(b'{"a": "\xff"}')
+    words = [sys.executable, "-m", "cloaca", "submit", "ingest", "--context", context]
+    done = subprocess.run(words, cwd=tmp_path, input=b'{"a": "\xff"}', capture_output=True, timeout=WAIT)
+    assert done.returncode == 2, done.stderr
+    assert b"--context" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_help_for_what_is_no_command_says_so(line: Line) -> None:
+    assert line.piped("help", "shw", code=2) == ""
+    assert "did you mean 'show'" in line.said
+    assert line.piped("help", "show") == line.piped("show", "--help")
+
+
+@pytest.mark.parametrize("how", ["import", "maker", "log"])
+def test_what_a_program_raises_reaches_no_terminal_raw(tmp_path: Path, how: str) -> None:
+    raises = f"raise ValueError({ESCAPES!r})\n"
+    text = {
+        "import": raises,
+        "maker": f"def make():\n    {raises}",
+        "log": "import logging, cloaca\n"
+        "cloaca.WorkflowBuilder('w').__enter__()\ncloaca.task(id='t')(lambda c: None)\n"
+        "def make():\n"
+        f"    logging.getLogger('x').error({ESCAPES!r})\n"
+        f"    try:\n        {raises}"
+        "    except ValueError:\n        logging.getLogger('x').exception('it')\n"
+        "    raise KeyboardInterrupt\n",
+    }[how]
+    (tmp_path / "app.py").write_text(text)
+    done = run_command(["run", "app.py" if how == "import" else "app.py:make"], cwd=tmp_path)
+    assert done.returncode == (130 if how == "log" else 1)
+    assert "ValueError: \\x1b]0;evil\\x07\\x9b\\u202e" in done.stderr
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", done.stderr)
+
+
+def test_a_character_is_spelt_in_one_way(line: Line, tmp_path: Path) -> None:
+    name = "a\x1bb\u202ec\\u{41}"
+
+    @cloaca.trigger(workflow="ingest", name=name, poll_interval="1h")
+    def poll() -> bool:
+        return False
+
+    made(tmp_path)
+    line.piped("why", "nope", code=4)
+    assert "\\u{1b}" not in line.said
+    assert "\\x1b" in line.said
+    assert "\\u202e" in line.said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_page_ends_well_by_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    made(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "cloaca", "ui", "runs.db", "--port", str(port)]
+    with subprocess.Popen(
+        words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.readline() == f"http://127.0.0.1:{port}/\n"
+            # Who listens already, has said so.
+            with socket.create_connection(("127.0.0.1", port), WAIT) as asks:
+                asks.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+                while asks.recv(65536):
+                    pass
+            process.send_signal(number)
+            assert process.wait(WAIT) == 0
+            assert process.stderr.read() == ""
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a terminal of its own")
+def test_ctrl_c_at_a_question_ends_without_a_word(tmp_path: Path) -> None:
+    import pty
+
+    path = made(tmp_path)
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "cloaca", "retry", "--all", "--database", str(path)],
+        stdin=theirs,
+        stderr=theirs,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        said = b""
+        while b"[y/N] " not in said:
+            said += os.read(ours, 1024)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WAIT) == 130
+    os.close(ours)
+    assert b"Traceback" not in said
