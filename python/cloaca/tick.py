@@ -135,7 +135,7 @@ class Tick:
 
         Raises:
             RunnerError: (a `RuntimeError`) this is another process than the runner's, it has shut down, or no
-                body is being called.
+                body is being called. In a preview each method that does more than look raises it.
         """
         from .current import current_run
 

@@ -428,3 +428,46 @@ def test_an_end_whose_callback_nobody_declares_any_more_is_no_trouble_and_keeps_
             subprocess.run(line, check=True)
         assert eventually(lambda: runner.list_runs() == [])
         assert runner.query("SELECT count(*) AS n FROM ends") == [{"n": 0}]
+
+
+def test_a_trigger_fails_by_its_row_also_once_its_ticks_are_forgotten(store: Path) -> None:
+    """`cloaca doctor`, the overview and the metrics then agree."""
+
+    def fails() -> bool:
+        raise OSError("the share is gone")
+
+    for name in ("a", "feed", "z"):
+        cloaca.trigger(workflow="w", name=name, poll_interval="1h")(fails)
+    # Its program ended: nobody polls it, and nothing of it is on record.
+    cloaca.trigger(workflow="w", name="left", poll_interval="1h")(fails)
+    with cloaca.DefaultRunner(store):
+        pass
+    cloaca.unregister_trigger("left")
+    with cloaca.DefaultRunner(store) as runner, reading.Reader(store) as reader:
+        runner.tick("feed")
+        runner.tick("feed")
+        change(store, "DELETE FROM ticks")
+        (found,) = reading.unwell(reader, limit=1)
+        assert isinstance(found, reading.Trigger)
+        assert (found.trigger_name, found.state, found.failures, found.last) == ("feed", "failing", 2, None)
+        assert {each.trigger_name: each.state for each in reading.unwell(reader)} == {
+            "feed": "failing",
+            "left": "unserved",
+        }
+        runner.set_trigger_enabled("feed", False)
+        runner.set_trigger_enabled("feed", True)
+        assert [each.trigger_name for each in reading.unwell(reader)] == ["left"]
+
+
+def test_a_cron_fails_by_its_row_too(store: Path) -> None:
+    def fails() -> bool:
+        raise OSError("the share is gone")
+
+    flow.declare("w", flow.nothing)
+    cloaca.trigger(workflow="w", name="nightly", cron="0 3 29 2 *")(fails)
+    with cloaca.DefaultRunner(store) as runner, reading.Reader(store) as reader:
+        assert eventually(lambda: len(runner.list_cron_schedules()) == 1)
+        assert reading.unwell(reader) == []
+        change(store, "UPDATE schedules SET failures = 1 WHERE name = 'nightly'")
+        (found,) = reading.unwell(reader)
+        assert (found.trigger_name, found.state, found.last) == ("nightly", "failing", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,8 @@ def test_a_preview_leaves_a_store_as_it_is_and_wakes_nobody(tmp_path: Path) -> N
     PATHS.append(tmp_path / "runs.db")
     with cloaca.DefaultRunner(PATHS[-1]) as runner:
         runner.tick("it")
+        for run in runner.list_runs():
+            runner.run(run["id"]).result(60)
         tables = ["runs", "run_keys", "schedules", "ticks", "declared", "versions", "lanes", "seats"]
         before = [runner.query(f"SELECT * FROM {table}") for table in tables]
         previewed(runner)
@@ -217,3 +220,140 @@ def test_how_many_polls_in_a_row_have_failed_is_read_from_outside(tmp_path: Path
         fails[0] = False
         runner.tick("source")
         assert told() == ("polled", 0)
+
+
+READS: dict[str, Any] = {
+    "list_runs": lambda r: r.list_runs("w", limit=2, offset=1),
+    "list_runs after": lambda r: r.list_runs(after=r.list_runs()[0]["id"], contexts=False),
+    "iter_runs": lambda r: list(r.iter_runs(status="Failed")),
+    "get_run": lambda r: [r.get_run(run["id"]) for run in r.list_runs()],
+    "get_run of none": lambda r: r.get_run("00000000-0000-0000-0000-000000000000"),
+    "logs": lambda r: r.logs(r.list_runs()[0]["id"]),
+    "audit": lambda r: r.audit(),
+    "ticks": lambda r: r.ticks("asks"),
+    "cursor": lambda r: (r.cursor("asks"), r.cursor("nightly")),
+    # While its function is called, a runner's trigger is not due.
+    "list_trigger_schedules": lambda r: [
+        each | {"next_poll_at": 0} for each in r.list_trigger_schedules(True)
+    ],
+    "get_trigger_schedule": lambda r: (r.get_trigger_schedule("off"), r.get_trigger_schedule("none")),
+    "get_trigger_execution_history": lambda r: r.get_trigger_execution_history("asks"),
+    "list_cron_schedules": lambda r: r.list_cron_schedules(),
+    "get_cron_schedule": lambda r: r.get_cron_schedule("nightly"),
+    "list_limits": lambda r: r.list_limits(),
+    "list_pauses": lambda r: r.list_pauses(),
+    "list_runners": lambda r: [(each["number"], each["state"], each["works"]) for each in r.list_runners()],
+    "query": lambda r: r.query("SELECT count(*) AS many FROM runs WHERE row > ?", [0]),
+    "redacted": lambda r: r.redacted,
+    "health": lambda r: {k: v for k, v in r.health().items() if k not in ("at", "oldest_seconds")},
+    "unknown run": lambda r: r.why_run("00000000-0000-0000-0000-000000000000"),
+    "unknown trigger": lambda r: r.cursor("none"),
+    "no SELECT": lambda r: r.query("DELETE FROM runs"),
+}
+
+
+def asked(runner: Any) -> dict[str, Any]:
+    """What each question comes to, an error by its class."""
+    found = {}
+    for name, ask in READS.items():
+        try:
+            found[name] = ask(runner)
+        except cloaca.CloacaError as error:
+            found[name] = type(error)
+    return found
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[tuple[cloaca.DefaultRunner, list[Any]]]:
+    """A runner whose trigger `asks` tells what it is told."""
+    seen: list[Any] = []
+    declare("w")
+
+    @cloaca.trigger(workflow="w", poll_interval="1h")
+    def asks(tick: cloaca.Tick) -> TriggerResult:
+        called = cloaca.current_run()
+        assert called is not None
+        assert called.trigger == "asks"
+        seen.append((tick.runner, asked(called.runner), tick.runner.why("asks"), tick.runner.why_run))
+        tick.cursor = {"token": "hunter22"}
+        return TriggerResult.fire({"n": len(seen)})
+
+    cloaca.trigger(workflow="w", name="off", poll_interval="1h")(lambda: False)
+    cloaca.trigger(workflow="w", name="nightly", cron="0 3 29 2 *")(lambda: False)
+    PATHS.append(tmp_path / "runs.db")
+    with cloaca.DefaultRunner(PATHS[-1], redact=["token"], name="desk") as runner:
+        runner.set_trigger_enabled("off", False)
+        runner.execute("w", {"token": "hunter22"})
+        runner.execute("w", {"n": 1})
+        runner.pause(workflow="w")
+        runner.tick("asks")
+        seen.clear()
+        yield runner, seen
+
+
+def test_what_a_body_asks_the_runner_it_is_told_without_one(
+    told: tuple[cloaca.DefaultRunner, list[Any]],
+) -> None:
+    runner, seen = told
+    assert previewed(runner, "asks")["outcome"] == "fire"
+    runner.tick("asks", dry_run=True)
+    (looks, mine, why, why_run), (real, theirs, *_) = seen
+    assert real is runner
+    assert not isinstance(looks, cloaca.DefaultRunner)
+    assert mine.keys() == theirs.keys() == READS.keys()
+    for name, answer in theirs.items():
+        assert mine[name] == answer, name
+    assert "trigger 'asks'" in why
+    assert "hunter22" not in str(mine)
+    assert callable(why_run)
+
+
+def test_a_body_that_does_more_than_look_is_refused_by_name(runner: cloaca.DefaultRunner) -> None:
+    calls: list[str] = []
+
+    @cloaca.trigger(workflow="w", poll_interval="1h")
+    def acts(tick: cloaca.Tick) -> TriggerResult:
+        getattr(tick.runner, calls[-1])("w", {})
+        return TriggerResult.skip()
+
+    looks = set(vars(reading.preview.__globals__["Looks"]))
+    others = [name for name in dir(cloaca.DefaultRunner) if not name.startswith("_") and name not in looks]
+    assert {"submit", "execute", "set_cursor", "shutdown", "tick", "export", "stats"} <= set(others)
+    for name in others:
+        calls.append(name)
+        answer = previewed(runner, "acts")
+        assert (answer["outcome"], answer["reason"]) == (
+            "error",
+            f"RunnerError: preview only looks; {name} is not called",
+        )
+    assert runner.list_runs() == []
+    calls.append("sbumit")
+    assert "AttributeError" in str(previewed(runner, "acts")["reason"])
+
+
+def test_a_coroutine_asks_too_and_nothing_is_left_open(runner: cloaca.DefaultRunner) -> None:
+    kept: list[Any] = []
+
+    @cloaca.trigger(workflow="w", poll_interval="1h")
+    async def asks(tick: cloaca.Tick) -> bool:
+        kept.append(tick.runner)
+        return bool(tick.runner.list_runs())
+
+    assert previewed(runner, "asks")["outcome"] == "skip"
+    with pytest.raises(cloaca.StoreError):
+        kept[0].list_runs()
+
+
+def test_a_preview_of_an_older_file_leaves_it_as_it_is(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if request.config.getoption("--store") != "sqlite":
+        pytest.skip("a server has no file")
+    fixtures = Path(__file__).resolve().parents[2] / "rust/store/tests/fixtures"
+    old = tmp_path / "old.db"
+    shutil.copy(next(each for each in sorted(fixtures.iterdir()) if each.suffix == ".db"), old)
+    before = old.read_bytes()
+    cloaca.trigger(workflow="w", name="it", poll_interval="1h")(lambda tick: bool(tick.runner.list_runs()))
+    with pytest.raises(cloaca.StoreError, match="schema version"), reading.Reader(old) as reader:
+        reading.preview(reader, "it")
+    assert old.read_bytes() == before

@@ -205,3 +205,21 @@ def test_a_schema_that_lacks_a_table_is_refused_when_it_is_opened(postgres_url: 
     for opens in (cloaca.DefaultRunner, cloaca.reading.Reader):
         with pytest.raises(cloaca.StoreError, match="lacks the table 'seats' of cloaca"):
             opens(postgres_url)
+
+
+def test_on_a_server_too_what_fails_by_its_row_comes_before_what_was_never_polled(postgres_url: str) -> None:
+    def fails() -> bool:
+        raise OSError("the share is gone")
+
+    for name in ("left", "feed"):
+        cloaca.trigger(workflow="w", name=name, poll_interval="1h")(fails)
+    with cloaca.DefaultRunner(postgres_url):
+        pass
+    cloaca.unregister_trigger("left")
+    with cloaca.DefaultRunner(postgres_url) as runner, reading.Reader(postgres_url) as reader:
+        runner.tick("feed")
+        assert [each.trigger_name for each in reading.unwell(reader, limit=1)] == ["feed"]
+        with psycopg.connect(postgres_url) as connection:
+            connection.execute("DELETE FROM cloaca.ticks")
+        (found,) = reading.unwell(reader, limit=1)
+        assert (found.trigger_name, found.state, found.last) == ("feed", "failing", None)

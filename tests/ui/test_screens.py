@@ -41,6 +41,15 @@ def test_what_fails_or_is_switched_off_comes_first(page: Asking, runner: cloaca.
     assert "OSError: the share is gone" in text
 
 
+def test_how_many_polls_in_a_row_have_failed_stands_on_the_triggers_page(
+    page: Asking, runner: cloaca.DefaultRunner
+) -> None:
+    assert "Failed in a row" not in page.text("/trigger?name=share")
+    for failures in (1, 2):
+        runner.tick("share")
+        assert f"Failed in a row {failures}" in page.text("/trigger?name=share")
+
+
 def test_failed_runs_are_gathered_by_their_kind(page: Asking, runner: cloaca.DefaultRunner) -> None:
     failed(runner, 4)
     runner.execute("ingest", {"error": "quite another one"})

@@ -33,18 +33,20 @@ MESSAGE_CHARS = 300
 FAILED_MAX = 1000
 """So many failed runs are looked at, the newest."""
 
-# By schedules' rows, and of each the newest of its ticks, by ticks_schedule.
+# By schedules' rows, and of each the newest of its ticks, by ticks_schedule. Some have none, and what is
+# unknown sorts first on a server.
 _UNWELL = """
     WITH looked AS (
-        SELECT s.kind, s.id, s.name, s.enabled, s.disabled_cause, s.next_at, s.owner, (
-            SELECT t.outcome FROM ticks t WHERE t.schedule = s.row ORDER BY t.row DESC LIMIT 1
-        ) AS outcome
+        SELECT s.kind, s.id, s.name, s.enabled, s.disabled_cause, s.next_at, s.owner,
+            s.failures > 0 OR coalesce((
+                SELECT t.outcome FROM ticks t WHERE t.schedule = s.row ORDER BY t.row DESC LIMIT 1
+            ), '') = 'error' AS fails
         FROM (SELECT * FROM schedules ORDER BY row LIMIT ?1) AS s
     )
-    SELECT kind, id, name, enabled, outcome FROM looked
-    WHERE NOT enabled OR outcome = 'error' OR (kind = 'cron' AND (next_at < ?2 OR ?4 = '[]'))
+    SELECT kind, id, name, enabled FROM looked
+    WHERE NOT enabled OR fails OR (kind = 'cron' AND (next_at < ?2 OR ?4 = '[]'))
         OR (kind = 'trigger' AND (owner IS NULL OR owner NOT IN (SELECT value FROM json_each(?4))))
-    ORDER BY NOT enabled AND disabled_cause IS NOT NULL DESC, enabled AND outcome = 'error' DESC,
+    ORDER BY NOT enabled AND disabled_cause IS NOT NULL DESC, enabled AND fails DESC,
         enabled DESC
     LIMIT ?3"""
 # By runs_failed_ends. Of equal ones the row of the newest is told.

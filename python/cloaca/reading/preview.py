@@ -22,6 +22,7 @@ from ..policy import RetryAfter, pause_of
 from ..redact import hide_tick
 from ..run_end import NONE_ENDED
 from ..tick import Tick, Ticked
+from .looks import Looks
 from .store import MissingError, names, now, unknown
 
 TYPE_CHECKING = False
@@ -61,6 +62,9 @@ def preview(reader: Reader, name: str) -> TickAnswer:
     Its function is called in this process, which must have declared it, and finds in its tick what is on
     record. Nothing starts, and nothing is kept: neither a cursor nor a failure. What would become of its
     fires the store says, which plays them as those of a real poll in a transaction that it takes back.
+
+    There is no runner: `tick.runner`, and `cloaca.current_run().runner`, have the methods of one that read,
+    which answer by what is on record, and raise `RunnerError` for the others.
 
     Raises:
         MissingError: (a `LookupError`) this process declares no such trigger.
@@ -128,7 +132,7 @@ def _ruled(
             return NONE_ENDED
         arguments = (run,)
     try:
-        with attempt.inside(None, None, declared.name):
+        with attempt.inside(None, None, declared.name, host=Looks(reader)):
             answer = function(*arguments)
             whole: Any = complete(Ticked(tick, answer), _completed)
         return ruled(whole.answer, tick, CONTEXT_BYTES_MAX, declared.overlap)

@@ -283,7 +283,7 @@ def _cron(
         state = "disabled"
     elif not alive or not row["is_declared"]:
         state = "unserved"
-    elif last is not None and last.outcome == "error":
+    elif row["failures"] > 0 or (last is not None and last.outcome == "error"):
         state = "failing"
     elif age is not None and age > LATE_SECONDS:
         state = "late"

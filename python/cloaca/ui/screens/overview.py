@@ -158,6 +158,9 @@ def _concern(each: Trigger | Cron) -> Concern:
         text, since = "switched off", each.disabled_at
     elif each.state == "unserved":
         text, since = "no living runner serves it", each.updated_at
+    elif each.state == "failing" and not is_cause:
+        # What it raised is forgotten, or not written yet.
+        text, since = "its last poll failed" if isinstance(each, Trigger) else "its last moment failed", None
     elif each.state == "late" and not isinstance(each, Trigger):
         text, since = "its moment has passed", each.next_run_at
     return Concern(name, each.state, text, since)

@@ -87,7 +87,8 @@ def _ends(ask: Ask, name: str) -> str:
 
 
 def _fails_at_end(trigger: Trigger) -> bool:
-    return trigger.on_run is not None and trigger.last is not None and trigger.last.outcome == "error"
+    is_error = trigger.last is not None and trigger.last.outcome == "error"
+    return trigger.on_run is not None and (trigger.failures > 0 or is_error)
 
 
 def _sentence(ask: Ask, name: str) -> str:
