@@ -269,9 +269,9 @@ class Listings:
         """Which changes people made by the page or the command line, newest first; 100,000 are kept.
 
         Each is a dict: `at`, `who`, `door` (`page` or `cli`), `place` (the page's caller's address), `what`
-        (`retry`, `cancel`, `submit`, `enable`, `disable`, `forget`, `rename`, `skip`, `set_cursor`, `prune`),
-        `about` (a run's id or a trigger's name) and `many`. What programs change by this API is not among
-        them.
+        (`retry`, `cancel`, `submit`, `enable`, `disable`, `poll`, `forget`, `rename`, `skip`, `set_cursor`,
+        `prune`), `about` (a run's id or a trigger's name) and `many`. What programs change by this API is
+        not among them.
 
         Args:
             last (int): at most so many.

@@ -88,6 +88,7 @@ class Triggers:
         def _of_paused(self, workflow: str) -> str: ...
         def _has_stopped(self) -> bool: ...
         def _at_work(self, call: str) -> Any: ...
+        def _working(self) -> Any: ...
         def _begun(
             self, workflow: str, encoded: list[str], keys: None, calls: None, when: Any, trigger: str | None
         ) -> list[Any]: ...
@@ -384,7 +385,7 @@ class Triggers:
                 if monotonic() > deadline or engine.wait_closing(0.005):
                     raise RunnerError(f"trigger {excerpt(name)} is being polled and does not come back")
             if not begun:
-                raise self._undeclared(name, "tick")
+                raise self._undeclared(name)
             before = self._kept_cursor(name)
             ruling, told = self._crew.poll_now(begun, dry_run)
             decided = rows.tick(ruling)
@@ -417,11 +418,11 @@ class Triggers:
                 decided["outcome"], decided["reason"] = row["outcome"], row["reason"]
                 return
 
-    def _undeclared(self, name: str, method: str) -> TriggerError:
+    def _undeclared(self, name: str) -> TriggerError:
         if (owner := self._polled_by(name)) is not None and not self._leaves_out(name):
             return TriggerError(
                 f"trigger {excerpt(name)} is not declared in this program; runner {owner} of this store "
-                f"polls it, call {method} there"
+                "polls it, call tick there"
             )
         return TriggerError(self._unknown_trigger(name))
 
@@ -464,22 +465,54 @@ class Triggers:
     def poll_soon(self, trigger_name: TriggerRef) -> None:
         """Wants a poll of a trigger as soon as may be, and doesn't wait for it. Call it from any thread.
 
-        While a poll of it is in flight the next one follows at once. Its interval and its grid stay. A
-        trigger that is switched off, or polled by another runner, is polled when it is polled again here.
+        While a poll of it is in flight the next one follows at once, and one that waits because it failed
+        waits no longer. Its interval and its grid stay. What this program declares and does not poll now,
+        say because it is switched off, is polled when it is polled again here. Of a trigger that another
+        program polls that one is asked, within a second or so, also by a client (`work=False`). One with
+        `on_run` is told of the next end, if one waits.
 
         Raises:
-            TriggerError: (a `ValueError`) this program has no such trigger to poll.
+            TriggerError: (a `ValueError`) no such trigger, it is a cron, or it is another program's and
+                nobody polls it or it is switched off.
         """
-        engine = self._at_work("poll_soon")
+        engine = self._working()
         name = name_of_one(trigger_name)
         place = self._declarations.places.get(name)
         if place is None:
-            if self._declarations.has_cron(name) and not self._leaves_out(name):
-                raise TriggerError(
-                    f"trigger {excerpt(name)} is a cron: its calendar says when it runs; tick runs it once"
-                )
-            raise self._undeclared(name, "poll_soon")
+            return self._ask_poll(name)
         engine.polls.poll_soon(place)
+        found = engine.polls.standing(name)
+        if found is not None and found["standing"] is not None and found["standing"]["elsewhere"]:
+            engine.schedules.ask_poll(name)
+        return None
+
+    def _ask_poll(self, name: str) -> None:
+        """Asks whoever polls a trigger, by the store: as `poll_soon`, and on the audit list."""
+        engine = self._open()
+        is_nobodys = name not in self._declarations.places and self._polled_by(name) is None
+        if is_nobodys or engine.schedules.ask_poll(name) is None:
+            raise TriggerError(self._unasked(name))
+
+    def _unasked(self, name: str) -> str:
+        """Why nobody can be asked for a poll."""
+        row = self._open().schedules.trigger(name)
+        cron = self._cron_of(name)
+        if row is not None and row["enabled"] is False and cron is None:
+            return (
+                f"trigger {excerpt(name)} is switched off: `cloaca enable {name}`, or set_trigger_enabled,"
+                " has it polled"
+            )
+        if cron is not None and not self._leaves_out(name):
+            return (
+                f"trigger {excerpt(name)} is a cron: its calendar says when it runs; `cloaca submit "
+                f"{cron['workflow_name']}` starts a run now, and tick runs it once where it is declared"
+            )
+        if row is not None and not self._leaves_out(name):
+            return (
+                f"trigger {excerpt(name)} is not polled in this program, nor by another living runner of this"
+                " store"
+            )
+        return self._unknown_trigger(name)
 
     def _refuse_elsewhere(self, name: str) -> None:
         found = self._open().polls.standing(name)

@@ -640,19 +640,45 @@ def test_a_burst_of_declarations_gives_its_places_back() -> None:
         assert len(runner._crew.triggers) <= 210
 
 
-def test_poll_soon_says_where_a_trigger_is_polled(tmp_path: Path) -> None:
+@pytest.mark.parametrize("terms", [{"paused": False}, {"work": False}])
+def test_poll_soon_asks_whoever_polls_a_trigger(tmp_path: Path, terms: dict[str, bool]) -> None:
     with cloaca.WorkflowBuilder("w"):
         cloaca.task(id="only")(lambda context: None)
-    cloaca.trigger(workflow="w", name="theirs", poll_interval="1h")(lambda: False)
+    called = threading.Semaphore(0)
+
+    @cloaca.trigger(workflow="w", poll_interval="1h", on_error=cloaca.Backoff("30m"))
+    def theirs() -> bool:
+        called.release()
+        raise ConnectionError("no route")
+
     cloaca.trigger(workflow="w", name="nightly", cron="@daily")(lambda: None)
     with cloaca.DefaultRunner(tmp_path / "a.db") as polls:
         assert eventually(lambda: polls.get_trigger_schedule("theirs") is not None)
-        there = r"runner 1 of this store polls it, call poll_soon there"
-        with (
-            cloaca.testing.isolated(),
-            cloaca.DefaultRunner(tmp_path / "a.db") as other,
-            pytest.raises(cloaca.TriggerError, match=there),
-        ):
-            other.poll_soon("theirs")
-        with pytest.raises(cloaca.TriggerError, match="is a cron: its calendar says when it runs"):
-            polls.poll_soon("nightly")
+        polls.poll_soon("theirs")
+        assert called.acquire(timeout=30)
+        # It waits for an hour now, as it failed.
+        assert eventually(lambda: "backs off" in polls.why("theirs"))
+        with cloaca.testing.isolated(), cloaca.DefaultRunner(tmp_path / "a.db", **terms) as other:
+            for _ in range(2):
+                other.poll_soon("theirs")
+                assert called.acquire(timeout=30)
+            assert eventually(lambda: "3 failed polls" in polls.why("theirs"))
+            assert polls.audit() == [], "a program's calls are not on the list"
+            other.set_trigger_enabled("theirs", False)
+            with pytest.raises(cloaca.TriggerError, match="'theirs' is switched off"):
+                other.poll_soon("theirs")
+            other.set_trigger_enabled("theirs", True)
+            with pytest.raises(cloaca.TriggerError, match=r"is a cron.*`cloaca submit w`"):
+                other.poll_soon("nightly")
+            with pytest.raises(cloaca.TriggerError, match="did you mean 'theirs'"):
+                other.poll_soon("their")
+            polls.shutdown()
+            with pytest.raises(cloaca.TriggerError, match="nor by another living runner"):
+                other.poll_soon("theirs")
+    assert not called.acquire(blocking=False)
+
+
+def test_poll_soon_of_a_cron_says_what_runs_it(runner: cloaca.DefaultRunner) -> None:
+    cloaca.trigger(workflow="w", name="nightly", cron="@daily")(lambda: None)
+    with pytest.raises(cloaca.TriggerError, match="is a cron: its calendar says when it runs"):
+        runner.poll_soon("nightly")

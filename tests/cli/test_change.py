@@ -823,6 +823,65 @@ def test_a_key_is_paused_and_resumed_beside_a_living_runner(line: Line, tmp_path
         assert run.result(WAIT).status == "Completed"
 
 
+ASKED = """
+import sys
+import cloaca
+
+with cloaca.WorkflowBuilder("ingest"):
+
+    @cloaca.task(id="only")
+    def only(context):
+        pass
+
+@cloaca.trigger(workflow="ingest", poll_interval="1h")
+def inbox():
+    return cloaca.TriggerResult.fire()
+
+@cloaca.trigger(workflow="ingest", poll_interval="1h", on_error=cloaca.Backoff("30m"))
+def feed():
+    raise ConnectionError("no route")
+
+cloaca.trigger(workflow="ingest", name="nightly", cron="@daily")(lambda: None)
+cloaca.trigger(workflow="ingest", name="off", poll_interval="1h")(lambda: False)
+
+with cloaca.DefaultRunner(sys.argv[1]) as runner:
+    runner.set_trigger_enabled("off", False)
+    runner.poll_soon("feed")
+    while not runner.ticks("feed"):
+        pass
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_trigger_is_polled_now_while_its_runner_waits(line: Line, tmp_path: Path) -> None:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", ASKED, str(tmp_path / "runs.db")]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "ready\n"
+        assert fields(line.piped("poll", "inbox"))[0][:3] == ["polled", "inbox", "fire"]
+        until = time.monotonic() + WAIT
+        while "Completed" not in line.piped("runs", "--workflow", "ingest"):
+            assert time.monotonic() < until
+        record = json.loads(line.piped("poll", "feed", "--json"))
+        assert (record["kind"], record["of"], record["outcome"]) == ("polled", "feed", "error")
+        assert "no route" in record["reason"]
+        assert "2 failed polls" in line.piped("why", "feed")
+        line.piped("poll", "inbx", code=4)
+        assert "did you mean 'inbox'" in line.said
+        line.piped("poll", "nightly", code=1)
+        assert "is a cron" in line.said
+        assert "`cloaca submit ingest`" in line.said
+        line.piped("poll", "off", code=1)
+        assert "'off' is switched off" in line.said
+        rows = [(row[2], row[4], row[5]) for row in fields(line.piped("audit"))]
+        assert rows == [("cli", "poll", "feed"), ("cli", "poll", "inbox")]
+        program.communicate()
+    line.piped("poll", "inbox", code=1)
+    assert "nor by another living runner" in line.said
+
+
 TOLD = """
 import sys
 import cloaca

@@ -139,6 +139,26 @@ def test_what_is_refused_is_said(page: Asking, runner: cloaca.DefaultRunner) -> 
         assert says in answer.text, do
 
 
+def test_a_trigger_is_polled_now(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    called = threading.Semaphore(0)
+
+    @cloaca.trigger(workflow="ingest", poll_interval="1h")
+    def rare() -> bool:
+        called.release()
+        return False
+
+    while "Poll now" not in page.text("/trigger?name=rare"):
+        pass
+    assert page.post("poll rare").status_code == 303
+    assert called.acquire(timeout=WAIT)
+    assert [(row["door"], row["what"], row["about"]) for row in runner.audit()] == [("page", "poll", "rare")]
+    runner.set_trigger_enabled("rare", False)
+    assert "Poll now" not in page.text("/trigger?name=rare")
+    for name in ("rare", "nightly", "nobody"):
+        assert page.post(f"poll {name}").status_code == 409
+    assert not called.acquire(blocking=False)
+
+
 def test_an_end_that_a_trigger_fails_at_is_skipped(page: Asking, runner: cloaca.DefaultRunner) -> None:
     @cloaca.trigger(workflow="ingest", on_run="ingest", status="Failed", on_error=cloaca.Backoff("30m"))
     def repairs(run: Any) -> bool:

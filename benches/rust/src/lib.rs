@@ -229,6 +229,7 @@ pub fn crons(count: usize) -> Vec<Schedule> {
             terms: Terms::default(),
         },
         enabled: true,
+        asked: None,
         disabled_cause: None,
         disabled_at: None,
         cursor: None,

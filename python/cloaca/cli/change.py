@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 from datetime import UTC, datetime
+from time import monotonic, sleep
 
 from .. import _cloaca, audit, check, filters, reading, urgency
 from .._limits import keyless
@@ -52,6 +53,8 @@ BATCH = 500
 """So many runs are changed in one transaction."""
 CONTEXT_BYTES_MAX = 16 * 1024 * 1024
 """As the default of `context_bytes_max`: who claims the run may allow less."""
+OUTCOME_SECONDS = 3.0
+"""So long is waited for what a poll came to: a skip without a reason is on record later."""
 RUN_KEY_TTL = "30d"
 PRUNE_COUNTED_MAX = 10_000_000
 
@@ -404,6 +407,33 @@ def _version(reader: Reader, arguments: Namespace) -> str:
             " a new one, give --app MODULE, the program that declares it"
         )
     return version
+
+
+def poll(arguments: Namespace, show: Show) -> int:
+    """Asks whoever polls a trigger for a poll now, and says what came of it, if that is soon on record."""
+    name, url = arguments.name, database(arguments.database)
+    with reading.Reader(url) as reader:
+        reading.schedules_named(reader, name)
+        asked_at = now()
+        with _paused(url) as runner:
+            runner._ask_poll(name)
+        tick = _polled(reader, name, asked_at)
+    if tick is None:
+        _told(show, "asked", name)
+    else:
+        _told(show, "polled", name, {"outcome": tick.outcome, "reason": tick.reason})
+    return OK
+
+
+def _polled(reader: Reader, name: str, asked_at: datetime) -> reading.Tick | None:
+    """What the first poll on record since then came to."""
+    until = monotonic() + OUTCOME_SECONDS
+    while monotonic() < until:
+        newest = reading.ticks(reader, name, limit=1)
+        if newest and datetime.fromisoformat(newest[0].last_at) >= asked_at:
+            return newest[0]
+        sleep(0.05)
+    return None
 
 
 def skip(arguments: Namespace, show: Show) -> int:

@@ -335,6 +335,16 @@ COMMANDS = (
         "A workflow that has never run is known to the program alone: give --app for its first run.",
     ),
     Command(
+        "poll",
+        "Have whoever polls a trigger poll it once now, also if it waits because it failed.",
+        "cloaca poll inbox",
+        "change:poll",
+        (Option("name", "its name", "NAME", completes="trigger"),),
+        "Says what came of it if that is on record within 3 seconds, else that it was asked for: a skip"
+        " without a reason is written later. Exit 1 if it is off, or nobody polls it. A cron is not polled:"
+        " cloaca submit.",
+    ),
+    Command(
         "skip",
         "Have a trigger with on_run go on without the end of a run that it fails at.",
         "cloaca skip broken --yes",

@@ -23,7 +23,7 @@ class Change:
             that `access=` or the host's login gives, else `somebody`.
         door (str): `page` or `cli`.
         place (str | None): at the page, from which address.
-        what (str): `retry`, `cancel`, `submit`, `enable`, `disable`, `forget`, `rename` (once under
+        what (str): `retry`, `cancel`, `submit`, `enable`, `disable`, `poll`, `forget`, `rename` (once under
             each of the two names), `skip` (once under the trigger's name and once under the run's id),
             `set_cursor` or `prune`.
         about (str): a run's id, or the name of a trigger; of `prune` which runs.

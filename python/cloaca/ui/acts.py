@@ -58,6 +58,8 @@ def _changed(ask: Ask, form: Mapping[str, str], word: str, about: str) -> Screen
         source.acting.cancel(about)
     elif word in ("enable", "disable"):
         source.switch(about, word == "enable")
+    elif word == "poll":
+        source.acting._ask_poll(about)
     elif word == "skip":
         _skip(source, *about.split(" ", 1))
     elif word in ("retry-all", "cancel-all"):

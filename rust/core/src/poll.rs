@@ -33,6 +33,8 @@ pub struct Poller {
     hot: Vec<Hot>,
     rests: Vec<Rest>,
     placed: HashMap<ScheduleKey, u32>,
+    /// How many polls others have asked for, as far as it was heard; at most one for each trigger.
+    asked: HashMap<ScheduleKey, i64>,
     /// Places of triggers that were declared again, for the next time.
     free: HashMap<Arc<str>, Vec<u32>>,
     /// Places of triggers that were withdrawn or handed on, and of whose polls none is in flight any more; with whether they owe one.
@@ -62,6 +64,7 @@ impl Poller {
             hot: Vec::new(),
             rests: Vec::new(),
             placed: HashMap::new(),
+            asked: HashMap::new(),
             free: HashMap::new(),
             vacated: Vec::new(),
             per_interval: HashMap::new(),
@@ -129,6 +132,17 @@ impl Poller {
         self.rests[place as usize].is_wanted = true;
         self.note(place);
         self.arm(place, now);
+    }
+
+    /// Another process has asked for so many polls of the trigger with that row by now. Each is heeded once, whatever the trigger was declared as
+    /// meanwhile; those that came before the last was heard of are one.
+    pub fn asked(&mut self, schedule: ScheduleKey, times: i64, now: Mono) {
+        let Some(&place) = self.placed.get(&schedule) else { return };
+        let heard = self.asked.entry(schedule).or_insert(0);
+        if *heard < times {
+            *heard = times;
+            self.poll_soon(place, now);
+        }
     }
 
     /// Wants the poll that decides a moment of a cron, as [`Poller::poll_soon`] does. `context` is what a run of that begins with.
@@ -349,7 +363,10 @@ impl Poller {
         if state.in_body || state.in_commit || !state.is_live {
             return;
         }
-        if !state.is_plain && std::mem::take(&mut self.rests[place as usize].is_wanted) {
+        let rest = &mut self.rests[place as usize];
+        // Of ends of runs there may be none: the next one is told at once then.
+        let has_cause = !rest.plan.by_ends || rest.ending.is_some();
+        if !state.is_plain && has_cause && std::mem::take(&mut rest.is_wanted) {
             self.rests[place as usize].asked_at = Some(now);
             self.note(place);
             self.wheel.arm(place, now);

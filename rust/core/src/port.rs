@@ -279,6 +279,9 @@ pub trait Store: Send + Sync {
     /// Sets a schedule's cursor, JSON text, beside its polls; ticks of polls that looked at the old one are refused from then on. Returns how
     /// often it has been set; none if there is no such row.
     fn set_cursor(&self, row: ScheduleKey, cursor: Option<&str>) -> Stored<Option<i64>>;
+    /// Asks whoever polls a trigger for one poll, once that owner reads [`Schedule::asked`]: what that is then. None, and nothing is written, if the
+    /// trigger is switched off or no living owner has it.
+    fn ask_poll(&self, row: ScheduleKey) -> Stored<Option<(Epoch, i64)>>;
     /// Schedules of a kind in the order of their registration.
     fn schedules(&self, filter: ScheduleFilter, enabled_only: bool, page: Page) -> Stored<Vec<Schedule>>;
     /// At most `limit` schedules of a kind whose row is larger than `after`, by their rows: a walk through all costs each of them once.

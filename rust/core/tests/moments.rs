@@ -47,6 +47,7 @@ fn hourly(row: ScheduleKey, next_at: Option<Wall>) -> Schedule {
             terms: Terms::default(),
         },
         enabled: true,
+        asked: None,
         disabled_cause: None,
         disabled_at: None,
         cursor: None,

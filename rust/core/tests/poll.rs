@@ -357,6 +357,38 @@ fn a_poll_that_is_wanted_waits_for_the_tick_in_commit_and_for_the_trigger_to_be_
 }
 
 #[test]
+fn a_poll_that_another_process_asked_for_comes_once_also_before_a_back_off_is_over() {
+    let mut poller = poller(vec![plan(1000)]);
+    let ticket = due(&mut poller, at_ms(1001));
+    poller.ended(ticket, true, finish(at_ms(1001)), at_ms(1001)).expect("its poll counts");
+    poller.rearm(0, None, None, at_ms(1002));
+    poller.asked(ScheduleKey(1), 3, at_ms(1003));
+    let ticket = due(&mut poller, at_ms(1003));
+    skip(&mut poller, ticket, at_ms(1004));
+    // The same news again, and what is nobody's here.
+    for (row, times) in [(1, 3), (1, 2), (1, 3), (9, 1)] {
+        poller.asked(ScheduleKey(row), times, at_ms(1005));
+        assert_eq!(poller.next(at_ms(1006)), Turn::Wait);
+    }
+    poller.asked(ScheduleKey(1), 4, at_ms(1007));
+    due(&mut poller, at_ms(1007));
+}
+
+#[test]
+fn what_is_told_of_ends_is_told_at_once_if_that_is_asked_for_and_of_none_if_none_waits() {
+    let mut poller = poller(vec![by_ends()]);
+    poller.asked(ScheduleKey(1), 1, at_ms(0));
+    assert_eq!((poller.next(at_ms(1)), poller.next_due()), (Turn::Wait, None));
+    poller.tell(ending(5, 1), at_ms(2));
+    let Turn::Poll(ticket) = poller.next(at_ms(2)) else { panic!("it is told") };
+    poller.ended(ticket, true, finish(at_ms(3)), at_ms(3)).expect("its poll counts");
+    poller.rearm(0, None, None, at_ms(4));
+    assert_eq!(poller.next(at_ms(5)), Turn::Wait);
+    poller.asked(ScheduleKey(1), 2, at_ms(6));
+    assert!(matches!(poller.next(at_ms(6)), Turn::Poll(_)), "it does not wait for its back-off");
+}
+
+#[test]
 fn the_wish_of_a_poll_that_was_asked_for_counts_from_that_poll() {
     let mut poller = poller(vec![plan(100)]);
     let wishing =

@@ -794,6 +794,16 @@ impl Store for PostgresStore {
         })
     }
 
+    fn ask_poll(&self, row: ScheduleKey) -> Stored<Option<(Epoch, i64)>> {
+        self.write(Step::SetCursor, |db| {
+            let asked = schedule::ask_poll(db, row)?;
+            if asked.is_some() {
+                audit::note_schedule(db, "poll", row)?;
+            }
+            Ok(asked)
+        })
+    }
+
     fn set_cursor(&self, row: ScheduleKey, cursor: Option<&str>) -> Stored<Option<i64>> {
         self.write(Step::SetCursor, |db| {
             let set = schedule::set_cursor(db, row, cursor)?;

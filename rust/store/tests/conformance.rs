@@ -167,6 +167,7 @@ claims! {
     an_end_that_is_skipped_is_not_told_and_what_failed_at_it_is_forgotten
     of_a_run_that_ended_twice_the_first_end_is_skipped
     a_tick_about_an_end_that_limits_cannot_count_leaves_the_end
+    a_poll_is_asked_of_the_living_owner_of_a_trigger_that_is_on
     a_trigger_is_told_of_a_run_that_was_opened_again_as_it_was
     a_trigger_that_is_off_or_anothers_is_told_nothing
     what_a_trigger_wants_no_more_it_is_told_once_it_wants_that_again
@@ -2179,6 +2180,25 @@ fn an_end_that_is_skipped_is_not_told_and_what_failed_at_it_is_forgotten(store: 
     let next = TickChange { told, ..tick(&now, epoch, vec![new_run(8)]) };
     assert!(matches!(commit(store, Change::Tick(next)), Receipt::Tick { .. }));
     assert_eq!((skip(None), told_of(store, epoch)), (None, vec![]));
+}
+
+fn a_poll_is_asked_of_the_living_owner_of_a_trigger_that_is_on(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let row = declare(store, epoch, trigger_row("inbox"), Wall(10)).row;
+    let asked = |name: &str| store.trigger(name).unwrap().unwrap().asked;
+    assert_eq!(asked("inbox"), None);
+    assert_eq!(store.ask_poll(row), Ok(Some((epoch, 1))));
+    assert_eq!(asked("inbox"), Some((epoch, 1)));
+    assert_eq!(store.ask_poll(row), Ok(Some((epoch, 2))));
+    assert_eq!(asked("inbox"), Some((epoch, 2)));
+    // One that is off, of nobody, or none at all: nothing is written.
+    store.set_enabled(row, false, None, Wall(20)).unwrap();
+    assert_eq!(store.ask_poll(row), Ok(None));
+    store.set_enabled(row, true, None, Wall(30)).unwrap();
+    assert_eq!(store.ask_poll(ScheduleKey(row.0 + 100)), Ok(None));
+    store.leave(epoch, &InFlight::default(), Wall(40)).unwrap();
+    assert_eq!(store.ask_poll(row), Ok(None));
+    assert_eq!(asked("inbox"), Some((epoch, 2)));
 }
 
 fn of_a_run_that_ended_twice_the_first_end_is_skipped(store: &dyn Store) {

@@ -74,6 +74,7 @@ def trigger(ask: Ask) -> Screen:
         "ticks_more": len(history) > TICKS_LISTED,
         "runs": fired,
         "is_enabled": any(each.enabled for each in found),
+        "can_poll": any(each.enabled and each.runner is not None for each in polled),
         "can_preview": ask.can_act and _is_declared(ask, name),
     }
     title = "Trigger" if polled else "Cron"

@@ -395,6 +395,7 @@ mod tests {
             workflow: workflow.to_owned(),
             kind: ScheduleKind::Cron { expression, timezone, next_at: None, terms: Terms::default() },
             enabled: true,
+            asked: None,
             disabled_cause: None,
             disabled_at: None,
             cursor: None,

@@ -62,6 +62,8 @@ pub struct Schedule {
     pub on_run: Option<OnRun>,
     /// What is kept of when a trigger is due; none of a cron.
     pub grid: Option<Kept>,
+    /// Of which owner a poll of a trigger was asked for last, and how often that has been done of any.
+    pub asked: Option<(Epoch, i64)>,
 }
 
 impl Schedule {

@@ -12,7 +12,7 @@ use crate::admit::Overlap;
 use crate::cron::Cron;
 use crate::engine::{Backfilled, Declared, Effects, Event, cron_context};
 use crate::error::{Error, Kind, Result};
-use crate::key::ScheduleKey;
+use crate::key::{Epoch, ScheduleKey};
 use crate::poll::{Backoff, Plan};
 use crate::port::{
     Catchup, Forgotten, NewCron, Origin, Renamed, Schedule, ScheduleKind, Skipped, Stored, TriggerRow,
@@ -344,6 +344,21 @@ impl Runtime {
         Ok(true)
     }
 
+    /// Has whoever polls a trigger poll it as soon as may be, in whatever process: which owner. None if it is switched off or no living owner has it.
+    ///
+    /// # Errors
+    /// A [`crate::port::Fault`] of the store.
+    pub fn ask_poll(&self, trigger: ScheduleKey) -> Stored<Option<Epoch>> {
+        let Some((owner, times)) = self.shared.store.ask_poll(trigger)? else { return Ok(None) };
+        if owner == self.shared.epoch {
+            let now = self.now().mono;
+            lock(&self.shared.polls).poller.asked(trigger, times, now);
+            self.shared.wake_pollers();
+        }
+        self.wake_others();
+        Ok(Some(owner))
+    }
+
     /// The trigger is not told of its next end, or the first one of a run; none if there is no such end. A call that is under way about it comes to
     /// nothing.
     ///
@@ -460,9 +475,12 @@ impl Shared {
         if is_current {
             engine.step(Event::News, now, &mut Effects::default());
             let poller = &mut lock(&self.polls).poller;
-            for Schedule { row, enabled, cursor, cursor_set, .. } in triggers {
+            for Schedule { row, enabled, cursor, cursor_set, asked, .. } in triggers {
                 poller.set_enabled(*row, *enabled, now.mono);
                 poller.set_cursor(*row, cursor.as_deref(), *cursor_set);
+                if let Some((_, times)) = asked.filter(|&(of, _)| of == self.epoch) {
+                    poller.asked(*row, times, now.mono);
+                }
             }
         }
         is_current

@@ -549,6 +549,7 @@ impl State {
             workflow: trigger.workflow.to_string(),
             kind,
             enabled: true,
+            asked: None,
             disabled_cause: None,
             disabled_at: None,
             cursor: None,
@@ -1006,6 +1007,10 @@ impl Store for MemoryStore {
             kept.wait = None;
         }
         Ok(true)
+    }
+
+    fn ask_poll(&self, _row: ScheduleKey) -> Stored<Option<(Epoch, i64)>> {
+        unreachable!("nobody here asks for polls")
     }
 
     fn set_cursor(&self, row: ScheduleKey, cursor: Option<&str>) -> Stored<Option<i64>> {

@@ -32,7 +32,7 @@ use crate::postgres::schedule::twin::{Twin, twins};
 use crate::postgres::schedule::version::{Version, Versions};
 use crate::postgres::value::{failures_at, id_at, signed, wall_at, wall_maybe_at};
 
-pub use cursor::{Advanced, ByHand, advance, move_cursor, moved_on, set_cursor};
+pub use cursor::{Advanced, ByHand, advance, ask_poll, move_cursor, moved_on, set_cursor};
 pub use name::{delete_cron, forget, rename};
 pub use spread::{contested, crons_of_many, vacate, want, wished};
 
@@ -56,7 +56,7 @@ macro_rules! columns {
          origin_at, heeded_until, last_at, not_before, wait_us, disabled_at,
          (SELECT workflow FROM listeners WHERE listener = schedules.row AND listener <> 0 AND wanted <> 0),
          (SELECT wanted FROM listeners WHERE listener = schedules.row AND listener <> 0 AND wanted <> 0),
-         decided_until, failures"
+         decided_until, failures, asked, asked_of"
     };
 }
 use columns;
@@ -86,6 +86,7 @@ fn schedule_of(row: &Row) -> db::Result<Schedule> {
         newest: row.get(25)?,
         in_body_since: wall_maybe_at(row, 27)?,
         grid: grid_of(row, 28)?,
+        asked: row.get::<_, Option<i64>>(39)?.map(Epoch).zip(row.get(38)?),
         on_run: on_run_of(row)?,
     })
 }

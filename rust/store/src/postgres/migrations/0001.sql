@@ -76,6 +76,8 @@ CREATE TABLE schedules (
     overlap TEXT COLLATE "C",
     catchup TEXT COLLATE "C",
     cursor_set BIGINT NOT NULL DEFAULT 0,
+    asked BIGINT NOT NULL DEFAULT 0,
+    asked_of BIGINT,
     digest BIGINT,
     version BIGINT NOT NULL DEFAULT 0,
     free_since BIGINT,

@@ -1,7 +1,7 @@
 //! Cursors: moved by the ticks of polls, and set by whoever asks for it.
 //! Invariant: a tick of a poll that began before somebody moved its trigger on leaves nothing, or of a cron not the cursor.
 
-use cloaca_core::key::ScheduleKey;
+use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::port::TickChange;
 
 use super::super::db::{Db, OptionalExtension as _, named_params};
@@ -65,6 +65,19 @@ pub fn move_cursor(db: &Db, change: &TickChange, cursor: &str) -> Result<(), Fai
         named_params! { ":row": change.schedule.0, ":cursor": cursor, ":cursor_set": change.cursor_set };
     db.prepare_cached(SQL)?.execute(params)?;
     Ok(())
+}
+
+/// Asks the living owner of a trigger that is switched on for a poll; who that is and how often that has been done, or none if nobody polls it.
+pub fn ask_poll(db: &Db, row: ScheduleKey) -> Result<Option<(Epoch, i64)>, Failure> {
+    // Primary keys.
+    const SQL: &str = "
+        UPDATE schedules SET asked = asked + 1, asked_of = owner
+        WHERE row = :row AND kind = 'trigger' AND enabled
+            AND EXISTS (SELECT 1 FROM owners WHERE epoch = schedules.owner AND left_at IS NULL)
+        RETURNING owner, asked";
+    let params = named_params! { ":row": row.0 };
+    let asked = db.prepare_cached(SQL)?.query_row(params, |row| Ok((Epoch(row.get(0)?), row.get(1)?)));
+    Ok(asked.optional()?)
 }
 
 /// Sets a cursor, also for what else the name is or was; how often that has been done now, none if there is no such row.

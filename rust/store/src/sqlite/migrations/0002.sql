@@ -51,6 +51,9 @@ ALTER TABLE schedules ADD COLUMN overlap TEXT;
 ALTER TABLE schedules ADD COLUMN catchup TEXT;
 -- How often somebody has set a cursor beside the polls that move it: what a poll decided by an older one is refused.
 ALTER TABLE schedules ADD COLUMN cursor_set INTEGER NOT NULL DEFAULT 0;
+-- How often a poll of a trigger has been asked for beside its interval, and of which owner the last time.
+ALTER TABLE schedules ADD COLUMN asked INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE schedules ADD COLUMN asked_of INTEGER;
 -- How attempts ended, but for those that completed at once, which their tasks' rows tell. They outlive the rows of tasks that are undecided
 -- again, and are in the order in which they were kept.
 CREATE TABLE tries (
