@@ -153,10 +153,13 @@ class Ends:
             for end in late:
                 del self._calls[end.key]
                 self._overdue[end.key] = end
+            is_full = len(self._overdue) >= OVERDUE_MAX
         for end in late:
-            text = (
-                "%s of workflow '%s' has not come back from run %s within %g s; others are called meanwhile"
-            )
+            text = "%s of workflow '%s' has not come back from run %s within %g s; "
+            if is_full:
+                text += f"no other callback is called while {OVERDUE_MAX} of them do not come back"
+            else:
+                text += "others are called meanwhile"
             values = rows.CALLBACKS[end.status], end.workflow, end.run, CALL_SECONDS_MAX
             say(_log, WARNING, text, *values, about=_about(end))
 

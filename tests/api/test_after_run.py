@@ -284,6 +284,38 @@ def test_a_callback_that_hangs_is_told_of_and_leaves_its_place(
         told.wait(1 + ends.CALLS_MAX)
 
 
+def test_while_too_many_hang_none_is_called_and_the_log_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ends, "CALL_SECONDS_MAX", 0.01)
+    monkeypatch.setattr(ends, "OVERDUE_MAX", 2)
+    go, told, said = threading.Event(), Told(), threading.Event()
+
+    class Heard(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "no other callback is called while 2 of them" in record.getMessage():
+                said.set()
+
+    def hangs(run: cloaca.types.RunDetails) -> None:
+        if run["context"].get("hangs"):
+            assert go.wait(flow.WAIT)
+        told(run)
+
+    declare(on_success=hangs)
+    logger, heard = logging.getLogger("cloaca.callback"), Heard()
+    logger.addHandler(heard)
+    try:
+        with cloaca.DefaultRunner(":memory:") as runner:
+            for _ in range(2):
+                runner.submit("w", {"hangs": True}).result(flow.WAIT)
+            assert said.wait(flow.WAIT)
+            other = runner.submit("w")
+            other.result(flow.WAIT)
+            assert told.runs == []
+            go.set()
+            assert other.id in [run["id"] for run in told.wait(3)]
+    finally:
+        logger.removeHandler(heard)
+
+
 def test_an_error_shows_nothing_that_is_hidden(caplog: pytest.LogCaptureFixture) -> None:
     def tells(run: cloaca.types.RunDetails) -> None:
         raise ValueError(f"key {run['context']['token']}")
