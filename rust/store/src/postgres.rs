@@ -33,6 +33,8 @@ mod pulse;
 mod query;
 mod reader;
 mod redacted;
+#[path = "sql/rehearse.rs"]
+mod rehearse;
 mod run;
 mod schedule;
 mod schema;

@@ -35,6 +35,8 @@ mod prune;
 mod query;
 mod reader;
 mod redacted;
+#[path = "sql/rehearse.rs"]
+mod rehearse;
 mod run;
 mod schedule;
 mod schema;

@@ -8,8 +8,8 @@ use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Admitted, Change, CronMove, Fault, Moment, NewRun, Outcome, Playing, REHEARSED_MAX, Receipt, RunChange,
-    STAND_IN, Stored, TickChange, TriggerRow,
+    Admitted, Change, CronMove, Fault, Moment, NewRun, Outcome, Playing, Receipt, RunChange, STAND_IN,
+    Stored, TickChange, TriggerRow,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
@@ -18,7 +18,7 @@ use crate::postgres::fault::Failure;
 use crate::postgres::limits::{self, Terms};
 use crate::postgres::plan::Stretch;
 use crate::postgres::schedule::{Advanced, ByHand, Declaring, twin};
-use crate::postgres::{audit, end, history, logged, owner, run, schedule, seat};
+use crate::postgres::{audit, end, history, logged, owner, rehearse, run, schedule, seat};
 
 /// A receipt for each change, in order.
 pub fn apply(db: &Db, changes: &[Change]) -> Result<Vec<Receipt>, Failure> {
@@ -153,43 +153,9 @@ impl<'c> Batch<'c> {
     }
 
     fn play(&mut self, change: &Change) -> Result<Receipt, Failure> {
-        if let Change::Declare { epoch: STAND_IN, trigger, .. } = change {
-            schedule::vacate(self.db, &trigger.name)?;
-        }
+        rehearse::vacate(self.db, change)?;
         let receipt = self.apply(change)?;
-        match (change, receipt) {
-            (Change::Tick(tick), Receipt::Tick { fates, cursor }) => {
-                let fates = self.let_begin(tick.epoch, tick.at, &tick.fires, fates)?;
-                Ok(Receipt::Tick { fates, cursor })
-            }
-            (Change::Start { epoch, runs, .. }, Receipt::Start(fates)) => {
-                let at = runs.first().map_or(Wall(0), |new| new.created_at);
-                Ok(Receipt::Start(self.let_begin(*epoch, at, runs, fates)?))
-            }
-            (_, receipt) => Ok(receipt),
-        }
-    }
-
-    /// What limits hold, and would let begin at once, has started.
-    fn let_begin(
-        &self,
-        epoch: Epoch,
-        at: Wall,
-        runs: &[NewRun],
-        mut fates: Vec<Admitted>,
-    ) -> Result<Vec<Admitted>, Failure> {
-        let is_held = |fate: &Admitted| matches!(fate, Admitted::Held { .. });
-        let held = runs.iter().zip(&fates).find(|(_, fate)| is_held(fate));
-        let Some((held, _)) = held else { return Ok(fates) };
-        // The fires of one poll are all of one workflow.
-        let workflows = [std::sync::Arc::clone(&held.workflow)];
-        let begun = limits::claim(self.db, epoch, at, REHEARSED_MAX, &workflows)?.runs;
-        for fate in fates.iter_mut().filter(|fate| is_held(fate)) {
-            if let Some(run) = begun.iter().find(|run| fate.row() == Some(run.row)) {
-                *fate = Admitted::Started { row: run.row };
-            }
-        }
-        Ok(fates)
+        rehearse::begun(self.db, change, receipt)
     }
 
     fn declare(&mut self, epoch: Epoch, trigger: &TriggerRow, at: Wall) -> Result<Receipt, Failure> {

@@ -34,7 +34,7 @@ use crate::sqlite::value::{failures_at, id_at, signed, wall_at, wall_maybe_at};
 
 pub use cursor::{Advanced, ByHand, advance, ask_poll, move_cursor, moved_on, set_cursor};
 pub use name::{delete_cron, forget, rename};
-pub use spread::{contested, crons_of_many, vacate, want, wished};
+pub use spread::{contested, crons_of_many, want, wished};
 
 pub use cron::{cron, cron_named, moment, move_cron, pass_moment, put_cron, update_cron, withdraw};
 

@@ -130,16 +130,3 @@ pub fn crons_of_many(db: &Db) -> Result<Vec<(ScheduleKey, Vec<Epoch>)>, Failure>
     crons.retain(|(_, living)| living.len() > 1);
     Ok(crons)
 }
-
-/// A name is nobody's, and nobody declares it: for a rehearsal, which is undone.
-pub fn vacate(db: &Db, name: &str) -> Result<(), Failure> {
-    // Primary key of declared; indices schedules_trigger, schedules_cron_name.
-    const DECLARED: &str = "DELETE FROM declared WHERE name = :name";
-    const POLLED: &str = "UPDATE schedules SET owner = NULL WHERE kind = 'trigger' AND name = :name";
-    const DECIDED: &str =
-        "UPDATE schedules SET owner = NULL WHERE kind = 'cron' AND name = :name AND name <> ''";
-    for sql in [DECLARED, POLLED, DECIDED] {
-        db.prepare_cached(sql)?.execute(named_params! { ":name": name })?;
-    }
-    Ok(())
-}
