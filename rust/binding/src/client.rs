@@ -132,6 +132,7 @@ impl Client {
 
     /// What would become of fires of a trigger, with the cursor that its poll set, as `(verdict, run, reason)`; `held` are its unfinished runs, each
     /// with the hash that it guards. Changes nothing.
+    #[allow(clippy::too_many_arguments, reason = "each is a word of the question")]
     fn foretell(
         &self,
         py: Python<'_>,
