@@ -5,6 +5,8 @@ Decides nothing: it checks arguments and words what the store refuses.
 
 from __future__ import annotations
 
+import json
+
 from . import check, registry, rows, why
 from .chosen import name_of_one
 from .context import decode_value, encode_within
@@ -18,7 +20,7 @@ from .trigger_arguments import CATCHUPS, OVERLAPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from typing import Any
 
@@ -35,7 +37,11 @@ _SAME_CRON = """
     WHERE this.id = ? AND other.id <> this.id AND other.kind = 'cron' AND this.name = '' AND other.name = ''
       AND other.expression = ? AND other.timezone = ?"""
 
-_IS_POLLED = f"SELECT 1 FROM schedules WHERE id = ?1 AND kind = 'cron' AND {rows.TRIGGER_BY_NOW}"
+# By schedules_cron_name.
+_POLLED = f"""
+    SELECT name FROM schedules
+    WHERE kind = 'cron' AND name <> '' AND name IN (SELECT value FROM json_each(?))
+      AND {rows.TRIGGER_BY_NOW}"""
 
 _RAN = """
     SELECT runs.scheduled_at AS at, runs.id AS id FROM runs JOIN schedules ON schedules.row = runs.schedule
@@ -155,13 +161,18 @@ class Crons:
             enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
         )
         mask = self._redactor.mask(check.flag(unmasked, "unmasked"))
-        shown = (self._shown(row, mask) for row in found if not self._is_polled_by_now(row))
+        polled = self._polled_by_now(found)
+        shown = (
+            self._shown(row, mask) for row in found if row["registered"] or row["trigger_name"] not in polled
+        )
         return Listed(shown, "CronScheduleRow")
 
-    def _is_polled_by_now(self, row: CronScheduleRow) -> bool:
-        """Whether that is left of a cron whose name is that of a polled trigger, or of one with `on_run`."""
-        is_named = row["trigger_name"] is not None and not row["registered"]
-        return is_named and bool(self._open().store.look(_IS_POLLED, [row["id"]]))
+    def _polled_by_now(self, found: Sequence[CronScheduleRow]) -> set[str]:
+        """Which of the names of these crons are by now those of polled triggers, or of such with `on_run`."""
+        names = [row["trigger_name"] for row in found if row["trigger_name"] and not row["registered"]]
+        if not names:
+            return set()
+        return {row["name"] for row in self._open().store.look(_POLLED, [json.dumps(names)])}
 
     def get_cron_schedule(self, schedule_id: TriggerRef, *, unmasked: bool = False) -> CronScheduleRow:
         """One cron schedule, by its id, its name or its function.

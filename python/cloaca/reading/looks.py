@@ -74,7 +74,7 @@ class Looks:
     _with_polled_here = DefaultRunner._with_polled_here
     _cron_id = DefaultRunner._cron_id
     _shown = DefaultRunner._shown
-    _is_polled_by_now = DefaultRunner._is_polled_by_now
+    _polled_by_now = DefaultRunner._polled_by_now
     _kept = DefaultRunner._kept
     _is_cron = DefaultRunner._is_cron
 

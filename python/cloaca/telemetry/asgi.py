@@ -38,6 +38,14 @@ class App:
         """What there is at a path, for who accepts such kinds; on any thread."""
         raise NotImplementedError
 
+    def answered(self, path: str, accept: str) -> Answer:
+        """The same, also where it cannot be told."""
+        try:
+            return self.answer(path, accept)
+        except Exception as error:
+            say(_log, ERROR, "what was asked for cannot be told", raised=error)
+            return Answer(500, b"what was asked for cannot be told; the log says why\n")
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             while True:
@@ -62,8 +70,4 @@ class App:
         if root and (path == root or path.startswith(f"{root}/")):
             path = path[len(root) :]
         accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
-        try:
-            return await asyncio.to_thread(self.answer, path or "/", accept.decode("latin-1"))
-        except Exception as error:
-            say(_log, ERROR, "what was asked for cannot be told", raised=error)
-            return Answer(500, b"what was asked for cannot be told; the log says why\n")
+        return await asyncio.to_thread(self.answered, path or "/", accept.decode("latin-1"))

@@ -11,7 +11,6 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from ..plain import ERROR, say
 from . import health_app, prometheus_app
 from .asgi import Answer, App
 
@@ -26,7 +25,6 @@ ASKING_MAX = 16
 ASK_SECONDS_MAX = 10.0
 """Who asks has so long for each line of it."""
 METRICS = "/metrics"
-_log = "cloaca.telemetry"
 
 
 class _Asked(BaseHTTPRequestHandler):
@@ -86,11 +84,7 @@ class Listening(ThreadingHTTPServer):
         app = self._metrics if path == METRICS else self._health
         if app is None or path not in (METRICS, "/healthz", "/readyz"):
             return Answer(404, b"there are /metrics, /healthz and /readyz\n")
-        try:
-            return app.answer(path, accept)
-        except Exception as error:
-            say(_log, ERROR, "what was asked for cannot be told", raised=error)
-            return Answer(500, b"what was asked for cannot be told; the log says why\n")
+        return app.answered(path, accept)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answers on a thread, if there is one for it."""
