@@ -231,7 +231,7 @@ class Runs:
         workflow: str,
         contexts: Sequence[str],
         keys: Sequence[tuple[str, float] | None] | None = None,
-        parent: tuple[_Job, str | None, Sequence[int | None]] | None = None,
+        parent: tuple[int, str | None, Sequence[int | None]] | None = None,
         urgency: _Urgency | None = None,
         trace: str | None = None,
     ) -> list[Watch]: ...
@@ -360,6 +360,7 @@ class Client:
         context: str,
         key: tuple[str, float] | None = None,
         urgency: _Urgency | None = None,
+        again: str | None = None,
     ) -> tuple[str | None, bool]: ...
     def foretell(
         self,

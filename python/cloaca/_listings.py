@@ -71,10 +71,13 @@ class Listings:
         **unknown: Never,
     ) -> Listed[RunRow]:
         """Runs, newest first, as dicts with `id workflow_name status trigger_name run_key parent_run
-        parent_task context created_at started_at completed_at error_message error_type cancel_requested`.
+        parent_task parent_kind context created_at started_at completed_at error_message error_type
+        cancel_requested`.
 
-        `parent_run` and `parent_task` are the run and its task that started this one, by `submit` or
-        `execute`; the task is `None` where a callback did.
+        `parent_run` is the run of which this one came, `parent_kind` how: `task`, of which `parent_task` is
+        the id, or `callback` where a body of that run started it by `submit` or `execute`, `end` where a
+        trigger with `on_run` fired it as it was told of that run's end, `again` where the command line or the
+        page was asked for that run's work once more.
 
         Args:
             workflow (str | None): only runs of the workflow of this name.
@@ -84,7 +87,7 @@ class Listings:
             limit (int): at most so many.
             offset (int): leaves out so many first; `after` goes on faster, and misses none meanwhile.
             key (str | None): only those with this run key.
-            parent (str | None): only those that the run with this id has started.
+            parent (str | None): only those that came of the run with this id.
             since (str | datetime | None): only those created then or later, RFC 3339 or a `datetime`; UTC if
                 it has no zone.
             until (str | datetime | None): only those created before then.
@@ -195,8 +198,12 @@ class Listings:
         - `runner` (int | None): the number of the runner that made it, as in `owners` of the store; `None`
           where that is on no record, as of an attempt that completed at once.
 
-        `children` are the first 100 runs that it has started, oldest first, as dicts with `id workflow_name
-        status task created_at completed_at`; `list_runs(parent=run_id)` has all of them.
+        `children` are the first 100 runs that came of it, oldest first, as dicts with `id workflow_name
+        status kind task trigger_name created_at completed_at`; `list_runs(parent=run_id)` has all of them.
+        `kind` is `task` or `callback` of what a body of it started, `end` of what a trigger fired that was
+        told of its end, `again` of what does its work once more.
+
+        `trace_id` is the trace of whoever asked for it, with OpenTelemetry: 32 hexadecimal digits.
 
         `callbacks` are the ends that `on_success`, `on_failure` or `on_cancel` of its workflow is still to be
         told of, as dicts with `status attempts due_at error begun_at runner`: so many calls have begun, when

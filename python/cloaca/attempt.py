@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     Name = str | Callable[[], str | None] | None
     """The task's id, or the trigger's name, or what finds out whose trigger's body this thread is in."""
-    Calls = tuple[Job, str | None, list[int | None]]
-    """The attempt that starts runs, its task unless its callback does, and the numbers of those calls."""
+    Calls = tuple[int, str | None, list[int | None]]
+    """The run of which a body starts runs, its task unless a callback does, and those calls' numbers."""
 
 # A context variable follows a coroutine to the loop, and `asyncio.to_thread` back to a thread.
 _bodies: ContextVar[tuple[inside, ...]] = ContextVar("cloaca_bodies", default=())
@@ -96,13 +96,13 @@ class inside:
         if self.job is None:
             return None
         if self.is_home:
-            return self.job, None, [None] * len(has_keys)
+            return self.job.run, None, [None] * len(has_keys)
         if self._calls is None:
             self._calls = {}
         numbers = self._calls.setdefault(workflow, count(1))
         # An attempt's name is its task's id.
         task: Any = self.name
-        return self.job, task, [None if has_key else next(numbers) for has_key in has_keys]
+        return self.job.run, task, [None if has_key else next(numbers) for has_key in has_keys]
 
     def permit(self) -> Permit | None:
         """The attempt's permit; `None` of what needs none, a poll."""
@@ -149,6 +149,10 @@ class calling(inside):
     def __init__(self, engine: Any, run: str, workflow: str) -> None:
         super().__init__(engine, None, None)
         self.end = run, workflow
+
+    def calls(self, workflow: str, has_keys: Sequence[bool]) -> Calls | None:
+        """How runs are called that it starts: each call is another one."""
+        return int(self.end[0].replace("-", ""), 16), None, [None] * len(has_keys)
 
 
 def fresh(body: inside) -> Context:

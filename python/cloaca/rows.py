@@ -49,7 +49,16 @@ if TYPE_CHECKING:
     )
 
 
-_BEGINS = ("id", "workflow_name", "status", "trigger_name", "run_key", "parent_run", "parent_task")
+_BEGINS = (
+    "id",
+    "workflow_name",
+    "status",
+    "trigger_name",
+    "run_key",
+    "parent_run",
+    "parent_task",
+    "parent_kind",
+)
 _ENDS = (
     "priority",
     "due_at",
@@ -140,9 +149,21 @@ def run_with_tasks(
     shown["tasks"] = row["tasks"] + [_to_come(task_id) for task_id in plan if task_id not in known]
     shown["children"] = row["children"]
     shown["callbacks"] = row["callbacks"]
+    shown["trace_id"] = trace_id(row["trace"])
     found: Any = shown
     details: RunDetails = found
     return details
+
+
+def trace_id(kept: str | None) -> str | None:
+    """The trace of what is kept of whoever asked for a run, https://www.w3.org/TR/trace-context/; `None`
+    where another propagator than the W3C's has written that.
+    """
+    if kept is None:
+        return None
+    found = decode_value(kept).get("traceparent")
+    parts = found.split("-") if isinstance(found, str) else ()
+    return parts[1] if len(parts) >= 4 else None
 
 
 def _hide(texts: dict[str, Any], names: tuple[str, ...], secrets: Secrets) -> None:

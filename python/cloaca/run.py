@@ -231,7 +231,8 @@ class Run:
         above: str | None = attempt.run_id(body.job)
         while above is not None and above != self.id:
             row = None if engine is None else engine.runs.run(above)
-            above = None if row is None else row["parent_run"]
+            # What a callback has started, or an end fired, is no part of the run that it came of.
+            above = None if row is None or row["parent_task"] is None else row["parent_run"]
         if above is not None:
             raise RunnerError(
                 f"run {self.id} cannot end before the task that waits for it here, which is a part of it"

@@ -215,6 +215,10 @@ OnDisabled: TypeAlias = Callable[[str, str], object]
 RunStatus: TypeAlias = Literal["Pending", "Running", "Completed", "Failed", "Cancelled"]
 """Where a run stands; the last three are final."""
 
+ParentKind: TypeAlias = Literal["task", "callback", "end", "again"]
+"""How a run came of another one: started by a task or a callback of it, fired by a trigger that was told of
+its end, or asked for once more."""
+
 RunEnd: TypeAlias = Literal["Completed", "Failed", "Cancelled"]
 """How a run ended."""
 
@@ -257,12 +261,14 @@ class TaskRow(TypedDict):
 
 
 class ChildRow(TypedDict):
-    """A run that a run has started, in `get_run`."""
+    """A run that came of a run, in `get_run`."""
 
     id: str
     workflow_name: str
     status: RunStatus
+    kind: ParentKind
     task: str | None
+    trigger_name: str | None
     created_at: str
     completed_at: str | None
 
@@ -288,6 +294,7 @@ class RunSummary(TypedDict):
     run_key: str | None
     parent_run: str | None
     parent_task: str | None
+    parent_kind: ParentKind | None
     priority: int
     due_at: str | None
     created_at: str
@@ -311,6 +318,7 @@ class RunDetails(RunRow):
     tasks: list[TaskRow]
     children: list[ChildRow]
     callbacks: list[CallbackRow]
+    trace_id: str | None
 
 
 class AuditRow(TypedDict):

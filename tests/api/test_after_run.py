@@ -221,7 +221,9 @@ def test_a_callback_may_use_the_runner() -> None:
     with Runner() as runner:
         run = runner.submit("w")
         runner.run_until_idle()
-        assert [row["context"] for row in runner.list_runs("after")] == [{"of": run.id}]
+        (found,) = runner.list_runs("after")
+        assert found["context"] == {"of": run.id}
+        assert (found["parent_run"], found["parent_task"], found["parent_kind"]) == (run.id, None, "callback")
 
 
 def test_a_callback_may_shut_the_runner_down() -> None:

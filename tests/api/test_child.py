@@ -101,16 +101,18 @@ def test_a_run_that_a_task_starts_is_shown_with_it(way: str) -> None:
             "id": leaf["id"],
             "workflow_name": "leaf",
             "status": "Completed",
+            "kind": "task",
             "task": "outer",
+            "trigger_name": None,
             "created_at": leaf["created_at"],
             "completed_at": leaf["completed_at"],
         }
-        assert (leaf["parent_run"], leaf["parent_task"]) == (outer.id, "outer")
+        assert (leaf["parent_run"], leaf["parent_task"], leaf["parent_kind"]) == (outer.id, "outer", "task")
         assert (details(runner, leaf["id"])["parent_run"], children(runner, leaf["id"])) == (outer.id, [])
         assert [run["id"] for run in runner.list_runs(parent=outer.id)] == [leaf["id"]]
         assert [run["id"] for run in runner.iter_runs(parent=leaf["id"])] == []
         (parent,) = runner.list_runs("outer")
-        assert (parent["parent_run"], parent["parent_task"]) == (None, None)
+        assert (parent["parent_run"], parent["parent_task"], parent["parent_kind"]) == (None, None, None)
 
 
 @ways
@@ -383,8 +385,40 @@ def test_a_callbacks_runs_are_shown_with_the_run_and_each_call_starts_one(is_asy
         fails[0] = False
         assert runner.retry(run.id).result(SECONDS).status == "Completed"
         assert [child["task"] for child in children(runner, run.id)] == ["outer", None, None]
+        kinds = ["task", "callback", "callback"]
+        assert [child["kind"] for child in children(runner, run.id)] == kinds
         contexts = [found["context"]["by"] for found in runner.list_runs(parent=run.id)]
         assert contexts == ["callback", "callback", "body"]
+
+
+def test_a_task_of_what_a_callback_started_waits_for_the_run_that_was_called_back() -> None:
+    fails, got, goes_on = [True], [], threading.Event()
+
+    def outer(context: cloaca.Context) -> None:
+        if fails[0]:
+            raise ValueError("not yet")
+        goes_on.wait(SECONDS)
+
+    def mend(context: cloaca.Context) -> None:
+        fails[0] = False
+        runner.retry(context["run"])
+        with pytest.raises(TimeoutError):
+            # It is no part of the run that it waits for.
+            runner.run(context["run"]).result(0.01)
+        goes_on.set()
+        got.append(runner.run(context["run"]).result(SECONDS).status)
+
+    workflow("mend", mend)
+    started: list[Any] = []
+    with cloaca.WorkflowBuilder("outer") as builder:
+        cloaca.task(id="only", retry_attempts=1)(outer)
+        builder.on_failure(lambda run: started.append(runner.submit("mend", {"run": run["id"]})))
+    with cloaca.DefaultRunner(":memory:") as runner:
+        run = runner.submit("outer")
+        assert run.result(SECONDS).status == "Failed"
+        assert eventually(lambda: started)
+        assert started[0].result(SECONDS).status == "Completed"
+        assert (got, details(runner, run.id)["status"]) == (["Completed"], "Completed")
 
 
 def test_what_no_task_starts_has_no_parent() -> None:

@@ -70,7 +70,22 @@ def test_each_end_that_counts_is_told_once_as_get_run_shows_it() -> None:
             late.id,
             bad.id,
         ]
-        assert {run["id"]: run for run in told}[bad.id] == runner.get_run(bad.id)
+        (shown,) = (run for run in told if run["id"] == bad.id)
+        assert shown["children"] == []
+        # What came of its being told came later.
+        (found,) = (run for run in runner.list_runs(workflow="alert") if run["parent_run"] == bad.id)
+        assert (found["parent_kind"], found["parent_task"]) == ("end", None)
+        now = runner.get_run(bad.id)
+        assert now is not None
+        (child,) = now["children"]
+        assert (child["id"], child["kind"], child["task"], child["trigger_name"]) == (
+            found["id"],
+            "end",
+            None,
+            "watch",
+        )
+        assert {**now, "children": []} == shown
+        assert [run["id"] for run in runner.list_runs(parent=bad.id)] == [found["id"]]
         assert {(each["of"], each["status"]) for each in alerts(runner)} == {
             (bad.id, "Failed"),
             (late.id, "Cancelled"),

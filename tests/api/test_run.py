@@ -101,6 +101,7 @@ def test_runs_are_listed_newest_first_with_their_keys(runner: cloaca.DefaultRunn
         "run_key",
         "parent_run",
         "parent_task",
+        "parent_kind",
         "context",
         "priority",
         "due_at",

@@ -109,6 +109,11 @@ def test_a_run_is_done_again_from_its_start(line: Line, tmp_path: Path) -> None:
         assert (again != good, status) == (True, "Completed")
         with reading.Reader("runs.db") as reader:
             assert reading.run(reader, again).run.context == {"file": "good"}
+            assert reading.run(reader, again).run.parent_kind == "again"
+            assert [child.id for child in reading.run(reader, good).children] == [again]
+        assert f"run {good}, which it does again" in line.shown("show", again)
+        assert "does it again" in line.shown("show", good)
+        assert fields(line.piped("runs", "--parent", good))[0][0] == again
         ((bad, *_),) = fields(line.piped("runs", "--failed"))
         line.piped("submit", "--again", bad, "--wait", code=1)
         line.piped("submit", "--again", "beef", code=4)

@@ -58,7 +58,7 @@ SCHEMA = {
     " workflow_name",
     "runner": "host joined_at kind last_hour left_at name number pid polls runs seen_at state version works",
     "run": "cancel_requested completed_at context created_at due_at error_message error_type id kind "
-    "parent_run parent_task priority run_key started_at status trigger_name workflow_name",
+    "parent_kind parent_run parent_task priority run_key started_at status trigger_name workflow_name",
     "tick": "count first_at kind last_at max_us mean_us min_us outcome reason",
     "why": "kind name text",
     "log": "at attempt error kind level logger number task text",
@@ -68,7 +68,7 @@ SCHEMA = {
     "health": "at kind ok oldest_seconds reasons runners runs_waiting",
     "finding": "kind level subject text way_out",
 }
-DETAILS = "callbacks children final_context graph is_living runner tasks"
+DETAILS = "callbacks children final_context graph is_living runner tasks trace_id"
 
 
 def test_json_has_the_same_names_every_time(line: Line, tmp_path: Path) -> None:
@@ -133,12 +133,12 @@ def test_a_run_is_shown_with_what_it_started_and_by_what_it_was(line: Line, tmp_
     line.monkeypatch.setenv("NO_COLOR", "1")
     shown = line.shown("show", outer).splitlines()
     assert [steady(row) for row in shown[-2:]] == [
-        "  started   run ID  leaf  Completed  SPAN  by load",
-        "  started   run ID  leaf  Completed  SPAN  by a callback",
+        "  child     run ID  leaf  Completed  SPAN  by task load",
+        "  child     run ID  leaf  Completed  SPAN  by a callback",
     ]
     assert called in shown[-2]
-    assert f"  parent    run {outer}, task load\n" in line.shown("show", called)
-    assert f"  parent    run {outer}, a callback\n" in line.shown("show", told)
+    assert f"  parent    run {outer}, by task load\n" in line.shown("show", called)
+    assert f"  parent    run {outer}, by a callback\n" in line.shown("show", told)
     rows = fields(line.piped("show", outer))
     assert [row[:3] for row in rows if row[0] == "child"] == [
         ["child", called, "Completed"],

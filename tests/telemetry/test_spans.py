@@ -247,14 +247,15 @@ with cloaca.DefaultRunner(":memory:") as runner:
     runner.execute("order")
     while len(calls) < 2:
         time.sleep(0.01)
-    print(calls[0])
+    print(calls[0], runner.get_run(calls[0])["trace_id"])
 """
-    run = played(tmp_path, received, code).strip()
+    run, trace = played(tmp_path, received, code).split()
     first, second = received.all("order on_success")
     assert [first.failed, second.failed] == [True, False]
     assert first.trace != second.trace
     send = received["send order"]
     assert [span.links for span in (first, second)] == [[(send.trace, send.id)]] * 2
+    assert trace == send.trace.hex()
     for number, span in ((0, first), (1, second)):
         assert (span.parent, received[f"booking-{number}"].parent) == (b"", span.id)
         assert span.attributes["cloaca.run.id"] == run

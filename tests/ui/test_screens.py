@@ -471,12 +471,12 @@ def test_a_run_links_to_its_parent_and_to_its_children(page: Asking, runner: clo
     assert run.result(WAIT).status == "Completed"
     (child,) = runner.list_runs(parent=run.id)
     parent_page = page.get(f"/run?id={run.id}").text
-    assert "Runs that it started" in parent_page
+    assert "Runs that came of it" in parent_page
     assert f"/run?id={child['id']}" in parent_page
     assert f"/runs?parent={run.id}" in parent_page
     child_page = page.get(f"/run?id={child['id']}").text
     assert re.search(rf"task load of <a [^>]*href=\"/run\?id={run.id}\"", child_page)
-    assert "Runs that it started" not in child_page
+    assert "Runs that came of it" not in child_page
     listed = page.get(f"/runs?parent={run.id}").text
     assert child["id"] in listed
     assert f"id={run.id}" not in listed.split("</form>")[1]

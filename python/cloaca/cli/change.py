@@ -311,11 +311,13 @@ def submit(arguments: Namespace, show: Show) -> int:
     when = urgency.of(_number(arguments.priority), _instant(arguments.at), arguments.delay, UsageError)
     url = database(arguments.database)
     with reading.Reader(url) as reader:
+        again = None
         if arguments.again is not None:
-            arguments.workflow, encoded = _first(reader, arguments.again)
+            again = reading.find_run(reader, arguments.again)
+            arguments.workflow, encoded = _first(reader, again)
         version = _version(reader, arguments)
         with closing(_cloaca.Client.open(url)) as client:
-            run_id, is_new = client.submit(arguments.workflow, version, encoded, key, when)
+            run_id, is_new = client.submit(arguments.workflow, version, encoded, key, when, again)
         if run_id is None:
             raise WorkflowError(
                 f"run key {excerpt(arguments.key)} was used by a run that is not kept any more"
@@ -340,11 +342,11 @@ def submit(arguments: Namespace, show: Show) -> int:
     return OK if status is None or status.status == "Completed" else FAILED
 
 
-def _first(reader: Reader, run: str) -> tuple[str, str]:
+def _first(reader: Reader, run_id: str) -> tuple[str, str]:
     """The workflow of a run, and the context that it began with, also what is hidden of it."""
-    row = reader.native.run(reading.find_run(reader, run))
+    row = reader.native.run(run_id)
     if row is None:  # it was pruned between the two looks
-        raise reading.MissingError(f"run {excerpt(run)} not found; it was there a moment ago")
+        raise reading.MissingError(f"run {excerpt(run_id)} not found; it was there a moment ago")
     return row["workflow_name"], row["context"]
 
 

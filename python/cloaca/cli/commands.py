@@ -8,7 +8,12 @@ FILTERS = (
     Option("--workflow", "only of this workflow", "NAME", completes="workflow"),
     Option("--trigger", "only of this trigger", "NAME", completes="trigger"),
     Option("--key", "only with this run key", "KEY"),
-    Option("--parent", "only what this run has started", "RUN", completes="run"),
+    Option(
+        "--parent",
+        "only what came of this run: by its tasks, its callbacks, a trigger told of its end, or again",
+        "RUN",
+        completes="run",
+    ),
     Option("--error", "only with this class of error, such as ValueError", "TYPE"),
     Option(
         "--since",

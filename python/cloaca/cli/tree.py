@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..reading import Attempt, Callback, Changed, Child, Reader, Run, RunDetails, Task
+    from ..types import ParentKind
 
 WAIT_SECONDS = 0.1
 """So often it is looked whether a run is over."""
@@ -42,6 +43,15 @@ def show(arguments: Namespace, show: Show) -> int:
         _values(show, details, Parts.of(arguments))
     is_bad = arguments.wait and details.run.status != "Completed"
     return FAILED if is_bad else OK
+
+
+def _came(kind: ParentKind | None, task: str | None, trigger: str | None) -> str:
+    """How a run came of its parent."""
+    if kind == "task":
+        return f"by task {clean(str(task))}"
+    if kind == "end":
+        return f"by trigger {clean(str(trigger))}, told of its end"
+    return "which it does again" if kind == "again" else "by a callback"
 
 
 class Parts(NamedTuple):
@@ -171,13 +181,17 @@ class Tree:
         if found.run_key is not None:
             yield "key", clean(found.run_key)
         if found.parent_run is not None:
-            by = "a callback" if found.parent_task is None else f"task {clean(found.parent_task)}"
-            yield "parent", f"run {found.parent_run}, {by}"
+            yield (
+                "parent",
+                f"run {found.parent_run}, {_came(found.parent_kind, found.parent_task, found.trigger_name)}",
+            )
         if found.cancel_requested and found.completed_at is None:
             yield "cancel", "its end was asked for"
         if self.details.runner is not None:
             state = "" if self.details.is_living else ", which is gone"
             yield "runner", f"{self.details.runner}{state}"
+        if self.details.trace_id is not None:
+            yield "trace", self.details.trace_id
         if found.error_message is not None:
             yield "error", clean(found.error_message)
 
@@ -213,8 +227,9 @@ class Tree:
         parts = [f"run {child.id}", clean(child.workflow_name), show.word(child.status)]
         if (took := span(between(child.created_at, child.completed_at))) is not None:
             parts.append(took)
-        by = "a callback" if child.task is None else clean(child.task)
-        show.line(f"  {show.styled('started', 'dim')}   {'  '.join(parts)}  {show.styled(f'by {by}', 'dim')}")
+        is_again = child.kind == "again"
+        how = "does it again" if is_again else _came(child.kind, child.task, child.trigger_name)
+        show.line(f"  {show.styled('child', 'dim')}     {'  '.join(parts)}  {show.styled(how, 'dim')}")
 
     def _callback(self, call: Callback) -> None:
         show = self.show

@@ -8,6 +8,7 @@ from .. import drawing, filters
 from ..drawing import Node
 from ..errors import excerpt
 from ..hidden import NO_SECRETS
+from ..rows import trace_id
 from .runners import living
 from .store import PAGE_ITEMS, MissingError, Page, decoded
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..hidden import Secrets
     from ..redact import Mask
-    from ..types import RunStatus
+    from ..types import ParentKind, RunStatus
     from .store import Reader
 
 NEAR_IDS = 5
@@ -36,6 +37,7 @@ class Run:
     run_key: str | None
     parent_run: str | None
     parent_task: str | None
+    parent_kind: ParentKind | None
     context: Any
     priority: int
     due_at: str | None
@@ -82,12 +84,14 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A run that a run has started, by the names of `children` in `DefaultRunner.get_run`."""
+    """A run that came of a run, by the names of `children` in `DefaultRunner.get_run`."""
 
     id: str
     workflow_name: str
     status: RunStatus
+    kind: ParentKind
     task: str | None
+    trigger_name: str | None
     created_at: str
     completed_at: str | None
 
@@ -119,8 +123,9 @@ class RunDetails:
             come.
         graph (list[Node]): the tasks of its workflow in its version, each after those that it waits for; none
             if they are not known.
-        children (list[Child]): the first 100 runs that it has started.
+        children (list[Child]): the first 100 runs that came of it.
         callbacks (list[Callback]): of which of its ends the callbacks of its workflow are still to be told.
+        trace_id (str | None): the trace of whoever asked for it, if one was handed on.
     """
 
     run: Run
@@ -131,6 +136,7 @@ class RunDetails:
     graph: list[Node]
     children: list[Child]
     callbacks: list[Callback]
+    trace_id: str | None
 
 
 def runs(
@@ -216,6 +222,7 @@ def run(reader: Reader, run_id: str) -> RunDetails:
         callbacks=[
             Callback(**{**call, "error": secrets.hide_maybe(call["error"])}) for call in row["callbacks"]
         ],
+        trace_id=trace_id(row["trace"]),
     )
 
 
@@ -229,6 +236,7 @@ def _run(reader: Reader, row: dict[str, Any], mask: Mask | None) -> Run:
         run_key=row["run_key"],
         parent_run=row["parent_run"],
         parent_task=row["parent_task"],
+        parent_kind=row["parent_kind"],
         context=decoded(row["context"], mask),
         priority=row["priority"],
         due_at=row["due_at"],

@@ -171,7 +171,7 @@ def of_run(reader: Reader, details: RunDetails) -> str:
     if started:
         first, more = started[0], len(started) - 1
         others = f" and {more} more, which are not over" if more else ", which is not over"
-        records += f"; it has started run {first.id} of workflow {excerpt(first.workflow_name)}{others}"
+        records += f"; run {first.id} of workflow {excerpt(first.workflow_name)} came of it{others}"
     if details.is_living:
         waits = _limited(reader, details)
         ready = "" if found.cancel_requested else _ready(reader, details)

@@ -113,7 +113,7 @@ class Source:
             raise MissingError(f"run {excerpt(run_id)} not found; it was there a moment ago")
         # As nobody's: what a runner starts itself, its pump keeps, and not in the name of who asks here.
         with closing(_cloaca.Client.open(self._url)) as client:
-            return str(client.submit(row["workflow_name"], version, row["context"], None, None)[0])
+            return str(client.submit(row["workflow_name"], version, row["context"], again=row["id"])[0])
 
     def preview(self, name: str) -> TickAnswer:
         """What a poll would come to, now, without what the runner hides."""

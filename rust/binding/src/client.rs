@@ -19,7 +19,7 @@ use cloaca_core::urgency::{Priority, Urgency};
 
 use crate::convert::{forgotten_of, kind_of, renamed_of, until_of};
 use crate::error::{raise, raise_dropped};
-use crate::handle::span_of;
+use crate::handle::{parse_run_id, span_of};
 use crate::poll_now::{ToldParts, shown};
 use crate::runs::parse_run_ids;
 use crate::wait::{CLOSE_PATIENCE, apart};
@@ -52,9 +52,10 @@ impl Client {
         apart(py, &Halt::within(CLOSE_PATIENCE), move || client.close())
     }
 
-    /// Starts a run that a living runner claims; `key` is a run key, and for how many seconds it holds. The run's id, and whether it is a
+    /// Starts a run that a living runner claims; `key` is a run key, and for how many seconds it holds, `again` the run whose work it does again. The run's id, and whether it is a
     /// new one.
-    #[pyo3(signature = (workflow, version, context, key=None, urgency=None))]
+    #[pyo3(signature = (workflow, version, context, key=None, urgency=None, again=None))]
+    #[allow(clippy::too_many_arguments, reason = "each is a word of the request")]
     fn submit(
         &self,
         py: Python<'_>,
@@ -63,8 +64,10 @@ impl Client {
         context: &str,
         key: Option<(String, f64)>,
         urgency: Option<UrgencyParts>,
+        again: Option<&str>,
     ) -> PyResult<(Option<String>, bool)> {
         let now = now();
+        let again = again.map(|id| parse_run_id(py, id)).transpose()?;
         let run_key = key.map(|(key, seconds)| (key, now.after(span_of(seconds))));
         let wish = Wish {
             trace: None,
@@ -73,6 +76,7 @@ impl Client {
             context: context.into(),
             run_key,
             urgency: urgency_of(urgency),
+            again,
         };
         match self.changed(py, move |client, _| client.submit(&wish, now))? {
             Granted::Started(id) => Ok((Some(id.to_string()), true)),

@@ -196,6 +196,10 @@ pub fn run<'py>(py: Python<'py>, row: &ListedRun) -> PyResult<Bound<'py, PyDict>
     dict.set_item("cancel_requested", row.cancelled)?;
     dict.set_item("parent_run", row.parent.as_ref().map(|parent| parent.run.to_string()))?;
     dict.set_item("parent_task", row.parent.as_ref().and_then(|parent| parent.task.as_deref()))?;
+    dict.set_item(
+        "parent_kind",
+        row.parent.as_ref().map(|parent| kind(parent.task.is_some(), parent.again, row.trigger.is_some())),
+    )?;
     let at = port::Place { created_at: row.created_at, row: row.row, completed_at: row.completed_at };
     dict.set_item("place", place(at))?;
     Ok(dict)
@@ -209,7 +213,17 @@ pub fn place(place: port::Place) -> Place {
     (place.created_at.0, place.row.0, place.completed_at.map(|at| at.0))
 }
 
-/// The runs that a run has started, as `get_run` shows them.
+/// How a run came of another one.
+fn kind(is_called: bool, is_again: bool, is_fired: bool) -> &'static str {
+    match (is_called, is_again, is_fired) {
+        (true, _, _) => "task",
+        (_, true, _) => "again",
+        (_, _, true) => "end",
+        _ => "callback",
+    }
+}
+
+/// The runs that came of a run, as `get_run` shows them.
 pub fn children<'py>(py: Python<'py>, row: &ListedRun) -> PyResult<Vec<Bound<'py, PyDict>>> {
     row.children.iter().map(|child| self::child(py, child)).collect()
 }
@@ -220,6 +234,8 @@ fn child<'py>(py: Python<'py>, row: &Child) -> PyResult<Bound<'py, PyDict>> {
     dict.set_item("workflow_name", &row.workflow)?;
     dict.set_item("status", row.status.name())?;
     dict.set_item("task", row.task.as_deref())?;
+    dict.set_item("kind", kind(row.task.is_some(), row.again, row.trigger.is_some()))?;
+    dict.set_item("trigger_name", row.trigger.as_deref())?;
     dict.set_item("created_at", stamp(Some(row.created_at)))?;
     dict.set_item("completed_at", stamp(row.completed_at))?;
     Ok(dict)

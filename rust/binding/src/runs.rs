@@ -15,7 +15,6 @@ use cloaca_core::time::Wall;
 use crate::client::started;
 use crate::gil::{free, quick};
 use crate::handle::{Handle, parse_run_id, span_of};
-use crate::jobs::{JobParts, job_of};
 use crate::poll_now::ToldParts;
 use crate::wait::flush;
 use crate::watch::Watch;
@@ -115,7 +114,7 @@ impl Runs {
     }
 
     /// Starts runs of a workflow in one transaction and returns a watch on each. `keys` are run keys, and for how many seconds they hold;
-    /// `parent` is the attempt that starts them: its job, its task's id unless its callback does, and the numbers of those calls that have one;
+    /// `parent` is what starts them: the run, its task's id unless a callback does, and the numbers of those calls that have one;
     /// `urgency` says of all of them when they are to begin, `trace` is what telemetry hands on with them.
     #[pyo3(signature = (workflow, contexts, keys=None, parent=None, urgency=None, trace=None))]
     #[allow(clippy::too_many_arguments, reason = "each is a word of the request")]
@@ -125,16 +124,16 @@ impl Runs {
         workflow: &str,
         contexts: Vec<String>,
         keys: Option<Vec<Option<(String, f64)>>>,
-        parent: Option<(JobParts, Option<String>, Vec<Option<u32>>)>,
+        parent: Option<(u128, Option<String>, Vec<Option<u32>>)>,
         urgency: Option<UrgencyParts>,
         trace: Option<String>,
     ) -> PyResult<Vec<Watch>> {
         let runtime = self.handle.runtime(py)?;
         let mut wanted = wanted(contexts, keys, urgency, trace);
-        if let Some((job, task, calls)) = parent {
-            let (run, task) = (job_of(job).run, task.map(Arc::from));
+        if let Some((run, task, calls)) = parent {
+            let (run, task) = (Uuid::from_u128(run), task.map(Arc::from));
             for (wanted, call) in wanted.iter_mut().zip(calls) {
-                wanted.parent = Some(Box::new(Parent { run, task: task.clone(), call }));
+                wanted.parent = Some(Box::new(Parent { run, task: task.clone(), call, again: false }));
             }
         }
         let watches = match wanted.len() {
@@ -271,6 +270,7 @@ impl Runs {
         dict.set_item("graph", row.graph.as_deref())?;
         dict.set_item("children", convert::children(py, &row)?)?;
         dict.set_item("callbacks", convert::calls(py, &row)?)?;
+        dict.set_item("trace", row.trace.as_deref())?;
         Ok(Some(dict))
     }
 

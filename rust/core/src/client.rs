@@ -14,8 +14,8 @@ use crate::engine::{self, Asked, Declared, Fire, Foretold, Poll};
 use crate::key::Epoch;
 use crate::limit::Dropped;
 use crate::port::{
-    Admitted, Change, ContextHash, Fault, Forgotten, Found, Halt, InFlight, NewRun, Old, Receipt, Renamed,
-    STAND_IN, Store, Stored,
+    Admitted, Change, ContextHash, Fault, Forgotten, Found, Halt, InFlight, NewRun, Old, Parent, Receipt,
+    Renamed, STAND_IN, Store, Stored,
 };
 use crate::runtime::{AskedFire, hashed, play};
 use crate::seat::{Kind, Pause};
@@ -45,6 +45,8 @@ pub struct Wish {
     pub run_key: Option<(String, Wall)>,
     /// When it is to begin.
     pub urgency: Urgency,
+    /// The run whose work it does again.
+    pub again: Option<Uuid>,
     /// What the telemetry of whoever asked for it hands on to its bodies, as JSON text. It changes nothing.
     pub trace: Option<Arc<str>>,
 }
@@ -93,7 +95,7 @@ impl Client {
                 waits: false,
                 cursor: None,
                 ends: None,
-                parent: None,
+                parent: wish.again.map(|run| Box::new(Parent { run, task: None, call: None, again: true })),
                 priority: wish.urgency.priority,
                 due_at: wish.urgency.due.map(|due| due.instant(now)),
                 delay_us: wish.urgency.due.and_then(Due::delay_us),

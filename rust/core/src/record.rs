@@ -13,16 +13,19 @@ use crate::tries::Try;
 /// 128-bit digest of a trigger's name and the canonical form of a context.
 pub type ContextHash = [u8; 16];
 
-/// By what a run was started that another run started.
+/// Of what a run came that came of another run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Parent {
     /// That other run.
     pub run: Uuid,
-    /// The task whose body called; none of a callback, whose runs outlive a cancelled parent.
+    /// The task whose body called; none of a callback, whose runs outlive a cancelled parent, of what an end of the run has fired, and of what does
+    /// its work again.
     pub task: Option<Arc<str>>,
     /// Which call for that workflow it was in its attempt, from 1: the same call of a later attempt gets the same run. None if the caller
     /// gave a run key, and of a callback.
     pub call: Option<u32>,
+    /// Whether somebody has asked for the run's work once more.
+    pub again: bool,
 }
 
 /// Where a run stands. The names are those of the public API.

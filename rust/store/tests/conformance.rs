@@ -2091,11 +2091,22 @@ fn a_trigger_is_told_each_end_once(store: &dyn Store) {
     assert_eq!(ending.kept, None);
     assert_eq!(store.ending_of(state.row), Ok(Some(ending.clone())));
     assert_eq!(store.ending(ending.key), Ok(Some(ending.clone())));
-    assert!(matches!(telling(store, epoch, vec![new_run(7)]), Receipt::Tick { .. }));
+    assert!(matches!(
+        telling(store, epoch, vec![NewRun { schedule: Some(state.row), ..new_run(7) }]),
+        Receipt::Tick { .. }
+    ));
     assert_eq!(
         (store.ending(ending.key), told_of(store, epoch)),
         (Ok(None), vec![(id(3), 1, RunStatus::Completed)])
     );
+    // It came of that end.
+    let (ended, _) = store.run(id(1)).unwrap().unwrap();
+    assert_eq!(
+        ended.children.iter().map(|child| (child.id, child.trigger.as_deref())).collect::<Vec<_>>(),
+        [(id(7), Some("inbox"))]
+    );
+    let of = Parent { run: id(1), task: None, call: None, again: false };
+    assert_eq!(store.run(id(7)).unwrap().unwrap().0.parent, Some(of));
     // What it fired is one deeper.
     end_of(store, epoch, 7, RunStatus::Failed);
     telling(store, epoch, vec![]);
@@ -2599,13 +2610,13 @@ fn a_run_that_nobody_drives_ends_when_it_is_cancelled(store: &dyn Store) {
 
 /// A run that the task "load" of another one starts.
 fn called(number: u128, by: u128, call: Option<u32>) -> NewRun {
-    let parent = Parent { run: id(by), task: Some("load".into()), call };
+    let parent = Parent { run: id(by), task: Some("load".into()), call, again: false };
     NewRun { parent: Some(Box::new(parent)), created_at: Wall(20 + number as i64), ..new_run(number) }
 }
 
 /// The same, by a callback.
 fn told(number: u128, by: u128) -> NewRun {
-    let parent = Parent { run: id(by), task: None, call: None };
+    let parent = Parent { run: id(by), task: None, call: None, again: false };
     NewRun { parent: Some(Box::new(parent)), created_at: Wall(20 + number as i64), ..new_run(number) }
 }
 
@@ -2653,26 +2664,38 @@ fn a_run_is_shown_with_what_it_started(store: &dyn Store) {
     started(store, epoch, called(2, 1, Some(1)));
     started(store, epoch, told(3, 1));
     started(store, epoch, called(4, 2, None));
+    let once_more = Parent { run: id(1), task: None, call: None, again: true };
+    started(
+        store,
+        epoch,
+        NewRun { parent: Some(Box::new(once_more.clone())), created_at: Wall(25), ..new_run(5) },
+    );
     let (parent, _) = store.run(id(1)).unwrap().unwrap();
     let child = |number: u128, task: Option<&str>| Child {
         id: id(number),
         workflow: "mail".into(),
         status: RunStatus::Pending,
         task: task.map(Into::into),
+        trigger: None,
+        again: number == 5,
         created_at: Wall(20 + number as i64),
         completed_at: None,
     };
-    assert_eq!((parent.parent, parent.children), (None, vec![child(2, Some("load")), child(3, None)]));
+    assert_eq!(
+        (parent.parent, parent.children),
+        (None, vec![child(2, Some("load")), child(3, None), child(5, None)])
+    );
     let (run, _) = store.run(id(2)).unwrap().unwrap();
     assert_eq!(run.parent, called(2, 1, Some(1)).parent.map(|parent| *parent));
     assert_eq!(run.children, [child(4, Some("load"))]);
-    assert_eq!(ids(store, &RunFilter { parent: Some(id(1)), ..any() }), [id(3), id(2)]);
+    assert_eq!(ids(store, &RunFilter { parent: Some(id(1)), ..any() }), [id(5), id(3), id(2)]);
     let of = |parent, status| RunFilter { parent: Some(id(parent)), status, ..any() };
     assert_eq!(ids(store, &of(2, Some(RunStatus::Pending))), [id(4)]);
     assert_eq!(ids(store, &of(2, Some(RunStatus::Failed))), NONE);
     assert_eq!(ids(store, &of(9, None)), NONE);
     let listed = store.runs(&of(1, None), ALL).unwrap();
-    assert_eq!(listed[0].parent, told(3, 1).parent.map(|parent| *parent));
+    assert_eq!(listed[0].parent, Some(once_more));
+    assert_eq!(listed[1].parent, told(3, 1).parent.map(|parent| *parent));
 }
 
 fn children_are_to_end_with_the_run_that_called_them(store: &dyn Store) {

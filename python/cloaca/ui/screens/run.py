@@ -27,6 +27,13 @@ TASKS_MAX = 500
 """So many tasks are shown."""
 LINES_MAX = 500
 """So many lines of its log are shown."""
+PARENT_WORDS = {
+    "task": "task",
+    "callback": "a callback of",
+    "end": ", told of the end of",
+    "again": "a submit, to do the work again of",
+}
+"""How a run came of its parent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,7 @@ def run(ask: Ask) -> Screen:
         "run": found,
         "details": details,
         "callback_names": CALLBACKS,
+        "parent_words": PARENT_WORDS,
         "why": of_run(ask.reader, details),
         "rows": [_row(task, details, start, end, changes.get(task.id, [])) for task in shown],
         "tasks_more": len(details.tasks) - len(shown),

@@ -104,7 +104,7 @@ impl Engine {
         run.trace = new.trace.clone();
         if let Some(parent) = &new.parent {
             // A task may wait for it, and must not wait behind others that would.
-            run.is_child = true;
+            run.is_child = parent.task.is_some();
             run.priority =
                 self.runs.get(&parent.run).map_or(run.priority, |parent| run.priority.max(parent.priority));
         }

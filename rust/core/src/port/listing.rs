@@ -61,6 +61,8 @@ pub struct ListedRun {
     pub context: Option<String>,
     /// The final context, as JSON text; in no listing.
     pub final_context: Option<String>,
+    /// What the telemetry of whoever asked for it handed on, as JSON text; in no listing.
+    pub trace: Option<String>,
     /// Its context hash.
     pub context_hash: Option<ContextHash>,
     /// The cron moment.
@@ -81,11 +83,11 @@ pub struct ListedRun {
     pub error: Option<String>,
     /// The kind of error of the first task that failed, or of what ended it.
     pub error_type: Option<String>,
-    /// By what it was started, if another run did.
+    /// Of which run it came, if of one.
     pub parent: Option<Parent>,
     /// What is kept of its workflow in its version ([`crate::port::WorkflowRow::graph`]), of a run that is read alone.
     pub graph: Option<String>,
-    /// The first [`CHILDREN_SHOWN`] runs that it started, of a run that is read alone.
+    /// The first [`CHILDREN_SHOWN`] runs that came of it, of a run that is read alone.
     pub children: Vec<Child>,
     /// Bodies that nobody waits for and that still run, of a run that is read alone.
     pub overdue: Vec<Overdue>,
@@ -96,7 +98,7 @@ pub struct ListedRun {
 /// So many children of a run are shown with it; a listing has all of them.
 pub const CHILDREN_SHOWN: u64 = 100;
 
-/// A run as the one shows it that started it.
+/// A run as the one shows it of which it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Child {
     /// The public id.
@@ -105,8 +107,12 @@ pub struct Child {
     pub workflow: String,
     /// Where it stands.
     pub status: RunStatus,
-    /// The parent's task whose body started it; none if a callback did.
+    /// The parent's task whose body started it, if one did.
     pub task: Option<String>,
+    /// The trigger that fired it when it was told of the parent's end, if one did.
+    pub trigger: Option<String>,
+    /// Whether it does the parent's work again.
+    pub again: bool,
     /// When it was committed.
     pub created_at: Wall,
     /// When it became final.

@@ -64,8 +64,13 @@ impl World {
         let is_body = worker.stage == Stage::Body;
         let number = worker.calls.entry(Arc::clone(name)).and_modify(|number| *number += 1).or_insert(1);
         let parent = match is_body {
-            true => Parent { run: job.run, task: Some(Arc::clone(&worker.task)), call: Some(*number) },
-            false => Parent { run: job.run, task: None, call: None },
+            true => Parent {
+                run: job.run,
+                task: Some(Arc::clone(&worker.task)),
+                call: Some(*number),
+                again: false,
+            },
+            false => Parent { run: job.run, task: None, call: None, again: false },
         };
         let waits = is_body && self.random.percent(60);
         if waits {

@@ -312,6 +312,7 @@ fn listed(row: &Row) -> db::Result<ListedRun> {
         run_key: row.get(3)?,
         context: row.get(7)?,
         final_context: None,
+        trace: None,
         context_hash: None,
         scheduled_at: None,
         priority: priority_at(row, 4)?,

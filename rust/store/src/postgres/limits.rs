@@ -102,7 +102,7 @@ pub fn judge(db: &Db, limits: &Limits, new: &NewRun, at: Wall) -> Result<Result<
     if limits.concurrency.is_some()
         && let Some(seat) = known_key(db, &new.workflow, rule::SEATS, &keys.concurrency)?
     {
-        if let Some(parent) = &new.parent {
+        if let Some(parent) = new.parent.as_ref().filter(|parent| parent.task.is_some()) {
             party = party_of(db, parent.run, seat)?;
         }
         if let Some(most) = limits.unfinished_max()
@@ -427,7 +427,7 @@ fn priority_of(db: &Db, row: RunRow) -> Result<i64, Failure> {
 fn party_of(db: &Db, parent: Uuid, seat: i64) -> Result<Option<i64>, Failure> {
     // Index runs_id; by the keys of the tables.
     const SQL: &str = "
-        SELECT runs.parent, (SELECT party FROM seats WHERE run = runs.row AND seat = :seat AND stand = 1)
+        SELECT CASE WHEN parent_task IS NOT NULL THEN runs.parent END, (SELECT party FROM seats WHERE run = runs.row AND seat = :seat AND stand = 1)
         FROM runs WHERE id = :id";
     let mut next = Some(parent.to_string());
     for _ in 0..ANCESTORS_MAX {

@@ -360,11 +360,15 @@ pub fn skip(db: &Db, listener: ScheduleKey, run: Option<Uuid>, at: Wall) -> Resu
 /// A trigger has been told of an end, by which these runs have come to be.
 pub fn heard(db: &Db, told: Told, runs: impl Iterator<Item = RunRow>) -> Result<(), Failure> {
     const GONE: &str = "DELETE FROM ends WHERE row = :row";
-    const DEEPER: &str = "UPDATE runs SET depth = :depth WHERE row = :row";
-    db.prepare_cached(GONE)?.execute(named_params! { ":row": told.end.0 })?;
+    const OF_IT: &str = "
+        UPDATE runs SET depth = :depth,
+            parent = (SELECT ended.id FROM ends JOIN runs AS ended ON ended.row = ends.run WHERE ends.row = :end)
+        WHERE row = :row";
     for run in runs {
-        db.prepare_cached(DEEPER)?.execute(named_params! { ":row": run.0, ":depth": told.depth })?;
+        let params = named_params! { ":row": run.0, ":depth": told.depth, ":end": told.end.0 };
+        db.prepare_cached(OF_IT)?.execute(params)?;
     }
+    db.prepare_cached(GONE)?.execute(named_params! { ":row": told.end.0 })?;
     Ok(())
 }
 

@@ -117,6 +117,8 @@ CREATE TABLE runs (
     parent UUID,
     parent_task TEXT COLLATE "C",
     parent_call BIGINT,
+    -- Whether it does the work of its parent once more.
+    again BOOLEAN NOT NULL DEFAULT FALSE,
     priority BIGINT NOT NULL DEFAULT 5,
     due_at BIGINT,
     delay_us BIGINT,

@@ -24,7 +24,7 @@ use crate::postgres::value::{count_at, hash_at, id_at, priority_at, signed, wall
 macro_rules! columns {
     () => {
         "row, id, workflow, version, schedule, CASE WHEN unique_hash THEN context_hash END, waits, created_at,
-         interruptions, owner_before, context, cancelled, mixed, priority, due_at, parent IS NOT NULL,
+         interruptions, owner_before, context, cancelled, mixed, priority, due_at, parent_task IS NOT NULL,
          limited, timed_at, time_left, trace, reopened > 0"
     };
 }

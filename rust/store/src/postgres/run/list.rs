@@ -21,7 +21,7 @@ macro_rules! select_runs {
         concat!(
             "SELECT r.row, r.id, r.workflow, r.status, nullif(s.name, ''), r.run_key, r.context_hash, r.scheduled_at,
                 r.created_at, r.completed_at, r.error, r.started_at, nullif(r.error_type, ''),
-                r.cancelled, r.parent, r.parent_task, r.parent_call, r.priority, r.due_at, ",
+                r.cancelled, r.parent, r.parent_task, r.parent_call, r.again, r.priority, r.due_at, ",
             $contexts,
             " FROM ",
             $from,
@@ -31,9 +31,9 @@ macro_rules! select_runs {
     };
 }
 
-const SHOWN: &str = select_runs!("r.context, NULL", "runs AS r", "");
+const SHOWN: &str = select_runs!("r.context, NULL, NULL", "runs AS r", "");
 /// What is not shown is not read: a context may be very long.
-const BARE: &str = select_runs!("NULL::TEXT, NULL", "runs AS r", "");
+const BARE: &str = select_runs!("NULL::TEXT, NULL, NULL", "runs AS r", "");
 
 /// Runs that are not over are claimed in the order of their rows. Those that wait for their time, of which there may be very many, are in an index
 /// of their own: runs_unfinished, runs_delayed.
@@ -166,10 +166,11 @@ fn run_of(row: &Row) -> db::Result<ListedRun> {
         error_type: row.get(12)?,
         cancelled: row.get(13)?,
         parent: child::parent_at(row, 14)?,
-        priority: priority_at(row, 17)?,
-        due_at: wall_maybe_at(row, 18)?,
-        context: row.get(19)?,
-        final_context: row.get(20)?,
+        priority: priority_at(row, 18)?,
+        due_at: wall_maybe_at(row, 19)?,
+        context: row.get(20)?,
+        final_context: row.get(21)?,
+        trace: row.get(22)?,
         graph: None,
         children: Vec::new(),
         overdue: Vec::new(),
@@ -189,7 +190,7 @@ pub enum Depth {
 /// One run with its tasks, as of one moment.
 pub fn one(db: &Db, id: Uuid, depth: Depth) -> Result<Option<(ListedRun, Vec<TaskRecord>)>, Failure> {
     // Index runs_id.
-    const SQL: &str = select_runs!("r.context, r.final_context", "runs AS r", "r.id = :id");
+    const SQL: &str = select_runs!("r.context, r.final_context, r.trace", "runs AS r", "r.id = :id");
     let snapshot = db.snapshot()?;
     let found = db
         .prepare_cached(SQL)?

@@ -1,4 +1,4 @@
-//! Runs that other runs started. Invariant: one call of a task starts at most one run, however often the task is attempted, and no run goes
+//! Runs that came of other runs. Invariant: one call of a task starts at most one run, however often the task is attempted, and no run goes
 //! on unasked after the cancel of the one that called it.
 
 use std::sync::Arc;
@@ -48,12 +48,13 @@ pub fn obstacle(db: &Db, new: &NewRun) -> Result<Option<Admitted>, Failure> {
 /// Notes by what a run was started.
 pub fn remember(db: &Db, row: RunRow, parent: &Parent) -> Result<(), Failure> {
     const SQL: &str = "
-        UPDATE runs SET parent = :parent, parent_task = :task, parent_call = :call WHERE row = :row";
+        UPDATE runs SET parent = :parent, parent_task = :task, parent_call = :call, again = :again WHERE row = :row";
     db.prepare_cached(SQL)?.execute(named_params! {
         ":row": row.0,
         ":parent": parent.run.to_string(),
         ":task": parent.task.as_deref(),
         ":call": parent.call,
+        ":again": parent.again,
     })?;
     Ok(())
 }
@@ -114,12 +115,13 @@ pub fn cancelled_at(db: &Db, runs: &[Uuid], at: Wall) -> Result<Vec<(String, Wal
     Ok(cancelled)
 }
 
-/// The first runs that a run has started.
+/// The first runs that came of a run.
 pub fn of_run(db: &Db, id: Uuid) -> Result<Vec<Child>, Failure> {
     // Index runs_parent.
     const SQL: &str = concat!(
         "
-        SELECT id, workflow, status, parent_task, created_at, completed_at FROM runs",
+        SELECT id, workflow, status, parent_task, created_at, completed_at, again,
+            (SELECT nullif(name, '') FROM schedules WHERE schedules.row = runs.schedule) FROM runs",
         by_index!("runs_parent"),
         "
         WHERE parent = :id ORDER BY created_at, row LIMIT :limit"
@@ -138,14 +140,21 @@ fn child_of(row: &Row) -> db::Result<Child> {
         task: row.get(3)?,
         created_at: wall_at(row, 4)?,
         completed_at: wall_maybe_at(row, 5)?,
+        again: row.get(6)?,
+        trigger: row.get(7)?,
     })
 }
 
-/// By what a run was started, from three columns that stand side by side.
+/// By what a run was started, from four columns that stand side by side.
 pub fn parent_at(row: &Row, column: usize) -> db::Result<Option<Parent>> {
     if is_null_at(row, column)? {
         return Ok(None);
     }
     let task: Option<Arc<str>> = row.get(column + 1)?;
-    Ok(Some(Parent { run: id_at(row, column)?, task, call: row.get(column + 2)? }))
+    Ok(Some(Parent {
+        run: id_at(row, column)?,
+        task,
+        call: row.get(column + 2)?,
+        again: row.get(column + 3)?,
+    }))
 }

@@ -21,7 +21,7 @@ macro_rules! select_runs {
         concat!(
             "SELECT r.row, r.id, r.workflow, r.status, nullif(s.name, ''), r.run_key, r.context_hash, r.scheduled_at,
                 r.created_at, r.completed_at, r.error, r.started_at, nullif(r.error_type, ''),
-                r.cancelled, r.parent, r.parent_task, r.parent_call, r.priority, r.due_at, ",
+                r.cancelled, r.parent, r.parent_task, r.parent_call, r.again, r.priority, r.due_at, ",
             $contexts,
             " FROM ",
             $from,
@@ -48,7 +48,7 @@ macro_rules! runs_by {
     ($at:literal, $index:expr, $condition:expr) => {
         concat!(
             select_runs!(
-                "CASE WHEN :contexts THEN r.context END, NULL",
+                "CASE WHEN :contexts THEN r.context END, NULL, NULL",
                 concat!("runs AS r INDEXED BY ", $index),
                 $condition
             ),
@@ -220,10 +220,11 @@ fn run_of(row: &Row<'_>) -> rusqlite::Result<ListedRun> {
         error_type: row.get(12)?,
         cancelled: row.get(13)?,
         parent: child::parent_at(row, 14)?,
-        priority: priority_at(row, 17)?,
-        due_at: wall_maybe_at(row, 18)?,
-        context: row.get(19)?,
-        final_context: row.get(20)?,
+        priority: priority_at(row, 18)?,
+        due_at: wall_maybe_at(row, 19)?,
+        context: row.get(20)?,
+        final_context: row.get(21)?,
+        trace: row.get(22)?,
         graph: None,
         children: Vec::new(),
         overdue: Vec::new(),
@@ -243,7 +244,7 @@ pub enum Depth {
 /// One run with its tasks, as of one moment.
 pub fn one(db: &Connection, id: Uuid, depth: Depth) -> Result<Option<(ListedRun, Vec<TaskRecord>)>, Failure> {
     // Index runs_id.
-    const SQL: &str = select_runs!("r.context, r.final_context", "runs AS r", "r.id = :id");
+    const SQL: &str = select_runs!("r.context, r.final_context, r.trace", "runs AS r", "r.id = :id");
     let snapshot = Transaction::new_unchecked(db, TransactionBehavior::Deferred)?;
     let found = snapshot
         .prepare_cached(SQL)?
