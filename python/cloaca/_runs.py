@@ -429,7 +429,7 @@ class Runs(Listings):
 
     def retry(self, run_id: str) -> Run:
         """Opens a run that failed or was cancelled again: tasks that completed stay, the others are decided
-        anew.
+        anew, as are those that come after one of them, such as what cleans up behind a task that failed.
 
         Raises:
             WorkflowError: (a `ValueError`) there is no such run, or it completed, or has not ended, or its

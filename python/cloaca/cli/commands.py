@@ -297,7 +297,7 @@ COMMANDS = (
     ),
     Command(
         "retry",
-        "Open runs that failed or were cancelled again: what completed stays.",
+        "Open runs that failed or were cancelled again: what completed stays, the rest is decided anew.",
         "cloaca retry --all --error OSError --since 24h",
         "change:retry",
         (

@@ -2,6 +2,7 @@
 //! Invariant: a `Graph` that exists has no cycle, no missing task and no two tasks with one id.
 
 mod parting;
+mod text;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use crate::graph::parting::Pasts;
 use crate::near::hint;
 
 pub use parting::Places;
+pub use text::undone;
 
 /// The edges of a workflow, by the positions of its tasks.
 #[derive(Debug, Clone)]

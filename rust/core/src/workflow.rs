@@ -81,7 +81,8 @@ pub struct Workflow {
     pub tasks: Vec<Task>,
     /// The edges, checked.
     pub graph: Graph,
-    /// What who looks at its runs without the program sees of it; what that is, is the binding's affair. Empty for nothing.
+    /// What who looks at its runs without the program sees of it, as [`crate::graph::undone`] reads it; more than that is the binding's affair. Empty for
+    /// nothing.
     pub graph_text: Arc<str>,
     /// By this its declarer hears that nobody has it any more.
     pub tie: Option<Arc<dyn Tie>>,

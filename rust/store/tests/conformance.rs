@@ -228,6 +228,7 @@ claims! {
     a_trigger_comes_with_its_unfinished_runs_in_their_order
     runs_that_are_final_or_unknown_have_ended
     a_failed_run_is_opened_again_without_what_failed
+    what_comes_after_what_is_undecided_is_undecided_too
     a_task_after_a_reopening_stands_behind_those_that_stayed
     of_several_runs_one_that_is_refused_keeps_none_of_the_others
     a_tick_of_a_poll_that_looked_at_an_older_cursor_is_refused_whole
@@ -3173,6 +3174,17 @@ fn a_failed_run_is_opened_again_without_what_failed(store: &dyn Store) {
     assert_eq!(tasks, opened.tasks);
     assert_eq!(commit(store, ended(row, old, RunStatus::Failed)), Receipt::Fenced);
     assert_eq!(commit(store, ended(row, new, RunStatus::Completed)), Receipt::Run(None));
+}
+
+fn what_comes_after_what_is_undecided_is_undecided_too(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let graph = r#"[["a",[],null],["b",["a"],null],["c",["b"],{"type":"Always"}],["d",["c"],null]]"#;
+    let row = WorkflowRow { graph: graph.into(), ..declares("mail", "v1") };
+    store.declare_workflows(epoch, &[row]).unwrap();
+    failed_run(store, epoch, new_run(1));
+    let opened = store.reopen(epoch, id(1)).unwrap().unwrap();
+    assert_eq!(opened.tasks.iter().map(|task| &*task.name).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(store.run(id(1)).unwrap().unwrap().1, opened.tasks);
 }
 
 fn a_task_after_a_reopening_stands_behind_those_that_stayed(store: &dyn Store) {

@@ -530,7 +530,7 @@ impl World {
         let reopened = self.store.reopen(self.processes[p].epoch, id);
         self.note(|| format!("{p}: opens {id} again: {reopened:?}"));
         let Some(run) = reopened? else { return Ok(false) };
-        self.witness.reopened(id);
+        self.witness.reopened(id, &run.tasks);
         self.take_over(p, vec![run]);
         Ok(true)
     }

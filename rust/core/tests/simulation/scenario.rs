@@ -237,6 +237,8 @@ fn workflow(random: &mut Random, name: &str, version: usize) -> Arc<Workflow> {
     let ids: Vec<Arc<str>> = (0..random.between(1, 6)).map(|task| Arc::from(format!("t{task}"))).collect();
     let tasks: Vec<Task> = (0..ids.len()).map(|place| task(random, &ids, place)).collect();
     let dependencies: Vec<Vec<Arc<str>>> = tasks.iter().map(|task| task.dependencies.clone()).collect();
+    let edges: Vec<_> =
+        ids.iter().zip(&dependencies).map(|(id, befores)| format!("[{id:?},{befores:?},null]")).collect();
     let graph = Graph::check(name, &ids, &dependencies).expect("dependencies come before");
     Arc::new(Workflow {
         name: name.into(),
@@ -245,7 +247,7 @@ fn workflow(random: &mut Random, name: &str, version: usize) -> Arc<Workflow> {
         graph,
         priority: Priority::default(),
         limits: None,
-        graph_text: "".into(),
+        graph_text: format!("[{}]", edges.join(",")).into(),
         tells: cloaca_core::port::Outcomes::default(),
         tie: None,
     })

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cloaca_core::fate::{self, Judge, Next};
+use cloaca_core::graph;
 use cloaca_core::grid::{self, Wait};
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
@@ -71,6 +72,8 @@ pub struct State {
     numbers: HashMap<(Arc<str>, i64), i64>,
     /// Of each owner the versions of the workflows that it declares.
     workflows: HashMap<(Epoch, Arc<str>), Arc<str>>,
+    /// Of each workflow in each version its edges.
+    graphs: HashMap<(Arc<str>, Arc<str>), Arc<str>>,
     /// Who declares which.
     declared: BTreeMap<(Arc<str>, Epoch), i64>,
     /// Who wants which, that another one polls.
@@ -913,6 +916,10 @@ impl Store for MemoryStore {
         state.workflows.retain(|(owner, _), _| *owner != epoch);
         let declared = workflows.iter().map(|row| ((epoch, Arc::clone(&row.name)), Arc::clone(&row.version)));
         state.workflows.extend(declared);
+        let graphs = workflows
+            .iter()
+            .map(|row| ((Arc::clone(&row.name), Arc::clone(&row.version)), Arc::clone(&row.graph)));
+        state.graphs.extend(graphs);
         Ok(())
     }
 
@@ -968,6 +975,8 @@ impl Store for MemoryStore {
         state.run_mut(row).is_mixed = false;
         state.drive(row, epoch);
         let mut unfinished = state.unfinished_of(row);
+        let version = Arc::from(&*unfinished.version);
+        let graph = state.graphs.get(&(Arc::from(&*unfinished.workflow), version)).cloned();
         let run = state.run_mut(row);
         run.end = None;
         run.number = None;
@@ -978,6 +987,9 @@ impl Store for MemoryStore {
         // What is undecided again begins at its first attempt.
         run.tries.clear();
         run.tasks.retain(|task| task.status == TaskStatus::Completed);
+        let completed = run.tasks.iter().map(|task| &*task.name).collect();
+        let undone = graph.map_or_else(Vec::new, |text| graph::undone(&text, &completed));
+        run.tasks.retain(|task| !undone.iter().any(|name| **name == *task.name));
         unfinished.tasks.clone_from(&run.tasks);
         (unfinished.cancelled, unfinished.is_again, unfinished.behind) = (false, true, Vec::new());
         state.unfinished.insert(row);

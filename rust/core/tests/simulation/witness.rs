@@ -333,7 +333,7 @@ impl Witness {
             RunStatus::Cancelled => assert!(seen.is_cancelled, "nobody cancelled run {id}"),
             other => panic!("run {id} ended as {other:?}"),
         }
-        if seen.life == 0 && !seen.is_changed {
+        if !seen.is_changed {
             Self::tasks_ran_as_they_should(id, workflow, &statuses, is_halted, kept);
             let completed = |&task: &usize| statuses[task] == TaskStatus::Completed;
             let left: HashSet<&str> =
@@ -365,8 +365,8 @@ impl Witness {
         }
     }
 
-    /// A final run was opened again.
-    pub fn reopened(&mut self, id: Uuid) {
+    /// A final run was opened again, and these of its tasks stay.
+    pub fn reopened(&mut self, id: Uuid, stay: &[TaskRecord]) {
         let seen = self.seen(id);
         seen.driver = None;
         seen.life += 1;
@@ -377,7 +377,7 @@ impl Witness {
         seen.over.clear();
         seen.once.clear();
         seen.left.clear();
-        seen.records.retain(|_, (status, _)| *status == TaskStatus::Completed);
+        seen.records.retain(|name, _| stay.iter().any(|record| record.name == *name));
         seen.is_cancelled = false;
         seen.must_not_complete = false;
     }

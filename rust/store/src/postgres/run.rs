@@ -1,6 +1,8 @@
 //! Runs: admitted, driven, claimed and listed. Invariant: a run is admitted by its insert alone; the unique indices
 //! decide, and a lookup only tells which run stands in the way.
 
+#[path = "../sql/run/again.rs"]
+mod again;
 #[path = "../sql/run/child.rs"]
 pub mod child;
 mod claim;

@@ -16,7 +16,7 @@ use crate::postgres::end;
 use crate::postgres::fault::Failure;
 use crate::postgres::limits;
 use crate::postgres::owner::owner_is_dead;
-use crate::postgres::run::{child, guarded, overdue, tasks, tasks_of, unguarded};
+use crate::postgres::run::{again, child, guarded, overdue, tasks, tasks_of, unguarded};
 use crate::postgres::seat;
 use crate::postgres::value::{count_at, hash_at, id_at, priority_at, signed, wall_at, wall_maybe_at};
 
@@ -370,7 +370,6 @@ pub fn reopen(
         columns!(),
         " FROM runs WHERE id = :id AND completed_at IS NOT NULL AND status <> 'Completed'"
     );
-    const UNDECIDE: &str = "DELETE FROM tasks WHERE run = :row AND status <> 'Completed'";
     let params = named_params! { ":id": id.to_string() };
     let found = db.prepare_cached(SELECT)?.query_row(params, unfinished_of).optional()?;
     let Some(mut run) = found else { return Ok(None) };
@@ -386,7 +385,7 @@ pub fn reopen(
     }
     (run.cancelled, run.is_again) = (false, true);
     (run.interruptions, run.spent) = (0, None);
-    db.prepare_cached(UNDECIDE)?.execute(named_params! { ":row": run.row.0 })?;
+    again::undecide(db, run.row)?;
     run.tasks = tasks(db, run.row)?;
     audit::note(db, "retry", &id.to_string())?;
     Ok(Some(run))
