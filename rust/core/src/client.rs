@@ -10,7 +10,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::admit::Gate;
-use crate::engine::{self, Asked, Declared, Fire, Foretold, Poll};
+use crate::engine::{self, Asked, Declared, Foretold, Poll};
 use crate::key::Epoch;
 use crate::limit::Dropped;
 use crate::port::{
@@ -185,8 +185,6 @@ impl Client {
         now: Wall,
     ) -> Stored<Vec<Foretold>> {
         let workflow = self.asked(workflow, now)?;
-        let hashed = |fire| (Uuid::now_v7(), hashed(&trigger.row.name, fire, now));
-        let fires: Vec<(Uuid, Fire)> = fires.into_iter().map(hashed).collect();
         let mut told = Vec::new();
         self.store.rehearse(&mut |play| {
             let declared = Change::Declare { epoch: STAND_IN, trigger: trigger.row.clone(), at: now };
@@ -205,7 +203,10 @@ impl Client {
                 ends: None,
                 cursor: cursor.map(str::to_owned),
             };
-            let rehearsal = engine::rehearse(&mut gate, trigger, &workflow, poll, fires.clone(), now);
+            let hashed_as = state.hashed_as.as_ref().unwrap_or(&trigger.row.name);
+            let hashed = |fire| (Uuid::now_v7(), hashed(hashed_as, fire, now));
+            let fires = fires.iter().cloned().map(hashed).collect();
+            let rehearsal = engine::rehearse(&mut gate, trigger, &workflow, poll, fires, now);
             let receipts = rehearsal.changes().iter().map(&mut *play).collect::<Stored<_>>()?;
             told = rehearsal.told(receipts);
             Ok(())

@@ -217,6 +217,7 @@ fn yours() -> Receipt {
         grid: None,
         is_outdated: false,
         is_awaited: false,
+        hashed_as: None,
     };
     Receipt::Moment(Moment::Yours(state))
 }

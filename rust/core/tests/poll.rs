@@ -47,6 +47,7 @@ fn row(number: i64) -> TriggerState {
         grid: None,
         is_outdated: false,
         is_awaited: false,
+        hashed_as: None,
     }
 }
 

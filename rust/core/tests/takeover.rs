@@ -63,6 +63,7 @@ fn held_by(owner: Epoch) -> Receipt {
         grid: None,
         is_outdated: false,
         is_awaited: false,
+        hashed_as: None,
     })
 }
 

@@ -523,6 +523,7 @@ impl State {
                     grid,
                     is_outdated,
                     is_awaited,
+                    hashed_as: None,
                     ..state_of(&self.schedules[place])
                 };
             }
@@ -680,6 +681,7 @@ fn state_of(schedule: &Schedule) -> TriggerState {
         grid: None,
         is_outdated: false,
         is_awaited: false,
+        hashed_as: None,
     }
 }
 
