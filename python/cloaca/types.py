@@ -254,6 +254,8 @@ class TaskRow(TypedDict):
     waits_until: str | None
     overdue_since: str | None
     tries: list[TryRow]
+    tries_left_out: int
+    earlier_version: bool
 
 
 class ChildRow(TypedDict):

@@ -506,3 +506,25 @@ def test_a_run_shows_what_its_bodies_logged(tmp_path: Path) -> None:
 
 def test_a_run_of_which_nothing_is_kept_has_no_log(page: Asking, runner: cloaca.DefaultRunner) -> None:
     assert 'id="log"' not in page.get(f"/run?id={failed(runner)[0]}").text
+
+
+def test_what_a_run_did_before_a_deploy_and_what_is_left_out_of_it_is_shown(tmp_path: Path) -> None:
+    def fails(context: cloaca.Context) -> None:
+        raise ValueError("no price")
+
+    with cloaca.testing.isolated():
+        with cloaca.WorkflowBuilder("import"):
+            cloaca.task(id="old", retry_attempts=25, retry_delay_ms=1, retry_backoff="fixed")(fails)
+        with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+            run = runner.submit("import")
+            run.result(WAIT)
+    with cloaca.WorkflowBuilder("import"):
+        cloaca.task(id="new")(lambda context: None)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        assert runner.retry(run.id).result(WAIT).status == "Completed"
+        text = Asking(cloaca.ui.app(runner)).text(f"/run?id={run.id}")
+    assert re.search(r"Graph new, completed ✓ new Tasks ", text), text
+    assert "Failed old of an earlier version" in text
+    assert text.count("5 attempts between, of which no more is kept") == 2, (
+        "in the line of time and in the list"
+    )

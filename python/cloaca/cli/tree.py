@@ -6,7 +6,7 @@ import time
 from typing import NamedTuple
 
 from .. import reading
-from ..rows import CALLBACKS
+from ..rows import CALLBACKS, TRIES_FIRST, not_kept
 from ..terminal import clean, span
 from ..urgency import PRIORITY
 from .look import opened
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 0.1
 """So often it is looked whether a run is over."""
+EARLIER = "of an earlier version"
+"""What is said of a task that the version with which its run goes on has no more."""
 SIGNS = {"+": "green", "~": "yellow", "-": "red"}
 
 
@@ -101,7 +103,9 @@ def _values(show: Show, details: RunDetails, parts: Parts) -> None:
     for task in details.tasks:
         took = between(task.started_at, task.completed_at)
         show.values(["task", task.id, task.status, task.started_at, task.completed_at, took, task.error])
-        for each in task.tries:
+        for at, each in enumerate(task.tries):
+            if at == TRIES_FIRST and task.tries_left_out:
+                show.values(["left out", task.id, *[None] * 4, not_kept(task.tries_left_out)])
             took = between(each.started_at, each.ended_at)
             name = f"{task.id} {each.number}"
             show.values(["attempt", name, each.outcome, each.started_at, each.ended_at, took, each.error])
@@ -185,6 +189,8 @@ class Tree:
         show = self.show
         branch, last, bar, none = self.marks
         parts = [clean(task.id), show.word(task.status)]
+        if task.earlier_version:
+            parts.append(EARLIER)
         if (took := span(between(task.started_at, task.completed_at))) is not None:
             parts.append(took)
         if task.attempts > 1 or task.status == "Running":
@@ -201,6 +207,8 @@ class Tree:
         inner = none if is_last else bar
         is_dull = len(task.tries) == 1 and task.tries[0].outcome == "Completed"
         for at, attempt in enumerate([] if is_dull else task.tries):
+            if at == TRIES_FIRST and task.tries_left_out:
+                show.line(f"{inner}{bar}{show.styled(f'… {not_kept(task.tries_left_out)}', 'dim')}")
             self._attempt(attempt, inner, at == len(task.tries) - 1)
         if self.parts.context and task.context is not None:
             self._context("left", task.context, inner)

@@ -10,7 +10,7 @@ from ...reading import logs as read_logs
 from ...reading import run as read_run
 from ...reading.store import moment_of, now
 from ...reading.why import of_run
-from ...rows import CALLBACKS
+from ...rows import CALLBACKS, TRIES_FIRST, not_kept
 from .. import contexts, show
 from ..graph import dag
 from .screen import Ask, Screen
@@ -61,6 +61,8 @@ def run(ask: Ask) -> Screen:
         "run": found,
         "details": details,
         "callback_names": CALLBACKS,
+        "tries_first": TRIES_FIRST,
+        "not_kept": not_kept,
         "why": of_run(ask.reader, details),
         "rows": [_row(task, details, start, end, changes.get(task.id, [])) for task in shown],
         "tasks_more": len(details.tasks) - len(shown),
@@ -116,9 +118,11 @@ def _row(task: Task, details: RunDetails, start: datetime, end: datetime, change
 
     parts: list[tuple[float, float, str, str]] = []
     last: float | None = None
-    for tried in task.tries:
+    for place, tried in enumerate(task.tries):
         began = at(tried.started_at or tried.ended_at)
-        if last is not None and began > last:
+        if place == TRIES_FIRST and task.tries_left_out and last is not None:
+            parts.append((last, began, "wait", not_kept(task.tries_left_out)))
+        elif last is not None and began > last:
             parts.append((last, began, "wait", "waits for its next attempt"))
         last = at(tried.ended_at)
         took = show.span(show.between(tried.started_at, tried.ended_at)) if tried.started_at else "?"

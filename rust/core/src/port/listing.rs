@@ -9,6 +9,7 @@ use crate::port::end::Call;
 use crate::port::sign::Minute;
 use crate::record::{ContextHash, Parent, RunStatus};
 use crate::time::Wall;
+use crate::tries::Try;
 use crate::urgency::Priority;
 
 /// Where a run stands in listings: newest first, by when it was committed, or by when it ended.
@@ -83,7 +84,7 @@ pub struct ListedRun {
     pub error_type: Option<String>,
     /// By what it was started, if another run did.
     pub parent: Option<Parent>,
-    /// What is kept of its workflow in its version ([`crate::port::WorkflowRow::graph`]), of a run that is read alone.
+    /// What is kept of its workflow in the version with which it goes on, or went on last ([`crate::port::WorkflowRow::graph`]), of a run that is read alone.
     pub graph: Option<String>,
     /// The first [`CHILDREN_SHOWN`] runs that it started, of a run that is read alone.
     pub children: Vec<Child>,
@@ -91,6 +92,11 @@ pub struct ListedRun {
     pub overdue: Vec<Overdue>,
     /// Of which ends its callbacks are still to be told, of a run that is read alone.
     pub calls: Vec<Call>,
+    /// Attempts of tasks that are on no record, of a run that is read with its attempts: they are to be decided anew, or the version with
+    /// which it goes on has none of their names.
+    pub former: Vec<(Arc<str>, Vec<Try>)>,
+    /// How many attempts of which tasks are not kept, between the first and the last ones, likewise.
+    pub tries_left_out: Vec<(Arc<str>, u64)>,
 }
 
 /// So many children of a run are shown with it; a listing has all of them.

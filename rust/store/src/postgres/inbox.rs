@@ -327,6 +327,8 @@ fn listed(row: &Row) -> db::Result<ListedRun> {
         children: Vec::new(),
         overdue: Vec::new(),
         calls: Vec::new(),
+        former: Vec::new(),
+        tries_left_out: Vec::new(),
     })
 }
 

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::postgres::end;
 use crate::postgres::fault::Failure;
 use crate::postgres::graph;
+use crate::postgres::run::tries::Told;
 use crate::postgres::run::{child, overdue, tasks, tries};
 use crate::postgres::schedule;
 use crate::postgres::value::{
@@ -174,6 +175,8 @@ fn run_of(row: &Row) -> db::Result<ListedRun> {
         children: Vec::new(),
         overdue: Vec::new(),
         calls: Vec::new(),
+        former: Vec::new(),
+        tries_left_out: Vec::new(),
     })
 }
 
@@ -202,10 +205,13 @@ pub fn one(db: &Db, id: Uuid, depth: Depth) -> Result<Option<(ListedRun, Vec<Tas
     run.children = child::of_run(db, id)?;
     let mut tasks = tasks(db, row)?;
     if depth == Depth::Tries {
-        let mut found = tries::of_run(db, row)?;
+        let Told { mut tries, left_out } = tries::of_run(db, row)?;
         for task in &mut tasks {
-            task.tries = found.remove(&task.name).unwrap_or_default();
+            task.tries = tries.remove(&task.name).unwrap_or_default();
         }
+        run.former = tries.into_iter().collect();
+        run.former.sort_by_key(|(_, tries)| tries.first().map(|first| first.ended_at));
+        run.tries_left_out = left_out;
     }
     drop(snapshot);
     Ok(Some((run, tasks)))

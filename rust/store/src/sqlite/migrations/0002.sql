@@ -55,11 +55,12 @@ ALTER TABLE schedules ADD COLUMN cursor_set INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE schedules ADD COLUMN asked INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE schedules ADD COLUMN asked_of INTEGER;
 -- How attempts ended, but for those that completed at once, which their tasks' rows tell. They outlive the rows of tasks that are undecided
--- again, and are in the order in which they were kept.
+-- again, and are in the order in which they were kept; of many those between are not kept, and each says which of them it is.
 CREATE TABLE tries (
     row INTEGER PRIMARY KEY,
     run INTEGER NOT NULL,
     task TEXT NOT NULL,
+    nth INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
     outcome TEXT NOT NULL,
     owner INTEGER,

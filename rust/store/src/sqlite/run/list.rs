@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::sqlite::end;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::graph;
+use crate::sqlite::run::tries::Told;
 use crate::sqlite::run::{child, overdue, tasks, tries};
 use crate::sqlite::schedule;
 use crate::sqlite::value::{
@@ -228,6 +229,8 @@ fn run_of(row: &Row<'_>) -> rusqlite::Result<ListedRun> {
         children: Vec::new(),
         overdue: Vec::new(),
         calls: Vec::new(),
+        former: Vec::new(),
+        tries_left_out: Vec::new(),
     })
 }
 
@@ -256,10 +259,13 @@ pub fn one(db: &Connection, id: Uuid, depth: Depth) -> Result<Option<(ListedRun,
     run.children = child::of_run(&snapshot, id)?;
     let mut tasks = tasks(&snapshot, row)?;
     if depth == Depth::Tries {
-        let mut found = tries::of_run(&snapshot, row)?;
+        let Told { mut tries, left_out } = tries::of_run(&snapshot, row)?;
         for task in &mut tasks {
-            task.tries = found.remove(&task.name).unwrap_or_default();
+            task.tries = tries.remove(&task.name).unwrap_or_default();
         }
+        run.former = tries.into_iter().collect();
+        run.former.sort_by_key(|(_, tries)| tries.first().map(|first| first.ended_at));
+        run.tries_left_out = left_out;
     }
     snapshot.commit()?;
     Ok(Some((run, tasks)))
