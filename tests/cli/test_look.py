@@ -116,6 +116,12 @@ def test_runs_are_filtered_and_paged(line: Line, tmp_path: Path) -> None:
         assert "did you mean 'broken'?" in line.said
         assert line.piped("runs", "--workflow", "ingest", "--since", "2090-01-01") == ""
         assert "not found" not in line.said
+        assert line.piped("runs", "--key", "monday", code=4) == ""
+        assert "run with key 'monday' not found" in line.said
+        assert line.piped("runs", "--error", "ValuError") == ""
+        assert "no run that is kept has failed with 'ValuError'; did you mean 'ValueError'?" in line.said
+        assert line.piped("runs", "--error", "ValueError", "--since", "2090-01-01") == ""
+        assert "no run" not in line.said
 
 
 def test_a_run_is_shown_with_what_it_started_and_by_what_it_was(line: Line, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What the screens say."""
 
+import itertools
 import logging
 import re
 import sqlite3
@@ -202,10 +203,24 @@ def test_a_search_says_how_far_it_came(page: Asking, runner: cloaca.DefaultRunne
         assert ([run.id for run in found.items], found.looked) == ([run.id for run in runs[:89:-1]], 30)
         found = reading.search(reader, "nges", after=found.after, seconds=WAIT, limit=1000)
         assert (len(found.items), found.after) == (90, None)
-        found = reading.search(reader, "nowhere", seconds=0)
-        assert found.items == []
-        assert 0 < found.looked < 120
-        assert found.after == runs[120 - found.looked].id
+        found = reading.search(reader, "nowhere", seconds=0, at_least=10)
+        assert (found.items, found.looked) == ([], 10)
+        assert found.after == runs[110].id
+
+
+def test_a_slow_machine_looks_at_enough_runs(
+    page: Asking, runner: cloaca.DefaultRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = runner.submit_many("ingest", [{"n": f"file-{n}."} for n in range(120)])
+    runs[-1].result(WAIT)
+    clock, looks = itertools.count(), sys.modules["cloaca.reading.search"]
+    monkeypatch.setattr(looks, "monotonic", lambda: next(clock) / 1000)
+    assert "1 run found among 12" in page.text("/runs?q=file-0."), (
+        "each look at the clock takes a millisecond"
+    )
+    monkeypatch.setattr(looks, "monotonic", lambda: next(clock) * 1.0)
+    told = page.text("/runs?q=file-0.")
+    assert "0 runs found among 1, back to " in told, "what is far too slow ends all the same"
 
 
 def test_a_run_is_told_with_all_that_is_known(page: Asking, runner: cloaca.DefaultRunner) -> None:
