@@ -56,6 +56,8 @@ _ENDS = (
     "created_at",
     "started_at",
     "completed_at",
+    "took_seconds",
+    "lain_seconds",
     "error_message",
     "error_type",
     "cancel_requested",
@@ -257,7 +259,8 @@ def cut_off(owners: list[dict[str, Any]]) -> set[int]:
 
 def runner(row: dict[str, Any], held: dict[int | None, int]) -> RunnerRow:
     """A runner of the store."""
-    state: Literal["living", "dead", "left"] = "dead" if row["is_dead"] else "living"
+    state: Literal["living", "draining", "dead", "left"] = "draining" if row["is_draining"] else "living"
+    state = "dead" if row["is_dead"] else state
     return {
         "number": row["number"],
         "name": row["name"],

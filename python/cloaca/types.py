@@ -295,6 +295,8 @@ class RunSummary(TypedDict):
     created_at: str
     started_at: str | None
     completed_at: str | None
+    took_seconds: float | None
+    lain_seconds: float
     error_message: str | None
     error_type: str | None
     cancel_requested: bool
@@ -425,7 +427,7 @@ class RunnerRow(TypedDict):
 
     number: int
     name: str | None
-    state: Literal["living", "dead", "left"]
+    state: Literal["living", "draining", "dead", "left"]
     works: bool
     host: str | None
     pid: int | None

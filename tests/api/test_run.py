@@ -107,6 +107,8 @@ def test_runs_are_listed_newest_first_with_their_keys(runner: cloaca.DefaultRunn
         "created_at",
         "started_at",
         "completed_at",
+        "took_seconds",
+        "lain_seconds",
         "error_message",
         "error_type",
         "cancel_requested",

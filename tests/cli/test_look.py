@@ -58,7 +58,8 @@ SCHEMA = {
     " workflow_name",
     "runner": "host joined_at kind last_hour left_at name number pid polls runs seen_at state version works",
     "run": "cancel_requested completed_at context created_at due_at error_message error_type id kind "
-    "parent_run parent_task priority run_key started_at status trigger_name workflow_name",
+    "lain_seconds parent_run parent_task priority run_key started_at status took_seconds trigger_name "
+    "workflow_name",
     "tick": "count first_at kind last_at max_us mean_us min_us outcome reason",
     "why": "kind name text",
     "log": "at attempt error kind level logger number task text",
@@ -68,7 +69,7 @@ SCHEMA = {
     "health": "at kind ok oldest_seconds reasons runners runs_waiting",
     "finding": "kind level subject text way_out",
 }
-DETAILS = "callbacks children final_context graph is_living runner tasks"
+DETAILS = "callbacks cancelled_by children final_context graph is_living runner tasks"
 
 
 def test_json_has_the_same_names_every_time(line: Line, tmp_path: Path) -> None:

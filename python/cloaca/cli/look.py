@@ -16,7 +16,7 @@ from ..why import ends_of
 from .main import FAILED, NOT_FOUND, OK
 from .moment import moment
 from .parse import UsageError
-from .show import Id, Show, Stamp, Word, as_json, between, stamp
+from .show import Id, Show, Stamp, Word, as_json, stamp
 from .where import database
 
 TYPE_CHECKING = False
@@ -306,7 +306,7 @@ _RUN_COLUMNS = ("ID", "WORKFLOW", "STATUS", "CREATED", "TOOK", "TRIGGER", "KEY",
 
 
 def _of_run(found: Run, show: Show) -> list[Any]:
-    seconds = between(found.started_at, found.completed_at)
+    seconds = found.took_seconds
     cells: list[Any] = [
         Id(found.id),
         found.workflow_name,

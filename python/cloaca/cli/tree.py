@@ -6,6 +6,7 @@ import time
 from typing import NamedTuple
 
 from .. import reading
+from ..reading.audit import by_whom
 from ..rows import CALLBACKS, TRIES_FIRST, not_kept
 from ..terminal import clean, span
 from ..urgency import PRIORITY
@@ -93,7 +94,7 @@ def _values(show: Show, details: RunDetails, parts: Parts) -> None:
 
     found = details.run
     changes = reading.changed(details) if parts.diff else {}
-    took = between(found.started_at, found.completed_at)
+    took = found.took_seconds
     show.values(
         ["run", found.id, found.status, found.started_at, found.completed_at, took, found.error_message]
     )
@@ -164,8 +165,11 @@ class Tree:
             waited = span(between(max(found.created_at, found.due_at or ""), found.started_at))
             yield "started", f"{show.time(found.started_at)}, after {waited}"
         if found.completed_at is not None:
-            took = span(between(found.started_at, found.completed_at))
-            yield "ended", show.time(found.completed_at) + (f", after {took}" if took else "")
+            took = span(found.took_seconds)
+            lain = f", beside {span(found.lain_seconds)} that it lay over" if found.lain_seconds else ""
+            yield "ended", show.time(found.completed_at) + (f", after {took}{lain}" if took else "")
+        elif found.lain_seconds:
+            yield "retried", f"after it had lain over for {span(found.lain_seconds)}"
         if found.due_at is not None:
             yield "due", show.time(found.due_at)
         if found.priority != PRIORITY:
@@ -177,8 +181,12 @@ class Tree:
         if found.parent_run is not None:
             by = "a callback" if found.parent_task is None else f"task {clean(found.parent_task)}"
             yield "parent", f"run {found.parent_run}, {by}"
+        change = self.details.cancelled_by
+        by = "" if change is None else f"{by_whom(change)}, {show.time(change.at)}"
         if found.cancel_requested and found.completed_at is None:
-            yield "cancel", "its end was asked for"
+            yield "cancel", f"its end was asked for{by and ' '}{by}"
+        elif by:
+            yield "cancelled", by
         if self.details.runner is not None:
             state = "" if self.details.is_living else ", which is gone"
             yield "runner", f"{self.details.runner}{state}"

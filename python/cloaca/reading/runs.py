@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .. import audit as audits
 from .. import drawing, filters, rows
 from ..drawing import Node
 from ..errors import excerpt
 from ..hidden import NO_SECRETS
+from .audit import Change
 from .runners import living
 from .store import PAGE_ITEMS, MissingError, Page, decoded
 
@@ -42,6 +44,8 @@ class Run:
     created_at: str
     started_at: str | None
     completed_at: str | None
+    took_seconds: float | None
+    lain_seconds: float
     error_message: str | None
     error_type: str | None
     cancel_requested: bool
@@ -123,6 +127,8 @@ class RunDetails:
             each after those that it waits for; none if they are not known.
         children (list[Child]): the first 100 runs that it has started.
         callbacks (list[Callback]): of which of its ends the callbacks of its workflow are still to be told.
+        cancelled_by (Change | None): who asked for its end by the page or the command line, or for that of
+            the run that started it.
     """
 
     run: Run
@@ -133,6 +139,7 @@ class RunDetails:
     graph: list[Node]
     children: list[Child]
     callbacks: list[Callback]
+    cancelled_by: Change | None
 
 
 def runs(
@@ -204,6 +211,7 @@ def run(reader: Reader, run_id: str) -> RunDetails:
     owner = row["owner"] if row["completed_at"] is None else None
     graph = drawing.read(row["graph"])
     names = [node.id for node in graph]
+    by = audits.cancelled(reader.native.query, row)
     tasks = [_task(task, mask, secrets) for task in rows.tasks(row, names, [])]
     return RunDetails(
         run=_run(reader, row, mask),
@@ -216,6 +224,7 @@ def run(reader: Reader, run_id: str) -> RunDetails:
         callbacks=[
             Callback(**{**call, "error": secrets.hide_maybe(call["error"])}) for call in row["callbacks"]
         ],
+        cancelled_by=None if by is None else Change(**by),
     )
 
 
@@ -235,6 +244,8 @@ def _run(reader: Reader, row: dict[str, Any], mask: Mask | None) -> Run:
         created_at=row["created_at"],
         started_at=row["started_at"],
         completed_at=row["completed_at"],
+        took_seconds=row["took_seconds"],
+        lain_seconds=row["lain_seconds"],
         error_message=secrets.hide_maybe(row["error_message"]),
         error_type=secrets.hide_maybe(row["error_type"]),
         cancel_requested=row["cancel_requested"],

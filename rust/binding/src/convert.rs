@@ -134,6 +134,7 @@ pub fn owner<'py>(py: Python<'py>, row: &OwnerRow) -> PyResult<Bound<'py, PyDict
     dict.set_item("left_at", stamp(row.left_at))?;
     dict.set_item("is_dead", row.is_dead)?;
     dict.set_item("works", row.works)?;
+    dict.set_item("is_draining", row.is_draining)?;
     dict.set_item("host", &row.host)?;
     dict.set_item("pid", row.pid)?;
     dict.set_item("version", &row.version)?;
@@ -191,6 +192,8 @@ pub fn run<'py>(py: Python<'py>, row: &ListedRun) -> PyResult<Bound<'py, PyDict>
     dict.set_item("created_at", stamp(Some(row.created_at)))?;
     dict.set_item("started_at", stamp(row.started_at))?;
     dict.set_item("completed_at", stamp(row.completed_at))?;
+    dict.set_item("took_seconds", row.took_us().map(seconds))?;
+    dict.set_item("lain_seconds", seconds(row.lain_us))?;
     dict.set_item("error_message", &row.error)?;
     dict.set_item("error_type", &row.error_type)?;
     dict.set_item("cancel_requested", row.cancelled)?;
@@ -199,6 +202,10 @@ pub fn run<'py>(py: Python<'py>, row: &ListedRun) -> PyResult<Bound<'py, PyDict>
     let at = port::Place { created_at: row.created_at, row: row.row, completed_at: row.completed_at };
     dict.set_item("place", place(at))?;
     Ok(dict)
+}
+
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
 }
 
 /// Where a run stands in listings: when it was committed, its row, and when it ended.

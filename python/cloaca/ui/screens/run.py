@@ -73,7 +73,6 @@ def run(ask: Ask) -> Screen:
         "context_in": contexts.shown(found.context),
         "context_out": contexts.shown(details.final_context) if is_over else None,
         "changes": contexts.changes(found.context, details.final_context) if is_over else [],
-        "seconds": show.between(found.started_at, found.completed_at) if found.started_at else None,
         "waited": show.between(_ready_at(found), found.started_at) if found.started_at else None,
         "ready_at": _ready_at(found),
         "is_delayed": found.started_at is None and moment_of(_ready_at(found)) > now(),

@@ -1049,6 +1049,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn drains(&self, _epoch: Epoch) -> Stored<()> {
+        Ok(())
+    }
+
     fn crons_of_many(&self) -> Stored<Vec<(ScheduleKey, Vec<Epoch>)>> {
         Ok(Vec::new())
     }

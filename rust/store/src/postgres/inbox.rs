@@ -319,6 +319,8 @@ fn listed(row: &Row) -> db::Result<ListedRun> {
         created_at: wall_at(row, 6)?,
         started_at: None,
         completed_at: None,
+        lay_since: None,
+        lain_us: 0,
         cancelled: false,
         error: None,
         error_type: None,

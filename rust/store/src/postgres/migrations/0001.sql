@@ -30,6 +30,7 @@ CREATE TABLE owners (
     works BOOLEAN NOT NULL DEFAULT TRUE,
     called TEXT COLLATE "C",
     crons BOOLEAN NOT NULL DEFAULT TRUE,
+    draining BOOLEAN NOT NULL DEFAULT FALSE,
     boot TEXT,
     place TEXT
 );
@@ -126,6 +127,8 @@ CREATE TABLE runs (
     owner_before BIGINT,
     limited BOOLEAN NOT NULL DEFAULT FALSE,
     reopened BIGINT NOT NULL DEFAULT 0,
+    lay_since BIGINT,
+    lain_us BIGINT NOT NULL DEFAULT 0,
     -- How many ends led to it, each by a trigger that was told of it.
     depth BIGINT NOT NULL DEFAULT 0,
     error TEXT,
@@ -290,6 +293,7 @@ CREATE TABLE audit (
     about TEXT COLLATE "C" NOT NULL,
     many BIGINT NOT NULL
 );
+CREATE INDEX audit_about ON audit (about, row);
 
 -- Limits of attempts by their names: what was declared last, what somebody has set instead, what the last start left for the throttle.
 CREATE TABLE named_limits (

@@ -471,6 +471,7 @@ fn open_again(db: &Db, epoch: Epoch, run: &Unfinished) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs
         SET status = 'Pending', owner = :epoch, owner_before = NULL, not_before = NULL, cancelled = FALSE, interruptions = 0, reopened = reopened + 1, completed_at = NULL,
+            lay_since = coalesce(lay_since, completed_at),
             final_context = NULL, error = NULL, error_type = NULL, timed_at = NULL, time_left = NULL, unique_hash = :unique_hash,
             end_number = NULL, mixed = FALSE, version = coalesce(
                 (SELECT workflows.version FROM workflows WHERE name = runs.workflow AND workflows.owner = :epoch), version)
