@@ -182,10 +182,13 @@ class Listings:
 
         Of a run that is not over these are all tasks of its workflow, if that is declared in this program:
         what has not begun is `Pending`. Each task has `id status attempts error error_type started_at
-        completed_at waits_until overdue_since tries`; `waits_until` is when the next attempt begins, where
-        that waits by the task's own wish or for long; `overdue_since` is when an attempt was given up whose
-        body still runs, as far as is known. `tries` are its attempts that are over, oldest first, also those
-        before the run was opened again by `retry`; of very many the first 3 and the last 17. Each is a dict:
+        completed_at waits_until overdue_since tries tries_left_out earlier_version`; `waits_until` is when
+        the next attempt begins, where that waits by the task's own wish or for long; `overdue_since` is when
+        an attempt was given up whose body still runs, as far as is known; `earlier_version` is whether the
+        version of the workflow with which the run goes on has no such task: what it did before a deploy.
+        `tries` are its attempts that are over, oldest first, also those before the run was opened again by
+        `retry`; of very many the first 3 and the last 17, and `tries_left_out` is how many there were
+        between. Each is a dict:
 
         - `number` (int): from 1.
         - `outcome` (str): `Completed`, `Failed`, `TimedOut`, or `Interrupted` if its process died, or its
@@ -222,12 +225,7 @@ class Listings:
         row = self._open().runs.run(check.run_id(run_id), tries=True)
         if row is None:
             return None
-        from .drawing import read
-
-        plan: list[str] = []
-        if row["completed_at"] is None:
-            kept = [node.id for node in read(row["graph"])]
-            plan = kept or registry.plan(row["workflow_name"])
+        plan = registry.plan(row["workflow_name"]) if row["graph"] is None else []
         secrets = None if mask is None else self._redactor.of_run(mask, run_id)
         return rows.run_with_tasks(row, plan, mask, secrets)
 

@@ -10,7 +10,7 @@ import json
 from html import escape
 from itertools import islice
 
-from . import picture, registry, timeline
+from . import drawing, picture, registry, timeline
 from .picture import LOOKS, Drawn
 
 TYPE_CHECKING = False
@@ -40,6 +40,7 @@ def run(shown: Run) -> str:
 
     try:
         details: Any = shown._runner.get_run(shown.id)
+        drawn = "" if details is None else _graph(shown, details)
         now = timeline.moment_of(moment(shown._runner._open().now()))
     except Exception as raised:
         return f"<p>run <code>{_text(shown.id)}</code>: {_text(raised)}</p>"
@@ -49,8 +50,7 @@ def run(shown: Run) -> str:
         f"{_state(details['status'])} <b>{_text(details['workflow_name'])}</b> <code>{_text(shown.id)}</code>"
     )
     error = f"<br>{_text(details['error_message'])}" if details["error_message"] else ""
-    drawn = _graph(details)
-    tasks = table(details["tasks"], _TASK)
+    tasks = table([_named(task) for task in details["tasks"]], _TASK)
     return f"<p>{head}{error}</p>{drawn}{tasks}{timeline.svg(details, now)}"
 
 
@@ -99,18 +99,31 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for row in islice(rows, ROWS_MAX) for name in row))
 
 
-def _graph(details: Mapping[str, Any]) -> str:
-    """The run's tasks as a picture, where this program declares them."""
+def _named(task: Mapping[str, Any]) -> dict[str, Any]:
+    from .rows import not_kept
+
+    row = dict(task)
+    if row["earlier_version"]:
+        row["id"] += " (of an earlier version)"
+    if row["tries_left_out"]:
+        row["attempts"] = f"{row['attempts']} ({not_kept(row['tries_left_out'])})"
+    return row
+
+
+def _graph(shown: Run, details: Mapping[str, Any]) -> str:
+    """The run's tasks as a picture, as the version is kept with which it goes on, or else as this program
+    declares them."""
+    row = shown._runner._open().runs.run(shown.id)
+    nodes = drawing.read(None if row is None else row["graph"])
     workflow = registry.workflows.get(details["workflow_name"])
-    if workflow is None or len(workflow._tasks) > TASKS_DRAWN_MAX:
+    if not nodes and workflow is not None:
+        nodes = drawing.nodes_of(workflow)
+    if not 0 < len(nodes) <= TASKS_DRAWN_MAX:
         return ""
     states = {task["id"]: task["status"] for task in details["tasks"]}
     return picture.svg(
-        workflow.name,
-        [
-            Drawn(task.id, task.dependencies, task.rule, states.get(task.id, "Pending"))
-            for task in workflow._tasks
-        ],
+        details["workflow_name"],
+        [Drawn(node.id, node.dependencies, node.rule, states.get(node.id, "Pending")) for node in nodes],
     )
 
 

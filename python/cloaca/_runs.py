@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from . import attempt, check, filters, held, registry, tracing, urgency, why_run
+from . import attempt, audit, check, filters, held, registry, tracing, urgency, why_run
 from ._listings import Listings
 from .check import flag
 from .context import decode_value, encode_within, same
@@ -498,7 +498,8 @@ class Runs(Listings):
         if row is None:
             raise WorkflowError(f"run {run_id} not found; list_runs() shows those that exist")
         if row["completed_at"] is not None:
-            return why_run.of_final(row)
+            by = audit.cancelled(self._open().store.look, row)
+            return why_run.of_final(row, "" if by is None else audit.by(by["who"], by["door"], by["place"]))
         paused = "" if row["started_at"] else self._of_paused(row["workflow_name"])
         if standing is not None:
             names = ("max_concurrent_tasks", "max_async_tasks")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 from . import _cloaca
+from .errors import excerpt
 from .rows import moment
 
 TYPE_CHECKING = False
@@ -22,6 +23,13 @@ SQL = """
     SELECT row, at, who, door, place, what, about, many FROM audit
     WHERE (CAST(?1 AS TEXT) IS NULL OR about = ?1) AND row < coalesce(?2, 9223372036854775807)
     ORDER BY row DESC LIMIT ?3"""
+_PARENT = "SELECT parent FROM runs WHERE id = ?1"
+CANCELLED = """
+    SELECT row, at, who, door, place, what, about, many FROM audit
+    WHERE about = ?1 AND what = 'cancel' ORDER BY row DESC LIMIT 1"""
+"""By the index of what changes are about."""
+FAMILY_MAX = 8
+"""So many runs above one that ended with them are looked at."""
 NAME_CHARS_MAX = 200
 
 
@@ -59,6 +67,33 @@ def found(
 ) -> list[tuple[int, AuditRow]]:
     """The changes, newest first, each with its place."""
     return [(row.pop("row"), _row(row)) for row in query(SQL, [about, after, limit])]
+
+
+def cancelled(
+    query: Callable[[str, list[Any]], list[dict[str, Any]]], run: dict[str, Any]
+) -> AuditRow | None:
+    """Who asked for a run's end by the page or the command line, or for the end of one that started it; of
+    one that was opened again since, nobody. `run` has `id status cancel_requested tasks`.
+    """
+    if run["status"] != "Cancelled" and not run["cancel_requested"]:
+        return None
+    begun = [tried["started_at"] for task in run["tasks"] for tried in (task, *task.get("tries", ()))]
+    above: str | None = run["id"]
+    for _ in range(FAMILY_MAX):
+        if above is None:
+            return None
+        if found := query(CANCELLED, [above]):
+            row = _row(found[0])
+            # Once somebody has asked, nothing begins any more.
+            return None if any(at is not None and at > row["at"] for at in begun) else row
+        above = next((each["parent"] for each in query(_PARENT, [above])), None)
+    return None
+
+
+def by(who: str, door: str, place: str | None) -> str:
+    """Who made a change, in words."""
+    where = "at the command line" if door == "cli" else "on the page"
+    return f"by {excerpt(who)} {where}{'' if place is None else f', from {excerpt(place)}'}"
 
 
 def _row(row: dict[str, Any]) -> AuditRow:

@@ -187,10 +187,12 @@ def _details(run: Run) -> RunDetails | None:
 
 def _told(details: Mapping[str, Any]) -> tuple[int, int, str]:
     """How many of its tasks are over, how many there are, and what goes on."""
-    tasks = details["tasks"]
+    tasks = [task for task in details["tasks"] if not task["earlier_version"]]
     done = sum(task["status"] in _OVER for task in tasks)
     if details["completed_at"] is not None:
-        took = _seconds(details["started_at"] or details["created_at"], details["completed_at"])
+        took = details["took_seconds"]
+        if took is None:
+            took = _seconds(details["created_at"], details["completed_at"])
         error = f"  {clean(details['error_message'])}" if details["error_message"] else ""
         return done, len(tasks), f"{details['status']}  {span(took)}{error}"
     running = [_named(task) for task in tasks if task["status"] == "Running"]

@@ -65,6 +65,8 @@ _ENDS = (
     "created_at",
     "started_at",
     "completed_at",
+    "took_seconds",
+    "lain_seconds",
     "error_message",
     "error_type",
     "cancel_requested",
@@ -72,6 +74,8 @@ _ENDS = (
 
 HANDED_ON_SECONDS = 1.0
 """What a shutdown has to leave behind has its new number within so long."""
+TRIES_FIRST = 3
+"""So many of a task's first attempts are kept, whatever is left out behind them."""
 CALLBACKS = {"Completed": "on_success", "Failed": "on_failure", "Cancelled": "on_cancel"}
 """Which callback of a workflow is for which end of its runs."""
 
@@ -134,19 +138,21 @@ def _run(row: dict[str, Any], has_context: bool, mask: Mask | None) -> Row:
 def run_with_tasks(
     row: dict[str, Any], plan: list[str], mask: Mask | None = None, secrets: Secrets | None = None
 ) -> RunDetails:
-    """A run with what came out of it, and those tasks of its plan that are on no record."""
+    """A run with what came out of it, and with its `tasks`; `plan` are their names where none are kept."""
+    from .drawing import read
+
+    found_tasks = tasks(row, [node.id for node in read(row["graph"])], plan)
     shown = _run(row, True, mask)
     shown.keep("final_context", row["final_context"], mask)
     if secrets is not None:
         _hide(shown, ("error_message", "error_type"), secrets)
-        for task in row["tasks"]:
+        for task in found_tasks:
             _hide(task, ("error", "error_type"), secrets)
             for attempt in task["tries"]:
                 _hide(attempt, ("error", "error_type", "traceback"), secrets)
         for call in row["callbacks"]:
             _hide(call, ("error",), secrets)
-    known = {task["id"] for task in row["tasks"]}
-    shown["tasks"] = row["tasks"] + [_to_come(task_id) for task_id in plan if task_id not in known]
+    shown["tasks"] = found_tasks
     shown["children"] = row["children"]
     shown["callbacks"] = row["callbacks"]
     shown["trace_id"] = trace_id(row["trace"])
@@ -166,12 +172,48 @@ def trace_id(kept: str | None) -> str | None:
     return parts[1] if len(parts) >= 4 else None
 
 
+def tasks(row: dict[str, Any], kept: list[str], plan: list[str]) -> list[dict[str, Any]]:
+    """The tasks of a run: those on record; those of which no more is left than what they tried, as the
+    version with which it goes on has no such task; and of one that is not over, those to come. `kept` are
+    the names of that version, if it is known, and `plan` is what else is taken for them.
+    """
+    found: list[dict[str, Any]] = row["tasks"]
+    known, former = {task["id"] for task in found}, {task["id"]: task for task in row["former"]}
+    to_come = []
+    if row["completed_at"] is None:
+        to_come = [_to_come(name, former.pop(name, None)) for name in kept or plan if name not in known]
+    found = [*found, *map(_undone, former.values()), *to_come]
+    for task in found:
+        task["earlier_version"] = bool(kept) and task["id"] not in kept
+    return found
+
+
 def _hide(texts: dict[str, Any], names: tuple[str, ...], secrets: Secrets) -> None:
     for name in names:
         texts[name] = secrets.hide_maybe(texts[name])
 
 
-def _to_come(task_id: str) -> dict[str, Any]:
+def not_kept(many: int) -> str:
+    """What is said of attempts that are left out."""
+    return f"{many:,} attempt{'' if many == 1 else 's'} between, of which no more is kept"
+
+
+def _undone(former: dict[str, Any]) -> dict[str, Any]:
+    """A task of which there is no record any more, as its attempts tell it."""
+    first, last = former["tries"][0], former["tries"][-1]
+    has_failed = last["outcome"] in ("Failed", "TimedOut")
+    return {
+        **_to_come(former["id"], former),
+        "status": "Failed" if has_failed else "Skipped",
+        "attempts": last["number"],
+        "error": last["error"],
+        "error_type": last["error_type"],
+        "started_at": first["started_at"],
+        "completed_at": last["ended_at"],
+    }
+
+
+def _to_come(task_id: str, former: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "id": task_id,
         "status": "Pending",
@@ -182,7 +224,8 @@ def _to_come(task_id: str) -> dict[str, Any]:
         "completed_at": None,
         "waits_until": None,
         "overdue_since": None,
-        "tries": [],
+        "tries": [] if former is None else former["tries"],
+        "tries_left_out": 0 if former is None else former["tries_left_out"],
     }
 
 
@@ -237,7 +280,8 @@ def cut_off(owners: list[dict[str, Any]]) -> set[int]:
 
 def runner(row: dict[str, Any], held: dict[int | None, int]) -> RunnerRow:
     """A runner of the store."""
-    state: Literal["living", "dead", "left"] = "dead" if row["is_dead"] else "living"
+    state: Literal["living", "draining", "dead", "left"] = "draining" if row["is_draining"] else "living"
+    state = "dead" if row["is_dead"] else state
     return {
         "number": row["number"],
         "name": row["name"],

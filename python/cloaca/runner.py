@@ -472,7 +472,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
         - `number` (int): by which the store knows it, as in `tries` and in `polled_by`.
         - `name` (str | None): as its program gave it, `DefaultRunner(url, name="billing-1")`.
-        - `state` (str): `living`; `dead`, its process died and no other runner has noticed yet; `left`.
+        - `state` (str): `living`; `draining`, it takes nothing more, and only waits for what it has; `dead`,
+          its process died and no other runner has noticed yet; `left`.
         - `works` (bool): whether it polls and runs anything, and is no client, made with `work=False`.
         - `host`, `version` (str | None), `pid` (int | None): the machine, the process on it, and the library
           in that, where they are known.

@@ -258,6 +258,8 @@ class TaskRow(TypedDict):
     waits_until: str | None
     overdue_since: str | None
     tries: list[TryRow]
+    tries_left_out: int
+    earlier_version: bool
 
 
 class ChildRow(TypedDict):
@@ -300,6 +302,8 @@ class RunSummary(TypedDict):
     created_at: str
     started_at: str | None
     completed_at: str | None
+    took_seconds: float | None
+    lain_seconds: float
     error_message: str | None
     error_type: str | None
     cancel_requested: bool
@@ -431,7 +435,7 @@ class RunnerRow(TypedDict):
 
     number: int
     name: str | None
-    state: Literal["living", "dead", "left"]
+    state: Literal["living", "draining", "dead", "left"]
     works: bool
     host: str | None
     pid: int | None

@@ -16,15 +16,15 @@ TASKS_TOLD_MAX = 5
 """So many tasks of one run are told; of the others only how many they are."""
 
 
-def of_final(row: dict[str, Any]) -> str:
-    """One sentence about a run that is over."""
+def of_final(row: dict[str, Any], by: str = "") -> str:
+    """One sentence about a run that is over; `by` is who ended it, if that is known."""
     name, at, error = _name(row), row["completed_at"], row["error_message"]
     if row["status"] == "Completed":
         return f"{name} completed at {at}"
     overdue = _overdue(row)
     if row["status"] == "Failed":
         return f"{name} failed at {at}: {error}{overdue}"
-    return f"{name} was cancelled at {at}{overdue}"
+    return f"{name} was cancelled at {at}{by and ' '}{by}{overdue}"
 
 
 def of_own(

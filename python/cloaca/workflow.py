@@ -215,6 +215,20 @@ class WorkflowBuilder:
         if kind is None:
             registry.add_workflow(self.build())
 
+    def _repr_svg_(self) -> str | None:
+        """What is there so far, as of the workflow; nothing while it is no graph."""
+        from .picture import Drawn, svg
+
+        tasks = self._tasks.values()
+        drawn = [
+            Drawn(task.id, [name for name in task.dependencies if name in self._tasks], task.rule)
+            for task in tasks
+        ]
+        try:
+            return svg(self.name, drawn) if drawn else None
+        except ValueError:  # they wait for one another
+            return None
+
     def __repr__(self) -> str:
         return f"WorkflowBuilder(name={self.name!r}, tasks={len(self._tasks)})"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -181,3 +182,19 @@ def test_a_clock_that_was_set_back_draws_no_bar_outside_the_picture() -> None:
         assert x >= 0
         assert wide > 0
         assert x + wide <= width
+
+
+def test_a_builder_is_drawn_as_far_as_it_has_come() -> None:
+    with cloaca.WorkflowBuilder("stock") as builder:
+        assert builder._repr_svg_() is None
+        cloaca.task(id="load", dependencies=["fetch"])(lambda context: None)
+        drawn = builder._repr_svg_()
+        assert drawn is not None
+        assert ("load" in drawn, "fetch" in drawn) == (True, False)
+        cloaca.task(id="fetch")(lambda context: None)
+    assert builder._repr_svg_() == builder.build().to_svg()
+    loop = cloaca.WorkflowBuilder("loop")
+    with contextlib.suppress(cloaca.WorkflowError), loop:
+        cloaca.task(id="a", dependencies=["b"])(lambda context: None)
+        cloaca.task(id="b", dependencies=["a"])(lambda context: None)
+    assert loop._repr_svg_() is None

@@ -108,6 +108,8 @@ def test_runs_are_listed_newest_first_with_their_keys(runner: cloaca.DefaultRunn
         "created_at",
         "started_at",
         "completed_at",
+        "took_seconds",
+        "lain_seconds",
         "error_message",
         "error_type",
         "cancel_requested",
@@ -180,6 +182,7 @@ def test_get_run_shows_the_final_context_and_each_task(runner: cloaca.DefaultRun
     assert found["final_context"] == {"given": 0, "first": 1}
     tasks = {task["id"]: task for task in found["tasks"]}
     keys = "id status attempts error error_type started_at completed_at waits_until overdue_since tries"
+    keys += " tries_left_out earlier_version"
     assert list(tasks["first"]) == keys.split()
     assert {name: task["status"] for name, task in tasks.items()} == {
         "first": "Completed",

@@ -58,7 +58,8 @@ SCHEMA = {
     " workflow_name",
     "runner": "host joined_at kind last_hour left_at name number pid polls runs seen_at state version works",
     "run": "cancel_requested completed_at context created_at due_at error_message error_type id kind "
-    "parent_kind parent_run parent_task priority run_key started_at status trigger_name workflow_name",
+    "lain_seconds parent_kind parent_run parent_task priority run_key started_at status took_seconds "
+    "trigger_name workflow_name",
     "tick": "count first_at kind last_at max_us mean_us min_us outcome reason",
     "why": "kind name text",
     "log": "at attempt error kind level logger number task text",
@@ -68,7 +69,7 @@ SCHEMA = {
     "health": "at kind ok oldest_seconds reasons runners runs_waiting",
     "finding": "kind level subject text way_out",
 }
-DETAILS = "callbacks children final_context graph is_living runner tasks trace_id"
+DETAILS = "callbacks cancelled_by children final_context graph is_living runner tasks trace_id"
 
 
 def test_json_has_the_same_names_every_time(line: Line, tmp_path: Path) -> None:
@@ -116,6 +117,12 @@ def test_runs_are_filtered_and_paged(line: Line, tmp_path: Path) -> None:
         assert "did you mean 'broken'?" in line.said
         assert line.piped("runs", "--workflow", "ingest", "--since", "2090-01-01") == ""
         assert "not found" not in line.said
+        assert line.piped("runs", "--key", "monday", code=4) == ""
+        assert "run with key 'monday' not found" in line.said
+        assert line.piped("runs", "--error", "ValuError") == ""
+        assert "no run that is kept has failed with 'ValuError'; did you mean 'ValueError'?" in line.said
+        assert line.piped("runs", "--error", "ValueError", "--since", "2090-01-01") == ""
+        assert "no run" not in line.said
 
 
 def test_a_run_is_shown_with_what_it_started_and_by_what_it_was(line: Line, tmp_path: Path) -> None:
@@ -575,3 +582,49 @@ def test_runs_are_searched_for_a_text_in_their_contexts(line: Line, tmp_path: Pa
     assert after[0] == runs[297].id
     assert line.piped("runs", "--text", "invoice", "--all", "--until", "1d") == ""
     assert line.piped("runs", "--text", "invoice", "--all", "--failed") == ""
+
+
+def tries_many(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+    if handle.attempt <= 30:
+        raise ValueError("no price")
+
+
+def test_attempts_that_are_left_out_are_counted(line: Line, tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("import"):
+        cloaca.task(id="load", retry_attempts=50, retry_delay_ms=1, retry_backoff="fixed")(tries_many)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        run = runner.submit("import")
+        assert run.result(30).status == "Completed"
+        assert "31 (11 attempts between, of which no more is kept)" in run._repr_html_()
+    line.monkeypatch.setenv("NO_COLOR", "1")
+    shown = line.shown("show", run.id).splitlines()
+    at = next(at for at, row in enumerate(shown) if "attempt 3" in row)
+    assert shown[at + 1] == "   │  … 11 attempts between, of which no more is kept"
+    assert "attempt 15" in shown[at + 2]
+    rows = fields(line.piped("show", run.id))
+    left_out = ["left out", "load", "", "", "", "", "11 attempts between, of which no more is kept"]
+    assert rows[rows.index(left_out) + 1][1] == "load 15"
+    (whole,) = records(line.piped("show", run.id, "--json"))
+    assert [task["tries_left_out"] for task in whole["tasks"]] == [11]
+
+
+def test_a_task_of_an_earlier_version_is_shown_as_that(line: Line, tmp_path: Path) -> None:
+    def fails(context: cloaca.Context) -> None:
+        raise ValueError("no price")
+
+    with cloaca.testing.isolated():
+        with cloaca.WorkflowBuilder("import"):
+            cloaca.task(id="old", retry_attempts=1)(fails)
+        with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+            run_id = runner.submit("import").result(30) and runner.list_runs()[0]["id"]
+    with cloaca.WorkflowBuilder("import"):
+        cloaca.task(id="new")(lambda context: context.set("price", 1))
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        assert runner.retry(run_id).result(30).status == "Completed"
+    line.monkeypatch.setenv("NO_COLOR", "1")
+    shown = steady(line.shown("show", run_id, "--diff"))
+    assert "├─ new  Completed  SPAN\n│  + price  1\n" in shown
+    assert "└─ old  Failed  of an earlier version  SPAN\n   └─ attempt 1  Failed  SPAN  runner 1" in shown
+    (whole,) = records(line.piped("show", run_id, "--json"))
+    assert [task["earlier_version"] for task in whole["tasks"]] == [False, True]
+    assert [node["id"] for node in whole["graph"]] == ["new"]

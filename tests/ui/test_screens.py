@@ -1,5 +1,6 @@
 """What the screens say."""
 
+import itertools
 import logging
 import re
 import sqlite3
@@ -202,10 +203,24 @@ def test_a_search_says_how_far_it_came(page: Asking, runner: cloaca.DefaultRunne
         assert ([run.id for run in found.items], found.looked) == ([run.id for run in runs[:89:-1]], 30)
         found = reading.search(reader, "nges", after=found.after, seconds=WAIT, limit=1000)
         assert (len(found.items), found.after) == (90, None)
-        found = reading.search(reader, "nowhere", seconds=0)
-        assert found.items == []
-        assert 0 < found.looked < 120
-        assert found.after == runs[120 - found.looked].id
+        found = reading.search(reader, "nowhere", seconds=0, at_least=10)
+        assert (found.items, found.looked) == ([], 10)
+        assert found.after == runs[110].id
+
+
+def test_a_slow_machine_looks_at_enough_runs(
+    page: Asking, runner: cloaca.DefaultRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = runner.submit_many("ingest", [{"n": f"file-{n}."} for n in range(120)])
+    runs[-1].result(WAIT)
+    clock, looks = itertools.count(), sys.modules["cloaca.reading.search"]
+    monkeypatch.setattr(looks, "monotonic", lambda: next(clock) / 1000)
+    assert "1 run found among 12" in page.text("/runs?q=file-0."), (
+        "each look at the clock takes a millisecond"
+    )
+    monkeypatch.setattr(looks, "monotonic", lambda: next(clock) * 1.0)
+    told = page.text("/runs?q=file-0.")
+    assert "0 runs found among 1, back to " in told, "what is far too slow ends all the same"
 
 
 def test_a_run_is_told_with_all_that_is_known(page: Asking, runner: cloaca.DefaultRunner) -> None:
@@ -506,3 +521,25 @@ def test_a_run_shows_what_its_bodies_logged(tmp_path: Path) -> None:
 
 def test_a_run_of_which_nothing_is_kept_has_no_log(page: Asking, runner: cloaca.DefaultRunner) -> None:
     assert 'id="log"' not in page.get(f"/run?id={failed(runner)[0]}").text
+
+
+def test_what_a_run_did_before_a_deploy_and_what_is_left_out_of_it_is_shown(tmp_path: Path) -> None:
+    def fails(context: cloaca.Context) -> None:
+        raise ValueError("no price")
+
+    with cloaca.testing.isolated():
+        with cloaca.WorkflowBuilder("import"):
+            cloaca.task(id="old", retry_attempts=25, retry_delay_ms=1, retry_backoff="fixed")(fails)
+        with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+            run = runner.submit("import")
+            run.result(WAIT)
+    with cloaca.WorkflowBuilder("import"):
+        cloaca.task(id="new")(lambda context: None)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        assert runner.retry(run.id).result(WAIT).status == "Completed"
+        text = Asking(cloaca.ui.app(runner)).text(f"/run?id={run.id}")
+    assert re.search(r"Graph new, completed ✓ new Tasks ", text), text
+    assert "Failed old of an earlier version" in text
+    assert text.count("5 attempts between, of which no more is kept") == 2, (
+        "in the line of time and in the list"
+    )

@@ -71,7 +71,7 @@ COMMANDS = (
             Option(
                 "--text",
                 "only with this in its id, names, key, error, or the context that it began with, not what"
-                " came out; looks for 50 ms, or with --all to the end",
+                " came out; looks for 50 ms and at 2,000 runs in any case, or with --all to the end",
                 "TEXT",
             ),
             LIMIT,

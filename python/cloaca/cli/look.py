@@ -7,6 +7,8 @@ import os
 
 from .. import filters, reading
 from ..duration import text_of
+from ..errors import excerpt
+from ..near import hint
 from ..reading.store import names, now, unknown
 from ..reading.workflows import workflow_names
 from ..terminal import clean, span
@@ -14,7 +16,7 @@ from ..why import ends_of
 from .main import FAILED, NOT_FOUND, OK
 from .moment import moment
 from .parse import UsageError
-from .show import Id, Show, Stamp, Word, as_json, between, stamp
+from .show import Id, Show, Stamp, Word, as_json, stamp
 from .where import database
 
 TYPE_CHECKING = False
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 ORDER = ("stopped", "failing", "late", "unserved", "polled", "scheduled", "disabled")
 """In which states are listed: what needs somebody comes first."""
 PAGE = 200
+SEEN = 1000
+"""Of so many of the newest runs it is looked what is near to what nothing has."""
 KINDS = ("triggers", "crons", "workflows", "runners")
 
 
@@ -275,15 +279,26 @@ def _searched(
 
 
 def _is_unknown(reader: Reader, show: Show, wanted: dict[str, Any]) -> bool:
-    """Nothing was found: perhaps because nothing has that name, which is said."""
-    workflow, trigger = wanted["workflow"], wanted["trigger"]
+    """Nothing was found: perhaps because nothing has that name, which is said. That no run has failed with an
+    error may be well so, and is said only.
+    """
+    workflow, trigger, key, error = (wanted[name] for name in ("workflow", "trigger", "key", "error"))
     missing = []
     if workflow is not None and workflow not in (known := workflow_names(reader)):
         missing.append(unknown("workflow", workflow, "workflows", known))
     if trigger is not None and trigger not in (known := names(reader)):
         missing.append(unknown("trigger", trigger, "triggers", known))
+    if key is not None and not len(reading.runs(reader, key=key, limit=1)):
+        seen = {each.run_key for each in reading.runs(reader, limit=SEEN) if each.run_key is not None}
+        missing.append(unknown("run with key", key, "keys of the newest runs", sorted(seen)))
     for each in missing:
         show.note(f"cloaca: {each}")
+    if error is not None and not len(reading.runs(reader, error=error, limit=1)):
+        failed = reading.runs(reader, status="Failed", limit=SEEN)
+        seen = {each.error_type for each in failed if each.error_type is not None}
+        show.note(
+            f"no run that is kept has failed with {excerpt(error)}{hint(error, 'errors', sorted(seen))}"
+        )
     return bool(missing)
 
 
@@ -291,7 +306,7 @@ _RUN_COLUMNS = ("ID", "WORKFLOW", "STATUS", "CREATED", "TOOK", "TRIGGER", "KEY",
 
 
 def _of_run(found: Run, show: Show) -> list[Any]:
-    seconds = between(found.started_at, found.completed_at)
+    seconds = found.took_seconds
     cells: list[Any] = [
         Id(found.id),
         found.workflow_name,

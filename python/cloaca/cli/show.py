@@ -32,7 +32,17 @@ TEXT_CHARS_MAX = 20_000
 """Of a text of several lines people are shown no more."""
 COLOURS = {
     "red": ("Failed", "failing", "stopped", "dead", "bad", "error", "TimedOut"),
-    "yellow": ("late", "unserved", "warn", "Pending", "Cancelled", "Interrupted", "Postponed", "Skipped"),
+    "yellow": (
+        "draining",
+        "late",
+        "unserved",
+        "warn",
+        "Pending",
+        "Cancelled",
+        "Interrupted",
+        "Postponed",
+        "Skipped",
+    ),
     "cyan": ("Running", "fire"),
     "green": ("Completed", "polled", "scheduled", "living", "ok"),
     "dim": ("disabled", "left", "skip"),

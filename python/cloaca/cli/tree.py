@@ -6,7 +6,8 @@ import time
 from typing import NamedTuple
 
 from .. import reading
-from ..rows import CALLBACKS
+from ..reading.audit import by_whom
+from ..rows import CALLBACKS, TRIES_FIRST, not_kept
 from ..terminal import clean, span
 from ..urgency import PRIORITY
 from .look import opened
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 0.1
 """So often it is looked whether a run is over."""
+EARLIER = "of an earlier version"
+"""What is said of a task that the version with which its run goes on has no more."""
 SIGNS = {"+": "green", "~": "yellow", "-": "red"}
 
 
@@ -101,7 +104,7 @@ def _values(show: Show, details: RunDetails, parts: Parts) -> None:
 
     found = details.run
     changes = reading.changed(details) if parts.diff else {}
-    took = between(found.started_at, found.completed_at)
+    took = found.took_seconds
     show.values(
         ["run", found.id, found.status, found.started_at, found.completed_at, took, found.error_message]
     )
@@ -111,7 +114,9 @@ def _values(show: Show, details: RunDetails, parts: Parts) -> None:
     for task in details.tasks:
         took = between(task.started_at, task.completed_at)
         show.values(["task", task.id, task.status, task.started_at, task.completed_at, took, task.error])
-        for each in task.tries:
+        for at, each in enumerate(task.tries):
+            if at == TRIES_FIRST and task.tries_left_out:
+                show.values(["left out", task.id, *[None] * 4, not_kept(task.tries_left_out)])
             took = between(each.started_at, each.ended_at)
             name = f"{task.id} {each.number}"
             show.values(["attempt", name, each.outcome, each.started_at, each.ended_at, took, each.error])
@@ -170,8 +175,11 @@ class Tree:
             waited = span(between(max(found.created_at, found.due_at or ""), found.started_at))
             yield "started", f"{show.time(found.started_at)}, after {waited}"
         if found.completed_at is not None:
-            took = span(between(found.started_at, found.completed_at))
-            yield "ended", show.time(found.completed_at) + (f", after {took}" if took else "")
+            took = span(found.took_seconds)
+            lain = f", beside {span(found.lain_seconds)} that it lay over" if found.lain_seconds else ""
+            yield "ended", show.time(found.completed_at) + (f", after {took}{lain}" if took else "")
+        elif found.lain_seconds:
+            yield "retried", f"after it had lain over for {span(found.lain_seconds)}"
         if found.due_at is not None:
             yield "due", show.time(found.due_at)
         if found.priority != PRIORITY:
@@ -185,8 +193,12 @@ class Tree:
                 "parent",
                 f"run {found.parent_run}, {_came(found.parent_kind, found.parent_task, found.trigger_name)}",
             )
+        change = self.details.cancelled_by
+        by = "" if change is None else f"{by_whom(change)}, {show.time(change.at)}"
         if found.cancel_requested and found.completed_at is None:
-            yield "cancel", "its end was asked for"
+            yield "cancel", f"its end was asked for{by and ' '}{by}"
+        elif by:
+            yield "cancelled", by
         if self.details.runner is not None:
             state = "" if self.details.is_living else ", which is gone"
             yield "runner", f"{self.details.runner}{state}"
@@ -199,6 +211,8 @@ class Tree:
         show = self.show
         branch, last, bar, none = self.marks
         parts = [clean(task.id), show.word(task.status)]
+        if task.earlier_version:
+            parts.append(EARLIER)
         if (took := span(between(task.started_at, task.completed_at))) is not None:
             parts.append(took)
         if task.attempts > 1 or task.status == "Running":
@@ -215,6 +229,8 @@ class Tree:
         inner = none if is_last else bar
         is_dull = len(task.tries) == 1 and task.tries[0].outcome == "Completed"
         for at, attempt in enumerate([] if is_dull else task.tries):
+            if at == TRIES_FIRST and task.tries_left_out:
+                show.line(f"{inner}{bar}{show.styled(f'… {not_kept(task.tries_left_out)}', 'dim')}")
             self._attempt(attempt, inner, at == len(task.tries) - 1)
         if self.parts.context and task.context is not None:
             self._context("left", task.context, inner)

@@ -39,6 +39,11 @@ class Change:
     many: int
 
 
+def by_whom(change: Change) -> str:
+    """Who made it, in words."""
+    return audits.by(change.who, change.door, change.place)
+
+
 def audit(
     reader: Reader, *, about: str | None = None, after: int | None = None, limit: int = PAGE_ITEMS
 ) -> Page[Change]:

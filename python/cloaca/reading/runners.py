@@ -33,8 +33,8 @@ class Runner:
     Attributes:
         number (int): by which the store knows it, as in `tries` of a run.
         name (str | None): as its program gave it.
-        state (str): `living`; `dead`, its process died and no other runner has noticed yet; `left`, it was
-            shut down, or found dead.
+        state (str): `living`; `draining`, it takes nothing more, and only waits for what it has; `dead`, its
+            process died and no other runner has noticed yet; `left`, it was shut down, or found dead.
         works (bool): whether it polls and runs anything, and is no client.
         host, version (str | None), pid (int | None): the machine, the process on it, and the library in that,
             where they are known.
@@ -49,7 +49,7 @@ class Runner:
 
     number: int
     name: str | None
-    state: Literal["living", "dead", "left"]
+    state: Literal["living", "draining", "dead", "left"]
     works: bool
     host: str | None
     pid: int | None

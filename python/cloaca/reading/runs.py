@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .. import drawing, filters
+from .. import audit as audits
+from .. import drawing, filters, rows
 from ..drawing import Node
 from ..errors import excerpt
 from ..hidden import NO_SECRETS
 from ..rows import trace_id
+from .audit import Change
 from .runners import living
 from .store import PAGE_ITEMS, MissingError, Page, decoded
 
@@ -44,6 +46,8 @@ class Run:
     created_at: str
     started_at: str | None
     completed_at: str | None
+    took_seconds: float | None
+    lain_seconds: float
     error_message: str | None
     error_type: str | None
     cancel_requested: bool
@@ -79,6 +83,8 @@ class Task:
     waits_until: str | None
     overdue_since: str | None
     tries: list[Attempt]
+    tries_left_out: int
+    earlier_version: bool
     context: Any
 
 
@@ -119,12 +125,14 @@ class RunDetails:
         final_context (Any): what came out of it.
         runner (int | None): the number of the runner in whose hands it is, if it is not over.
         is_living (bool): whether that runner lives.
-        tasks (list[Task]): those of its tasks that are on record, and of a run that is not over those to
-            come.
-        graph (list[Node]): the tasks of its workflow in its version, each after those that it waits for; none
-            if they are not known.
+        tasks (list[Task]): those of its tasks that are on record, also as one of an earlier version of its
+            workflow, and of a run that is not over those to come.
+        graph (list[Node]): the tasks of its workflow in the version with which it goes on, or went on last,
+            each after those that it waits for; none if they are not known.
         children (list[Child]): the first 100 runs that came of it.
         callbacks (list[Callback]): of which of its ends the callbacks of its workflow are still to be told.
+        cancelled_by (Change | None): who asked for its end by the page or the command line, or for that of
+            the run that started it.
         trace_id (str | None): the trace of whoever asked for it, if one was handed on.
     """
 
@@ -137,6 +145,7 @@ class RunDetails:
     children: list[Child]
     callbacks: list[Callback]
     trace_id: str | None
+    cancelled_by: Change | None
 
 
 def runs(
@@ -167,9 +176,9 @@ def runs(
     wanted["contexts"] = contexts
     wanted["after"] = filters.place(reader.native, after, wanted["by_end"])
     mask = reader.mask()
-    rows = reader.native.runs(wanted, limit)
+    found = reader.native.runs(wanted, limit)
     return Page(
-        [_run(reader, row, mask) for row in rows], rows[-1]["id"] if rows and len(rows) >= limit else None
+        [_run(reader, row, mask) for row in found], found[-1]["id"] if found and len(found) >= limit else None
     )
 
 
@@ -207,10 +216,9 @@ def run(reader: Reader, run_id: str) -> RunDetails:
     secrets = reader.of_run(mask, row["id"])
     owner = row["owner"] if row["completed_at"] is None else None
     graph = drawing.read(row["graph"])
-    tasks = [_task(task, mask, secrets) for task in row["tasks"]]
-    known = {task.id for task in tasks}
-    if row["completed_at"] is None:
-        tasks += [_to_come(node) for node in graph if node.id not in known]
+    names = [node.id for node in graph]
+    by = audits.cancelled(reader.native.query, row)
+    tasks = [_task(task, mask, secrets) for task in rows.tasks(row, names, [])]
     return RunDetails(
         run=_run(reader, row, mask),
         final_context=decoded(row["final_context"], mask),
@@ -223,6 +231,7 @@ def run(reader: Reader, run_id: str) -> RunDetails:
             Callback(**{**call, "error": secrets.hide_maybe(call["error"])}) for call in row["callbacks"]
         ],
         trace_id=trace_id(row["trace"]),
+        cancelled_by=None if by is None else Change(**by),
     )
 
 
@@ -243,6 +252,8 @@ def _run(reader: Reader, row: dict[str, Any], mask: Mask | None) -> Run:
         created_at=row["created_at"],
         started_at=row["started_at"],
         completed_at=row["completed_at"],
+        took_seconds=row["took_seconds"],
+        lain_seconds=row["lain_seconds"],
         error_message=secrets.hide_maybe(row["error_message"]),
         error_type=secrets.hide_maybe(row["error_type"]),
         cancel_requested=row["cancel_requested"],
@@ -251,13 +262,9 @@ def _run(reader: Reader, row: dict[str, Any], mask: Mask | None) -> Run:
 
 def _task(row: dict[str, Any], mask: Mask | None, secrets: Secrets) -> Task:
     hidden = {name: secrets.hide_maybe(row[name]) for name in ("error", "error_type")}
-    parts = {**row, **hidden, "context": decoded(row["context"], mask)}
+    parts = {**row, **hidden, "context": decoded(row.get("context"), mask)}
     parts["tries"] = [_attempt(attempt, secrets) for attempt in row["tries"]]
     return Task(**parts)
-
-
-def _to_come(node: Node) -> Task:
-    return Task(node.id, "Pending", 0, None, None, None, None, None, None, [], None)
 
 
 def _attempt(row: dict[str, Any], secrets: Secrets) -> Attempt:

@@ -1,6 +1,6 @@
 """Runs whose id, key, error or context holds a text, looked for as long as that may take.
 
-Invariant: it ends in time, and says how far it came.
+Invariant: it ends in time, and says how far it came; a slow machine looks at no fewer runs than is enough.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 SEARCH_SECONDS = 0.05
 """So long it looks."""
+RUNS_MIN = 2_000
+"""So many runs it looks at, however long that takes,"""
+SECONDS_MAX = 1.0
+"""if it is not longer than this: contexts may be large, and disks slow."""
 FOUND_MAX = 50
 """So many are found at once."""
 AT_ONCE = 64
@@ -51,27 +55,31 @@ def search(
     after: str | None = None,
     limit: int = FOUND_MAX,
     seconds: float = SEARCH_SECONDS,
+    at_least: int = RUNS_MIN,
     **filters: Any,
 ) -> Search:
     """Runs that hold a text, among those that the filters of `runs` give; large and small letters are one.
+
+    It looks for so many seconds, and at no fewer than so many runs, if that takes no more than a second.
 
     Raises:
         ArgumentError, WorkflowError: (a `ValueError`) what `runs` refuses.
     """
     wanted = text.casefold()
     until = monotonic() + seconds
+    at_last = max(until, monotonic() + SECONDS_MAX)
     found: list[Run] = []
     looked, at_once = 0, 4
     while True:
         began = monotonic()
         page = runs(reader, contexts=True, after=after, limit=at_once, **filters)
-        at_once = min(AT_ONCE, at_once * 2) if monotonic() - began < QUICK_SECONDS else 4
+        at_once = min(AT_ONCE, at_once * 2) if monotonic() - began < QUICK_SECONDS else max(4, at_once // 2)
         for each in page:
             looked += 1
             after = each.id
             if _holds(each, wanted):
                 found.append(each)
-            if len(found) >= limit or monotonic() > until:
+            if len(found) >= limit or monotonic() > (until if looked >= at_least else at_last):
                 return Search(found, looked, after, each.created_at)
         if page.after is None:
             return Search(found, looked, None, page.items[-1].created_at if page.items else None)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from .. import check, held, rows, why_run
 from ..errors import excerpt
 from ..why import Kept, backing_off, besides, ending, ends_of, named, of_unread, told
+from .audit import by_whom
 from .runners import declaring, living
 from .runs import find_run, run
 from .schedules import Trigger, schedules_named
@@ -159,10 +160,11 @@ def of_run(reader: Reader, details: RunDetails) -> str:
         "error_message": found.error_message,
         "tasks": [{"id": task.id, "overdue_since": task.overdue_since} for task in details.tasks],
     }
+    by = "" if details.cancelled_by is None else by_whom(details.cancelled_by)
     if found.completed_at is not None:
-        return why_run.of_final(row)
+        return why_run.of_final(row, by)
     name = f"run {found.id} of workflow {excerpt(found.workflow_name)}"
-    ends = "; its end was asked for" if found.cancel_requested else ""
+    ends = f"; its end was asked for{by and ' '}{by}" if found.cancel_requested else ""
     begun = [_begun(task) for task in details.tasks if task.status == "Running"]
     more = len(begun) - TASKS_TOLD_MAX
     shown = begun[:TASKS_TOLD_MAX] + ([f"{more} more tasks"] if more > 0 else [])

@@ -266,10 +266,11 @@ def of_store(native: Any, health: Health) -> Iterator[Family]:
 
     found = native.owners(RUNNERS_MAX, int(time.time() * 1e6))
     here = [row for row in found if row["left_at"] is None]
-    counts = {(state, works): 0 for state in ("living", "dead") for works in ("yes", "no")}
+    counts = {(state, works): 0 for state in ("living", "draining", "dead") for works in ("yes", "no")}
     for row in here:
-        counts["dead" if row["is_dead"] else "living", "yes" if row["works"] else "no"] += 1
-    about = 'Runners that have not left, by whether their process lives; works="no" are clients.'
+        state = "dead" if row["is_dead"] else "draining" if row["is_draining"] else "living"
+        counts[state, "yes" if row["works"] else "no"] += 1
+    about = 'Runners that have not left, by whether they live; works="no" are clients.'
     yield gauge("runners", about, ("state", "works"), counts.items())
     numbers = rows.living(found)
     working = [

@@ -43,7 +43,7 @@ def environment() -> jinja2.Environment:
         in_zone=show.in_zone,
         colour=show.colour,
     )
-    found.globals.update(link=show.link, between=show.between)
+    found.globals.update(link=show.link, between=show.between, under_way_since=show.under_way_since)
     return found
 
 

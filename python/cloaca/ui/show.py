@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
@@ -18,6 +18,8 @@ from markupsafe import Markup, escape
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ..reading import Run
 
 TEXT_CHARS = 200
 """So much of a name, a key or a message stands in a line."""
@@ -138,6 +140,12 @@ def between(start: str | None, end: str | None) -> float | None:
     return (until - datetime.fromisoformat(start)).total_seconds()
 
 
+def under_way_since(run: Run) -> str:
+    """When a run began that is not over, moved on by what it lay over since: how long that is ago it took."""
+    begun_at = datetime.fromisoformat(run.started_at or run.created_at)
+    return (begun_at + timedelta(seconds=run.lain_seconds)).isoformat().replace("+00:00", "Z")
+
+
 def count(number: int, noun: str = "", most: int = COUNTED_MAX) -> str:
     """A count that was not counted further than `most`."""
     shown = f"{most:,}+" if number >= most else f"{number:,}"
@@ -162,6 +170,7 @@ COLOURS = {
     "living": "good",
     "failed": "bad", "error": "bad", "failing": "bad", "stopped": "bad", "bad": "bad", "timedout": "bad",
     "dead": "bad", "running": "busy", "pending": "wait", "waiting": "wait",
+    "draining": "warn",
     "late": "warn", "unserved": "warn", "warn": "warn", "interrupted": "warn", "hanging": "warn",
 }  # fmt: skip
 

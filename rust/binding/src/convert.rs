@@ -15,7 +15,7 @@ use cloaca_core::outlook::Outlook;
 use cloaca_core::policy::{Backoff, Condition, RetryPolicy};
 use cloaca_core::poll::Standing;
 use cloaca_core::port::{
-    self, Backlog, Begun, Call, Catchup, Cell, Child, Forgotten, ListedRun, Maker, Origin, Outcomes, Overdue,
+    self, Backlog, Begun, Call, Catchup, Cell, Child, Forgotten, ListedRun, Maker, Origin, Outcomes,
     OwnerRow, Renamed, RunStatus, Schedule, ScheduleKind, Stretch, TaskRecord, Try,
 };
 use cloaca_core::rule::Rule;
@@ -134,6 +134,7 @@ pub fn owner<'py>(py: Python<'py>, row: &OwnerRow) -> PyResult<Bound<'py, PyDict
     dict.set_item("left_at", stamp(row.left_at))?;
     dict.set_item("is_dead", row.is_dead)?;
     dict.set_item("works", row.works)?;
+    dict.set_item("is_draining", row.is_draining)?;
     dict.set_item("host", &row.host)?;
     dict.set_item("pid", row.pid)?;
     dict.set_item("version", &row.version)?;
@@ -191,6 +192,8 @@ pub fn run<'py>(py: Python<'py>, row: &ListedRun) -> PyResult<Bound<'py, PyDict>
     dict.set_item("created_at", stamp(Some(row.created_at)))?;
     dict.set_item("started_at", stamp(row.started_at))?;
     dict.set_item("completed_at", stamp(row.completed_at))?;
+    dict.set_item("took_seconds", row.took_us().map(seconds))?;
+    dict.set_item("lain_seconds", seconds(row.lain_us))?;
     dict.set_item("error_message", &row.error)?;
     dict.set_item("error_type", &row.error_type)?;
     dict.set_item("cancel_requested", row.cancelled)?;
@@ -203,6 +206,10 @@ pub fn run<'py>(py: Python<'py>, row: &ListedRun) -> PyResult<Bound<'py, PyDict>
     let at = port::Place { created_at: row.created_at, row: row.row, completed_at: row.completed_at };
     dict.set_item("place", place(at))?;
     Ok(dict)
+}
+
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
 }
 
 /// Where a run stands in listings: when it was committed, its row, and when it ended.
@@ -260,8 +267,8 @@ fn call<'py>(py: Python<'py>, row: &Call) -> PyResult<Bound<'py, PyDict>> {
 /// A task as `get_run` shows it, with its tries if they were read.
 pub fn task<'py>(
     py: Python<'py>,
+    run: &ListedRun,
     row: &TaskRecord,
-    overdue: &[Overdue],
     has_tries: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
@@ -273,14 +280,32 @@ pub fn task<'py>(
     dict.set_item("started_at", stamp(row.started_at))?;
     dict.set_item("completed_at", stamp(row.completed_at))?;
     dict.set_item("waits_until", stamp(row.wait.map(|wait| wait.not_before)))?;
-    let body = overdue.iter().find(|body| body.task == row.name);
+    let body = run.overdue.iter().find(|body| body.task == row.name);
     dict.set_item("overdue_since", stamp(body.map(|body| body.since)))?;
     if has_tries {
         let only = row.only_try();
         let tries = row.tries.iter().chain(&only).map(|known| attempt(py, known));
         dict.set_item("tries", tries.collect::<PyResult<Vec<_>>>()?)?;
+        dict.set_item("tries_left_out", left_out(run, &row.name))?;
     }
     Ok(dict)
+}
+
+/// Attempts of tasks that are on no record.
+pub fn former<'py>(py: Python<'py>, run: &ListedRun) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    let tasks = run.former.iter().map(|(task, tries)| {
+        let dict = PyDict::new(py);
+        dict.set_item("id", &**task)?;
+        let tries = tries.iter().map(|known| attempt(py, known));
+        dict.set_item("tries", tries.collect::<PyResult<Vec<_>>>()?)?;
+        dict.set_item("tries_left_out", left_out(run, task))?;
+        Ok(dict)
+    });
+    tasks.collect()
+}
+
+fn left_out(run: &ListedRun, task: &str) -> u64 {
+    run.tries_left_out.iter().find(|(name, _)| **name == *task).map_or(0, |(_, count)| *count)
 }
 
 /// An attempt that is over.

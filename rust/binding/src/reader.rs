@@ -107,11 +107,12 @@ impl Reader {
         let Some((row, tasks)) = self.read(py, move |store| store.run(id))? else { return Ok(None) };
         let dict = convert::run(py, &row)?;
         let shown = tasks.iter().map(|task| {
-            let shown = convert::task(py, task, &row.overdue, true)?;
+            let shown = convert::task(py, &row, task, true)?;
             shown.set_item("context", task.context.as_deref())?;
             Ok(shown)
         });
         dict.set_item("tasks", shown.collect::<PyResult<Vec<_>>>()?)?;
+        dict.set_item("former", convert::former(py, &row)?)?;
         dict.set_item("graph", row.graph.as_deref())?;
         dict.set_item("children", convert::children(py, &row)?)?;
         dict.set_item("callbacks", convert::calls(py, &row)?)?;

@@ -262,11 +262,10 @@ impl Runs {
         })?;
         let Some((row, tasks)) = found else { return Ok(None) };
         let dict = convert::run(py, &row)?;
-        let tasks = tasks
-            .iter()
-            .map(|task| convert::task(py, task, &row.overdue, tries))
-            .collect::<PyResult<Vec<_>>>()?;
+        let tasks =
+            tasks.iter().map(|task| convert::task(py, &row, task, tries)).collect::<PyResult<Vec<_>>>()?;
         dict.set_item("tasks", tasks)?;
+        dict.set_item("former", convert::former(py, &row)?)?;
         dict.set_item("graph", row.graph.as_deref())?;
         dict.set_item("children", convert::children(py, &row)?)?;
         dict.set_item("callbacks", convert::calls(py, &row)?)?;

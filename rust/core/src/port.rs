@@ -301,6 +301,8 @@ pub trait Store: Send + Sync {
     fn name_owner(&self, epoch: Epoch, name: &str) -> Stored<()>;
     /// Notes that a runner runs no crons.
     fn without_crons(&self, epoch: Epoch) -> Stored<()>;
+    /// Notes that a runner takes nothing more, and waits for what is in its hands.
+    fn drains(&self, epoch: Epoch) -> Stored<()>;
     /// Crons that are switched on and that several living owners may run, by their rows, with who those are: of one that is declared who
     /// declares the version in force, of any other who declares its workflow.
     fn crons_of_many(&self) -> Stored<Vec<(ScheduleKey, Vec<Epoch>)>>;

@@ -535,6 +535,8 @@ impl Runtime {
         if self.shared.draining.load(Ordering::Acquire) {
             return Err(Fault::Final(self.shared.refusal().message));
         }
+        // It goes on in the version that is declared here, as it is on record.
+        self.shared.say_workflows();
         let Some(reopened) = self.shared.store.reopen(self.shared.epoch, id)? else { return Ok(None) };
         // Before the step: the run may be final at once.
         let watch = Watch::new(reopened.id, News::Started);

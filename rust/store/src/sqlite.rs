@@ -671,6 +671,10 @@ impl Store for SqliteStore {
         self.write(Step::Seen, |db| owner::without_crons(db, epoch))
     }
 
+    fn drains(&self, epoch: Epoch) -> Stored<()> {
+        self.write(Step::Seen, |db| owner::drains(db, epoch))
+    }
+
     fn crons_of_many(&self) -> Stored<Vec<(ScheduleKey, Vec<Epoch>)>> {
         self.read(schedule::crons_of_many)
     }

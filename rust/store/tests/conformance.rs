@@ -185,6 +185,7 @@ claims! {
     a_run_is_kept_until_its_end_is_told
     a_run_is_not_kept_for_a_callback_that_nobody_has_declared_for_long
     what_was_asked_for_in_a_version_that_nobody_declares_any_more_keeps_it
+    a_run_is_of_the_version_with_which_it_went_on_last
     how_much_of_its_time_a_run_has_spent_is_told_to_who_claims_it
     an_empty_progress_only_asks_who_drives
     history_of_equal_outcomes_is_one_row
@@ -1664,6 +1665,11 @@ fn of_many_attempts_the_first_and_the_last_are_kept(store: &dyn Store) {
     let kept: Vec<u32> = tries(store, 1).iter().map(|known| known.attempt).collect();
     let expected: Vec<u32> = (1..=TRIES_FIRST_MAX as u32).chain(101 - TRIES_LAST_MAX as u32..=100).collect();
     assert_eq!(kept, expected);
+    let left_out = |number| store.run_with_tries(id(number)).unwrap().unwrap().0.tries_left_out;
+    assert_eq!(left_out(1), [("fetch".into(), 100 - (TRIES_FIRST_MAX + TRIES_LAST_MAX) as u64)]);
+    let other = started(store, epoch, new_run(2));
+    tried(store, other, epoch, TaskStatus::Running, failed_try(1));
+    assert_eq!(left_out(2), []);
 }
 
 fn attempts_outlive_a_takeover_and_being_opened_again(store: &dyn Store) {
@@ -1676,9 +1682,12 @@ fn attempts_outlive_a_takeover_and_being_opened_again(store: &dyn Store) {
     commit(store, ended(row, new, RunStatus::Failed));
     store.reopen(new, id(1)).unwrap().unwrap();
     assert_eq!(store.run(id(1)).unwrap().unwrap().0.error_type, None);
+    let former = || store.run_with_tries(id(1)).unwrap().unwrap().0.former;
+    assert_eq!(former(), [("fetch".into(), vec![Try { maker: Maker::Owner(old), ..failed_try(1) }])]);
     tried(store, row, new, TaskStatus::Running, failed_try(1));
     let makers: Vec<Maker> = tries(store, 1).iter().map(|known| known.maker).collect();
     assert_eq!(makers, [Maker::Owner(old), Maker::Owner(new)]);
+    assert_eq!(former(), [], "its task is on record again");
 }
 
 fn who_drives_no_run_writes_none_of_its_attempts(store: &dyn Store) {
@@ -2399,6 +2408,28 @@ fn what_workflows_were_is_kept_as_long_as_runs_refer_to_it(store: &dyn Store) {
     assert_eq!((graph(4), graph(5)), (one, two));
 }
 
+fn a_run_is_of_the_version_with_which_it_went_on_last(store: &dyn Store) {
+    let [first, second, third] = [1, 2, 3].map(|at| store.join(Wall(at)).unwrap());
+    for (owner, version) in [(first, "v1"), (second, "v2"), (third, "v3")] {
+        let row = WorkflowRow { graph: format!("tasks of {version}").into(), ..declares("mail", version) };
+        store.declare_workflows(owner, &[row]).unwrap();
+    }
+    let graph = || store.run(id(1)).unwrap().unwrap().0.graph.unwrap();
+    let row = started(store, first, NewRun { version: "v1".into(), ..new_run(1) });
+    tried(store, row, first, TaskStatus::Running, failed_try(1));
+    assert_eq!(graph(), "tasks of v1");
+    store.leave(first, &InFlight::default(), Wall(30)).unwrap();
+    let claimed = store.claim_runs(second, LATE, 10, &["mail".into()]).unwrap();
+    assert_eq!((claimed[0].version.as_str(), graph().as_str()), ("v1", "tasks of v2"));
+    commit(store, ended(row, second, RunStatus::Failed));
+    let opened = store.reopen(third, id(1)).unwrap().unwrap();
+    assert_eq!((opened.version.as_str(), graph().as_str()), ("v2", "tasks of v3"));
+    commit(store, ended(row, third, RunStatus::Failed));
+    let client = store.join(Wall(4)).unwrap();
+    store.reopen(client, id(1)).unwrap().unwrap();
+    assert_eq!(graph(), "tasks of v3", "who declares nothing changes nothing");
+}
+
 fn what_was_asked_for_in_a_version_that_nobody_declares_any_more_keeps_it(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
     let row = WorkflowRow { graph: "tasks".into(), ..declares("mail", "v1") };
@@ -2847,7 +2878,11 @@ fn a_run_that_has_begun_is_left_to_who_declares_its_version(store: &dyn Store) {
     let new = store.join(Wall(5)).unwrap();
     declare(new, "v2");
     let any = store.claim_runs(new, LATE, 10, &["mail".into()]).unwrap();
-    assert_eq!(versions_of(any), as_it_was, "whoever waits for nobody takes it");
+    assert_eq!(
+        versions_of(any),
+        [(id(1), "v2".to_owned())],
+        "it went on in that one, and whoever waits for nobody takes it"
+    );
 }
 
 fn a_run_that_has_not_begun_is_of_its_claimers_version(store: &dyn Store) {

@@ -205,8 +205,9 @@ fn a_run_that_a_dead_owner_may_have_begun_is_not_of_its_claimers_version() {
         let [run] = &claimed[..] else { panic!("{claimed:?}") };
         seen.push((run.interruptions, run.version.clone(), run.is_mixed));
     }
-    let as_it_was = |interruptions, is_mixed| (interruptions, "v1".to_owned(), is_mixed);
-    assert_eq!(seen, [as_it_was(1, false), as_it_was(2, true), as_it_was(3, true)]);
+    let of = |version: &str, interruptions, is_mixed| (interruptions, version.to_owned(), is_mixed);
+    // In which version it was before.
+    assert_eq!(seen, [of("v1", 1, false), of("v2", 2, true), of("v1", 3, true)]);
     // Who opens it again begins anew, under one version.
     assert_eq!(commit(&*stores[0], ended(RunRow(1), owners[3], RunStatus::Failed)), Receipt::Run(None));
     assert!(stores[0].reopen(owners[3], id(1)).unwrap().is_some());

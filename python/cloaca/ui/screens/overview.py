@@ -78,7 +78,9 @@ def overview(ask: Ask) -> Screen:
     concerns = [*_hanging(ask), *(_concern(each) for each in unwell(reader))]
     rows = reader.native.backlog(BACKLOG_RUNS)
     found = runners(reader, backlog=rows)
-    waits = _backlog(rows, {each.number for each in found if each.state == "living" and each.works})
+    waits = _backlog(
+        rows, {each.number for each in found if each.state in ("living", "draining") and each.works}
+    )
     kinds = failures(reader, since)
     tone, sentence = verdict(counts, concerns, found, waits, kinds)
     going = pace(reader, MINUTES)

@@ -10,7 +10,7 @@ from ...reading import logs as read_logs
 from ...reading import run as read_run
 from ...reading.store import moment_of, now
 from ...reading.why import of_run
-from ...rows import CALLBACKS
+from ...rows import CALLBACKS, TRIES_FIRST, not_kept
 from .. import contexts, show
 from ..graph import dag
 from .screen import Ask, Screen
@@ -69,6 +69,8 @@ def run(ask: Ask) -> Screen:
         "details": details,
         "callback_names": CALLBACKS,
         "parent_words": PARENT_WORDS,
+        "tries_first": TRIES_FIRST,
+        "not_kept": not_kept,
         "why": of_run(ask.reader, details),
         "rows": [_row(task, details, start, end, changes.get(task.id, [])) for task in shown],
         "tasks_more": len(details.tasks) - len(shown),
@@ -79,7 +81,6 @@ def run(ask: Ask) -> Screen:
         "context_in": contexts.shown(found.context),
         "context_out": contexts.shown(details.final_context) if is_over else None,
         "changes": contexts.changes(found.context, details.final_context) if is_over else [],
-        "seconds": show.between(found.started_at, found.completed_at) if found.started_at else None,
         "waited": show.between(_ready_at(found), found.started_at) if found.started_at else None,
         "ready_at": _ready_at(found),
         "is_delayed": found.started_at is None and moment_of(_ready_at(found)) > now(),
@@ -124,9 +125,11 @@ def _row(task: Task, details: RunDetails, start: datetime, end: datetime, change
 
     parts: list[tuple[float, float, str, str]] = []
     last: float | None = None
-    for tried in task.tries:
+    for place, tried in enumerate(task.tries):
         began = at(tried.started_at or tried.ended_at)
-        if last is not None and began > last:
+        if place == TRIES_FIRST and task.tries_left_out and last is not None:
+            parts.append((last, began, "wait", not_kept(task.tries_left_out)))
+        elif last is not None and began > last:
             parts.append((last, began, "wait", "waits for its next attempt"))
         last = at(tried.ended_at)
         took = show.span(show.between(tried.started_at, tried.ended_at)) if tried.started_at else "?"

@@ -9,6 +9,7 @@ use crate::port::end::Call;
 use crate::port::sign::Minute;
 use crate::record::{ContextHash, Parent, RunStatus};
 use crate::time::Wall;
+use crate::tries::Try;
 use crate::urgency::Priority;
 
 /// Where a run stands in listings: newest first, by when it was committed, or by when it ended.
@@ -77,6 +78,10 @@ pub struct ListedRun {
     pub started_at: Option<Wall>,
     /// When it became final.
     pub completed_at: Option<Wall>,
+    /// When it had ended before it was opened again, of one of which nothing has begun since.
+    pub lay_since: Option<Wall>,
+    /// How long it lay over between an end and what began next after it.
+    pub lain_us: u64,
     /// Whether somebody asked for its end.
     pub cancelled: bool,
     /// Which task failed with what error.
@@ -85,7 +90,7 @@ pub struct ListedRun {
     pub error_type: Option<String>,
     /// Of which run it came, if of one.
     pub parent: Option<Parent>,
-    /// What is kept of its workflow in its version ([`crate::port::WorkflowRow::graph`]), of a run that is read alone.
+    /// What is kept of its workflow in the version with which it goes on, or went on last ([`crate::port::WorkflowRow::graph`]), of a run that is read alone.
     pub graph: Option<String>,
     /// The first [`CHILDREN_SHOWN`] runs that came of it, of a run that is read alone.
     pub children: Vec<Child>,
@@ -93,6 +98,20 @@ pub struct ListedRun {
     pub overdue: Vec<Overdue>,
     /// Of which ends its callbacks are still to be told, of a run that is read alone.
     pub calls: Vec<Call>,
+    /// Attempts of tasks that are on no record, of a run that is read with its attempts: they are to be decided anew, or the version with
+    /// which it goes on has none of their names.
+    pub former: Vec<(Arc<str>, Vec<Try>)>,
+    /// How many attempts of which tasks are not kept, between the first and the last ones, likewise.
+    pub tries_left_out: Vec<(Arc<str>, u64)>,
+}
+
+impl ListedRun {
+    /// How long it was under way: from its first task to its end, but for what it lay over; none if it has not begun, or is not over.
+    pub fn took_us(&self) -> Option<u64> {
+        let ended_at = self.completed_at.map(|end| self.lay_since.unwrap_or(end))?;
+        let whole_us = u64::try_from(ended_at.0.saturating_sub(self.started_at?.0)).unwrap_or(0);
+        Some(whole_us.saturating_sub(self.lain_us))
+    }
 }
 
 /// So many children of a run are shown with it; a listing has all of them.
@@ -204,6 +223,8 @@ pub struct OwnerRow {
     pub version: Option<String>,
     /// Whether it polls and runs anything, or only asks others for that.
     pub works: bool,
+    /// Whether it takes nothing more, and only waits for what is in its hands.
+    pub is_draining: bool,
     /// So many triggers that are switched on are its to poll.
     pub polls: u64,
     /// What it did since the time that was asked for, as far as it is on record.

@@ -190,12 +190,17 @@ impl TaskState {
     }
 }
 
+/// What is told of an attempt of which nothing was on record: a beginning is put there within milliseconds.
+const NOT_KNOWN_TO_HAVE_BEGUN: &str =
+    "its process died before it was on record that it began: it never did, or a moment before";
+
 /// What may have been in flight when the process of that owner died.
 pub(super) fn cut_off(kept: Option<&TaskRecord>, owner: Option<Epoch>, now: Wall) -> Try {
     let attempt = kept.map_or(1, |record| record.attempt);
     let started_at = kept.filter(|_| attempt == 1).and_then(|record| record.started_at);
     let maker = owner.map_or(Maker::Unknown, Maker::Owner);
-    Try { attempt, started_at, maker, ..over(TryOutcome::Interrupted, now) }
+    let error = kept.is_none().then(|| NOT_KNOWN_TO_HAVE_BEGUN.to_owned());
+    Try { attempt, started_at, maker, error, ..over(TryOutcome::Interrupted, now) }
 }
 
 /// An attempt that ended so, of which the rest is to be told.

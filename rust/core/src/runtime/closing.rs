@@ -40,6 +40,7 @@ impl Runtime {
         self.step(Event::Draining);
         let triggers = lock(&self.shared.engine).triggers_declared();
         triggers.iter().for_each(|trigger| self.withdraw(trigger));
+        self.shared.wake_liaison();
     }
 
     /// Waits at most `span` for the ends of all runs in hand; true once they are there. Call detached.

@@ -72,6 +72,8 @@ const HISTORY_CHUNK: u32 = 1000;
 /// What the liaison has to do next, and what it knows of others.
 struct Round {
     has_siblings: bool,
+    /// Whether the store knows that this runner takes nothing more.
+    drains: bool,
     /// None before the first look that succeeded.
     company: Option<Company>,
     has_news: bool,
@@ -113,6 +115,7 @@ impl Shared {
         let is_manual = matches!(self.clock, Clock::Manual(_));
         let mut round = Round {
             has_siblings: false,
+            drains: false,
             company: None,
             has_news: false,
             ends_fast: false,
@@ -142,6 +145,21 @@ impl Shared {
                 self.rest(self.pause(round.has_siblings));
             }
         }
+        self.tell_drains(&mut round.drains);
+    }
+
+    /// Says once that this runner takes nothing more, if something holds it up: who looks would take it for one that does.
+    fn tell_drains(&self, is_told: &mut bool) {
+        if *is_told || self.is_stopped.load(Ordering::Acquire) {
+            return;
+        }
+        let is_busy = match self.closing.load(Ordering::Acquire) {
+            true => lock(&self.jobs).in_flight().next().is_some() || lock(&self.polls).poller.in_body() > 0,
+            false => lock(&self.engine).runs_unfinished() > 0,
+        };
+        if is_busy {
+            *is_told = self.store.drains(self.epoch).is_ok();
+        }
     }
 
     /// Until the next look, if nothing comes up.
@@ -158,6 +176,9 @@ impl Shared {
         let now = self.now();
         if now.mono >= round.history_due {
             self.send_history(round, now.mono);
+        }
+        if self.draining.load(Ordering::Acquire) {
+            self.tell_drains(&mut round.drains);
         }
         self.break_silence();
         self.give_sign(&mut round.signs, now);

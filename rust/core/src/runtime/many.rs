@@ -43,6 +43,7 @@ impl Runtime {
     pub fn retry_each(&self, ids: &[Uuid]) -> Stored<Vec<Result<bool, String>>> {
         let mut runs = Vec::with_capacity(ids.len());
         let mut told = Vec::with_capacity(ids.len());
+        self.shared.say_workflows();
         for reopened in self.shared.store.reopen_each(self.shared.epoch, ids)? {
             told.push(reopened.map(|run| {
                 let is_open = run.is_some();

@@ -253,14 +253,17 @@ impl State {
         }
     }
 
-    /// That owner goes on with a run: one that has not begun is of its version.
+    /// That owner goes on with a run, in its version; whether one that has begun was in another one is known from then on.
     fn drive(&mut self, row: RunRow, epoch: Epoch) {
         let name = Arc::clone(&self.run_mut(row).new.workflow);
         let Some(declared) = self.workflows.get(&(epoch, name)).cloned() else { return };
         let run = self.run_mut(row);
         match run.tasks.is_empty() && run.interruptions == 0 && run.end.is_none() {
             true => run.version = declared,
-            false => run.is_mixed |= run.version != declared,
+            false => {
+                run.is_mixed |= run.version != declared;
+                run.version = declared;
+            }
         }
     }
 
@@ -1057,6 +1060,10 @@ impl Store for MemoryStore {
     }
 
     fn without_crons(&self, _epoch: Epoch) -> Stored<()> {
+        Ok(())
+    }
+
+    fn drains(&self, _epoch: Epoch) -> Stored<()> {
         Ok(())
     }
 

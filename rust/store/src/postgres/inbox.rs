@@ -320,6 +320,8 @@ fn listed(row: &Row) -> db::Result<ListedRun> {
         created_at: wall_at(row, 6)?,
         started_at: None,
         completed_at: None,
+        lay_since: None,
+        lain_us: 0,
         cancelled: false,
         error: None,
         error_type: None,
@@ -328,6 +330,8 @@ fn listed(row: &Row) -> db::Result<ListedRun> {
         children: Vec::new(),
         overdue: Vec::new(),
         calls: Vec::new(),
+        former: Vec::new(),
+        tries_left_out: Vec::new(),
     })
 }
 

@@ -118,6 +118,13 @@ pub fn without_crons(db: &Db, epoch: Epoch) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Notes that an owner takes nothing more.
+pub fn drains(db: &Db, epoch: Epoch) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE owners SET draining = TRUE WHERE epoch = :epoch";
+    db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0 })?;
+    Ok(())
+}
+
 /// The name of this machine, where it can be asked for without a call of the system's.
 fn host() -> Option<String> {
     let named = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
@@ -132,6 +139,7 @@ fn host() -> Option<String> {
 pub fn remnant(db: &Db, locks: &Locks, at: Wall) -> Result<Epoch, Failure> {
     let epoch = join(db, locks, at)?;
     seen(db, epoch, at)?;
+    drains(db, epoch)?;
     Ok(epoch)
 }
 
@@ -170,7 +178,7 @@ pub fn all(
     // Of those that left a hundred are kept.
     const SQL: &str = "
         SELECT epoch, joined_at, seen_at, left_at, host, pid, version, coalesce(polls, 0), coalesce(fires, 0),
-            coalesce(errors, 0), coalesce(started, 0), coalesce(completed, 0), coalesce(failed, 0), coalesce(cancelled, 0), works, called,
+            coalesce(errors, 0), coalesce(started, 0), coalesce(completed, 0), coalesce(failed, 0), coalesce(cancelled, 0), works, called, draining,
             (SELECT count(*) FROM schedules WHERE kind = 'trigger' AND owner = epoch AND enabled)
         FROM owners LEFT JOIN (
             SELECT owner, sum(polls)::BIGINT AS polls, sum(fires)::BIGINT AS fires, sum(errors)::BIGINT AS errors, sum(started)::BIGINT AS started,
@@ -192,7 +200,8 @@ pub fn all(
             version: row.get(6)?,
             works: row.get(14)?,
             name: row.get(15)?,
-            polls: count_at(row, 16)?,
+            is_draining: row.get(16)?,
+            polls: count_at(row, 17)?,
             counts: Minute {
                 polls: count_at(row, 7)?,
                 fires: count_at(row, 8)?,

@@ -110,8 +110,11 @@ pub fn to_hand_out(db: &Db, row: RunRow) -> Result<Unfinished, Failure> {
 pub fn hand_out(db: &Db, epoch: Epoch, found: &mut [Unfinished], at: Wall) -> Result<(), Failure> {
     const UPDATE: &str = "
         UPDATE runs
-        SET owner = :epoch, owner_before = NULL, not_before = NULL, version = handed.version, mixed = mixed OR EXISTS (
-            SELECT 1 FROM workflows WHERE name = runs.workflow AND workflows.owner = :epoch AND workflows.version <> handed.version)
+        SET owner = :epoch, owner_before = NULL, not_before = NULL,
+            version = coalesce(
+                (SELECT workflows.version FROM workflows WHERE name = runs.workflow AND workflows.owner = :epoch), handed.version),
+            mixed = mixed OR EXISTS (
+                SELECT 1 FROM workflows WHERE name = runs.workflow AND workflows.owner = :epoch AND workflows.version <> handed.version)
         FROM unnest(:rows::BIGINT[], :versions::TEXT[]) AS handed (row, version) WHERE runs.row = handed.row";
     if found.is_empty() {
         return Ok(());
@@ -461,14 +464,16 @@ fn guard(db: &Db, row: RunRow) -> Result<Option<ContextHash>, Failure> {
     Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":row": row.0 }, |row| hash_at(row, 0))?)
 }
 
-/// It has had its turn: if it waited for that again, two might wait for each other under two owners.
+/// It has had its turn: if it waited for that again, two might wait for each other under two owners. Nothing of it is in flight, in whatever
+/// version.
 fn open_again(db: &Db, epoch: Epoch, run: &Unfinished) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs
         SET status = 'Pending', owner = :epoch, owner_before = NULL, not_before = NULL, cancelled = FALSE, interruptions = 0, reopened = reopened + 1, completed_at = NULL,
+            lay_since = coalesce(lay_since, completed_at),
             final_context = NULL, error = NULL, error_type = NULL, timed_at = NULL, time_left = NULL, unique_hash = :unique_hash,
-            end_number = NULL, mixed = EXISTS (
-                SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> runs.version)
+            end_number = NULL, mixed = FALSE, version = coalesce(
+                (SELECT workflows.version FROM workflows WHERE name = runs.workflow AND workflows.owner = :epoch), version)
         WHERE row = :row";
     let refusal = || {
         Failure::Refused(format!(

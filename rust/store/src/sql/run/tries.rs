@@ -1,4 +1,4 @@
-//! How attempts ended. Invariant: of each task the first few are kept and the last ones, whatever came between.
+//! How attempts ended. Invariant: of each task the first few are kept and the last ones, whatever came between, and how many that were.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,13 +9,14 @@ use cloaca_core::port::{Maker, RunChange, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskR
 use super::super::db::{self, Db, Row, named_params};
 use super::super::dialect::BOUND_TRIES;
 use super::super::fault::Failure;
-use super::super::value::{micros, signed, try_outcome_at, wall_at, wall_maybe_at};
+use super::super::value::{count_at, micros, signed, try_outcome_at, wall_at, wall_maybe_at};
 
 /// Keeps the attempts that ended since the last record of a task. Most tasks complete at once, and have none.
 pub fn put(db: &Db, change: &RunChange, task: &TaskRecord) -> Result<(), Failure> {
     const PUT: &str = "
-        INSERT INTO tries (run, task, attempt, outcome, owner, started_at, ended_at, error_type, error, traceback)
-        VALUES (:run, :task, :attempt, :outcome, :owner, :started_at, :ended_at, :error_type, :error, :traceback)";
+        INSERT INTO tries (run, task, nth, attempt, outcome, owner, started_at, ended_at, error_type, error, traceback)
+        VALUES (:run, :task, coalesce((SELECT nth FROM tries WHERE run = :run AND task = :task ORDER BY row DESC LIMIT 1), 0) + 1,
+            :attempt, :outcome, :owner, :started_at, :ended_at, :error_type, :error, :traceback)";
     // Index tries_task, which ends in the row.
     for known in &task.tries {
         db.prepare_cached(PUT)?.execute(named_params! {
@@ -40,20 +41,37 @@ pub fn put(db: &Db, change: &RunChange, task: &TaskRecord) -> Result<(), Failure
     Ok(())
 }
 
-/// All that is kept of a run's attempts, by task, oldest first.
-pub fn of_run(db: &Db, run: RunRow) -> Result<HashMap<Arc<str>, Vec<Try>>, Failure> {
+/// What is kept of a run's attempts.
+pub struct Told {
+    /// By task, oldest first.
+    pub tries: HashMap<Arc<str>, Vec<Try>>,
+    /// How many of which tasks were kept once, and are not any more.
+    pub left_out: Vec<(Arc<str>, u64)>,
+}
+
+/// All that is kept of a run's attempts.
+pub fn of_run(db: &Db, run: RunRow) -> Result<Told, Failure> {
     // Index tries_task.
     const SQL: &str = "
-        SELECT task, attempt, outcome, owner, started_at, ended_at, error_type, error, traceback
+        SELECT task, attempt, outcome, owner, started_at, ended_at, error_type, error, traceback, nth
         FROM tries WHERE run = :run ORDER BY task, row";
     let mut statement = db.prepare_cached(SQL)?;
-    let rows = statement.query_map(named_params! { ":run": run.0 }, |row| Ok((row.get(0)?, try_of(row)?)))?;
-    let mut found: HashMap<Arc<str>, Vec<Try>> = HashMap::new();
+    let params = named_params! { ":run": run.0 };
+    let rows = statement.query_map(params, |row| Ok((row.get(0)?, try_of(row)?, count_at(row, 9)?)))?;
+    let mut tries: HashMap<Arc<str>, Vec<Try>> = HashMap::new();
+    let mut left_out: Vec<(Arc<str>, u64)> = Vec::new();
     for row in rows {
-        let (task, known) = row?;
-        found.entry(task).or_default().push(known);
+        let (task, known, nth) = row?;
+        let known_before = tries.entry(Arc::clone(&task)).or_default();
+        known_before.push(known);
+        let missing = nth.saturating_sub(known_before.len() as u64);
+        match left_out.last_mut().filter(|(name, _)| *name == task) {
+            Some((_, count)) => *count = missing,
+            None if missing > 0 => left_out.push((task, missing)),
+            None => {}
+        }
     }
-    Ok(found)
+    Ok(Told { tries, left_out })
 }
 
 /// Forgets them with their run.

@@ -57,11 +57,12 @@ ALTER TABLE schedules ADD COLUMN cursor_set INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE schedules ADD COLUMN asked INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE schedules ADD COLUMN asked_of INTEGER;
 -- How attempts ended, but for those that completed at once, which their tasks' rows tell. They outlive the rows of tasks that are undecided
--- again, and are in the order in which they were kept.
+-- again, and are in the order in which they were kept; of many those between are not kept, and each says which of them it is.
 CREATE TABLE tries (
     row INTEGER PRIMARY KEY,
     run INTEGER NOT NULL,
     task TEXT NOT NULL,
+    nth INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
     outcome TEXT NOT NULL,
     owner INTEGER,
@@ -145,6 +146,8 @@ ALTER TABLE owners ADD COLUMN works INTEGER NOT NULL DEFAULT 1;
 -- What its program calls it, and whether it runs crons.
 ALTER TABLE owners ADD COLUMN called TEXT;
 ALTER TABLE owners ADD COLUMN crons INTEGER NOT NULL DEFAULT 1;
+-- Whether it takes nothing more, and only waits for what is in its hands.
+ALTER TABLE owners ADD COLUMN draining INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE minutes (
     ended_at INTEGER NOT NULL,
     owner INTEGER NOT NULL,
@@ -170,6 +173,7 @@ CREATE TABLE audit (
     about TEXT NOT NULL,
     many INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX audit_about ON audit (about);
 -- By which task of which other run a run was started: none of a callback. What the same call of an attempt before has started is not started
 -- again; one that was asked for with a run key is no such call.
 ALTER TABLE runs ADD COLUMN parent TEXT;
@@ -323,6 +327,9 @@ CREATE INDEX listeners_listener ON listeners (listener) WHERE listener <> 0;
 -- for each time that it was opened again. A trigger is told of each, one after the other: what the run was when it ended stands here once that
 -- is not what it is any more.
 ALTER TABLE runs ADD COLUMN reopened INTEGER NOT NULL DEFAULT 0;
+-- Since when a run that was opened again lies over, until the first of its tasks begins again, and how long it lay over before.
+ALTER TABLE runs ADD COLUMN lay_since INTEGER;
+ALTER TABLE runs ADD COLUMN lain_us INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE ends (
     row INTEGER PRIMARY KEY AUTOINCREMENT,
     run INTEGER NOT NULL,

@@ -124,13 +124,15 @@ pub fn to_hand_out(db: &Connection, row: RunRow) -> Result<Unfinished, Failure> 
     Ok(db.prepare_cached(SELECT)?.query_row(named_params! { ":row": row.0 }, unfinished_of)?)
 }
 
-/// From here on they are those of `epoch`, and wait for nothing.
+/// From here on they are those of `epoch`, go on in the version that it declares, and wait for nothing. Those handed out say in which they were before.
 pub fn hand_out(db: &Connection, epoch: Epoch, found: &mut [Unfinished], at: Wall) -> Result<(), Failure> {
     const VERSION: &str = "SELECT version FROM workflows WHERE name = :name AND owner = :epoch";
     const UPDATE: &str = "
         UPDATE runs
-        SET owner = :epoch, owner_before = NULL, not_before = NULL, version = :version, mixed = mixed OR EXISTS (
-            SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> :version)
+        SET owner = :epoch, owner_before = NULL, not_before = NULL,
+            version = coalesce((SELECT version FROM workflows WHERE name = runs.workflow AND owner = :epoch), :version),
+            mixed = mixed OR EXISTS (
+                SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> :version)
         WHERE row = :row";
     let mut update = db.prepare_cached(UPDATE)?;
     for run in found.iter_mut() {
@@ -486,14 +488,16 @@ fn guard(db: &Connection, row: RunRow) -> Result<Option<ContextHash>, Failure> {
     Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":row": row.0 }, |row| hash_at(row, 0))?)
 }
 
-/// It has had its turn: if it waited for that again, two might wait for each other under two owners.
+/// It has had its turn: if it waited for that again, two might wait for each other under two owners. Nothing of it is in flight, in whatever
+/// version.
 fn open_again(db: &Connection, epoch: Epoch, run: &Unfinished) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs
         SET status = 'Pending', owner = :epoch, owner_before = NULL, not_before = NULL, cancelled = 0, interruptions = 0, reopened = reopened + 1, completed_at = NULL,
+            lay_since = coalesce(lay_since, completed_at),
             final_context = NULL, error = NULL, error_type = NULL, timed_at = NULL, time_left = NULL, unique_hash = :unique_hash,
-            end_number = NULL, mixed = EXISTS (
-                SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> runs.version)
+            end_number = NULL, mixed = 0,
+            version = coalesce((SELECT version FROM workflows WHERE name = runs.workflow AND owner = :epoch), version)
         WHERE row = :row";
     let refusal = || {
         Failure::Refused(format!(

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::sqlite::end;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::graph;
+use crate::sqlite::run::tries::Told;
 use crate::sqlite::run::{child, overdue, tasks, tries};
 use crate::sqlite::schedule;
 use crate::sqlite::value::{
@@ -21,7 +22,7 @@ macro_rules! select_runs {
         concat!(
             "SELECT r.row, r.id, r.workflow, r.status, nullif(s.name, ''), r.run_key, r.context_hash, r.scheduled_at,
                 r.created_at, r.completed_at, r.error, r.started_at, nullif(r.error_type, ''),
-                r.cancelled, r.parent, r.parent_task, r.parent_call, r.again, r.priority, r.due_at, ",
+                r.cancelled, r.parent, r.parent_task, r.parent_call, r.again, r.priority, r.due_at, r.lay_since, r.lain_us, ",
             $contexts,
             " FROM ",
             $from,
@@ -222,13 +223,17 @@ fn run_of(row: &Row<'_>) -> rusqlite::Result<ListedRun> {
         parent: child::parent_at(row, 14)?,
         priority: priority_at(row, 18)?,
         due_at: wall_maybe_at(row, 19)?,
-        context: row.get(20)?,
-        final_context: row.get(21)?,
-        trace: row.get(22)?,
+        lay_since: wall_maybe_at(row, 20)?,
+        lain_us: count_at(row, 21)?,
+        context: row.get(22)?,
+        final_context: row.get(23)?,
+        trace: row.get(24)?,
         graph: None,
         children: Vec::new(),
         overdue: Vec::new(),
         calls: Vec::new(),
+        former: Vec::new(),
+        tries_left_out: Vec::new(),
     })
 }
 
@@ -257,10 +262,13 @@ pub fn one(db: &Connection, id: Uuid, depth: Depth) -> Result<Option<(ListedRun,
     run.children = child::of_run(&snapshot, id)?;
     let mut tasks = tasks(&snapshot, row)?;
     if depth == Depth::Tries {
-        let mut found = tries::of_run(&snapshot, row)?;
+        let Told { mut tries, left_out } = tries::of_run(&snapshot, row)?;
         for task in &mut tasks {
-            task.tries = found.remove(&task.name).unwrap_or_default();
+            task.tries = tries.remove(&task.name).unwrap_or_default();
         }
+        run.former = tries.into_iter().collect();
+        run.former.sort_by_key(|(_, tries)| tries.first().map(|first| first.ended_at));
+        run.tries_left_out = left_out;
     }
     snapshot.commit()?;
     Ok(Some((run, tasks)))
