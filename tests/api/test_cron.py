@@ -449,7 +449,7 @@ LATE = """
     database = sqlite3.connect(path)
     second = 1_000_000
     due = (int(time.time()) - int(seconds)) * second
-    move = "UPDATE schedules SET next_at = ?1, decided_until = ?1 - 1 WHERE kind = 'cron'"
+    move = "UPDATE schedules SET next_at = ?1, decided = '[[' || (?1 - 1) || ',' || (?1 - 1) || ']]' WHERE kind = 'cron'"
     changed = database.execute(move, (due,))
     assert changed.rowcount == 1
     database.commit()
