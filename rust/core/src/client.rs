@@ -203,9 +203,13 @@ impl Client {
                 ends: None,
                 cursor: cursor.map(str::to_owned),
             };
-            let rehearsal = engine::rehearse(&mut gate, trigger, &workflow, poll, fires.clone(), now);
-            let receipts = rehearsal.changes().iter().map(&mut *play).collect::<Stored<_>>()?;
-            told = rehearsal.told(receipts);
+            told = match engine::rehearse(&mut gate, trigger, &workflow, poll, fires.clone(), now) {
+                Ok(rehearsal) => {
+                    let receipts = rehearsal.changes().iter().map(&mut *play).collect::<Stored<_>>()?;
+                    rehearsal.told(receipts)
+                }
+                Err(why) => vec![why; fires.len()],
+            };
             Ok(())
         })?;
         Ok(told)
