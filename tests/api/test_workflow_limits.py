@@ -250,7 +250,7 @@ def test_a_context_without_the_key_is_refused_at_submit_and_an_error_tick_at_a_f
 
 @pytest.mark.parametrize("with_cursors", [False, True])
 def test_a_poll_whose_fire_lacks_the_key_has_failed(with_cursors: bool) -> None:
-    """It was no failed poll before: no back-off, nobody was told, and the rest of it started and moved the cursor."""
+    """No back-off followed, nobody was told, and the rest of it started and moved the cursor."""
     declare("sync", concurrency=cloaca.Concurrency(1, key="k"))
     failed: list[tuple[str, int]] = []
     seen: list[tuple[int, bool]] = []
