@@ -449,8 +449,8 @@ LATE = """
     database = sqlite3.connect(path)
     second = 1_000_000
     due = (int(time.time()) - int(seconds)) * second
-    move = "UPDATE schedules SET next_at = ?1, decided_until = ?1 - 1 WHERE kind = 'cron'"
-    changed = database.execute(move, (due,))
+    move = "UPDATE schedules SET next_at = ?, decided = ? WHERE kind = 'cron'"
+    changed = database.execute(move, (due, f"[[{due - 1},{due - 1}]]"))
     assert changed.rowcount == 1
     database.commit()
     database.close()

@@ -244,8 +244,58 @@ def test_a_context_without_the_key_is_refused_at_submit_and_an_error_tick_at_a_f
         runner.advance("1s")
         [tick] = runner.ticks("source")
         assert tick["outcome"] == "error"
-        assert tick["reason"].startswith('the key "order.tenant" of a limit needs order.tenant')
+        assert 'the key "order.tenant" of a limit needs order.tenant' in str(tick["reason"])
         assert runner.list_runs() == []
+
+
+@pytest.mark.parametrize("with_cursors", [False, True])
+def test_a_poll_whose_fire_lacks_the_key_has_failed(with_cursors: bool) -> None:
+    """No back-off followed, nobody was told, and the rest of it started and moved the cursor."""
+    declare("sync", concurrency=cloaca.Concurrency(1, key="k"))
+    failed: list[tuple[str, int]] = []
+    seen: list[tuple[int, bool]] = []
+    items = [{"k": "a"}, {"x": 1}, {"k": "b"}]
+
+    def told(name: str, error: str, failures: int) -> None:
+        failed.append((error, failures))
+
+    @cloaca.trigger(workflow="sync", poll_interval="1m", on_poll_failed=told, max_consecutive_failures=3)
+    def source(tick: cloaca.Tick) -> list[TriggerResult]:
+        seen.append((tick.consecutive_failures, "needs k" in str(tick.last_error)))
+        if with_cursors:
+            return [TriggerResult.fire(item, cursor=at) for at, item in enumerate(items)]
+        tick.cursor = 3
+        return [TriggerResult.fire(item) for item in items]
+
+    with clocked() as runner:
+        foretold = [fire["gate"] for fire in runner.tick("source", dry_run=True)["fires"]]
+        assert [gate["verdict"] for gate in foretold] == ["fail"] * 3
+        assert all("needs k" in str(gate["reason"]) for gate in foretold)
+        seen.clear()
+        runner.advance("1h")
+        assert seen == [(0, False), (1, True), (2, True)], "it backs off, and is switched off"
+        assert [failures for _, failures in failed] == [1, 2, 3]
+        assert all("needs k" in error for error, _ in failed)
+        assert "needs k" in runner.why("source")
+        assert (runner.cursor("source"), runner.list_runs()) == (None, [])
+        assert {tick["outcome"] for tick in runner.ticks("source")} == {"error"}
+
+
+def test_a_moment_whose_context_lacks_the_key_is_tried_again() -> None:
+    declare("sync", concurrency=cloaca.Concurrency(1, key="k"))
+    asked: list[str] = []
+
+    @cloaca.trigger(workflow="sync", cron="0 * * * *")
+    def hourly(tick: cloaca.Tick) -> dict[str, str]:
+        asked.append(str(tick.scheduled_at))
+        return {"k": "a"} if len(asked) > 2 else {}
+
+    with clocked() as runner:
+        runner.advance("61m")
+        assert len(asked) == 3
+        assert len(set(asked)) == 1
+        [run] = runner.list_runs()
+        assert run["context"]["k"] == "a"
 
 
 def test_a_fire_that_a_limit_drops_is_told_in_the_tick() -> None:

@@ -205,10 +205,14 @@ impl Client {
             };
             let hashed_as = state.hashed_as.as_ref().unwrap_or(&trigger.row.name);
             let hashed = |fire| (Uuid::now_v7(), hashed(hashed_as, fire, now));
-            let fires = fires.iter().cloned().map(hashed).collect();
-            let rehearsal = engine::rehearse(&mut gate, trigger, &workflow, poll, fires, now);
-            let receipts = rehearsal.changes().iter().map(&mut *play).collect::<Stored<_>>()?;
-            told = rehearsal.told(receipts);
+            let asked: Vec<_> = fires.iter().cloned().map(hashed).collect();
+            told = match engine::rehearse(&mut gate, trigger, &workflow, poll, asked, now) {
+                Ok(rehearsal) => {
+                    let receipts = rehearsal.changes().iter().map(&mut *play).collect::<Stored<_>>()?;
+                    rehearsal.told(receipts)
+                }
+                Err(why) => vec![why; fires.len()],
+            };
             Ok(())
         })?;
         Ok(told)

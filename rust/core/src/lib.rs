@@ -33,6 +33,7 @@ pub mod meter;
 pub mod near;
 pub mod outlook;
 pub mod pace;
+pub mod past;
 pub mod policy;
 pub mod poll;
 pub mod port;

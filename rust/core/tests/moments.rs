@@ -2,13 +2,17 @@
 
 mod harness;
 
+use std::collections::BTreeSet;
+
 use cloaca_core::admit::Overlap;
 use cloaca_core::engine::{Effects, Engine, Event, Then};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
+use cloaca_core::past::Past;
 use cloaca_core::port::{
     Admitted, Change, CronMove, Moment, Origin, Receipt, Schedule, ScheduleKind, Terms, TriggerState,
 };
 use cloaca_core::time::{Mono, Now, Wall};
+use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::harness::{declared_mail, step};
@@ -55,7 +59,7 @@ fn hourly(row: ScheduleKey, next_at: Option<Wall>) -> Schedule {
         failures: 0,
         last_at: None,
         last_fired_at: None,
-        decided_until: None,
+        past: Past::default(),
         created_at: Wall(0),
         updated_at: Wall(0),
         owner: None,
@@ -134,7 +138,7 @@ fn a_next_time_that_a_clock_ahead_left_in_the_store_is_replaced() {
 #[test]
 fn a_clock_that_was_behind_makes_up_for_nothing_that_is_over() {
     let declared_at_5 =
-        |next_at| Schedule { decided_until: Some(Wall(5 * HOUR_US)), ..hourly(ScheduleKey(1), next_at) };
+        |next_at| Schedule { past: Past::declared(Wall(5 * HOUR_US)), ..hourly(ScheduleKey(1), next_at) };
     // Behind, nobody knows that: it goes on by the clock, as after one that was ahead.
     let mut engine = making_up(9);
     let read = step(&mut engine, Event::Cron(declared_at_5(Some(Wall(6 * HOUR_US)))), now(1, 0));
@@ -163,6 +167,119 @@ fn a_moment_that_is_over_does_not_come_again_when_the_clock_falls_back_for_a_whi
     assert!(moments(&right).is_empty(), "both ran: {:?}", moments(&right));
     assert_eq!(corrections(&right)[0].next_at, Some(Wall(4 * HOUR_US)));
     assert_eq!(moments(&step(&mut engine, Event::Clock, now(4, 0))), [Wall(4 * HOUR_US)]);
+}
+
+/// Hours from 1970 at which runs start once the clock shows each of these, in one life.
+fn over(engine: &mut Engine, hours: &[i64]) -> Vec<Vec<i64>> {
+    let at = |&hour: &i64| now(1, (hour - 1) * HOUR_US + 1);
+    let run = |at| moments(&step(engine, Event::Clock, at)).iter().map(|moment| moment.0 / HOUR_US).collect();
+    hours.iter().map(at).map(run).collect()
+}
+
+fn declared_at(hour: i64) -> Schedule {
+    let past = Past::declared(Wall(hour * HOUR_US));
+    Schedule { past, ..hourly(ScheduleKey(1), Some(Wall((hour + 1) * HOUR_US))) }
+}
+
+#[test]
+fn what_was_decided_before_a_clock_went_ahead_is_not_made_up_for_when_it_was_behind_after_that() {
+    let mut engine = making_up(9);
+    step(&mut engine, Event::Cron(declared_at(50)), now(1, 49 * HOUR_US));
+    // Right, ahead, right, behind, right.
+    let runs = over(&mut engine, &[51, 52, 152, 53, 20, 54]);
+    assert_eq!(runs[..2], [vec![51], vec![52]]);
+    assert_eq!(runs[2], (144..=152).collect::<Vec<_>>(), "ahead, the newest come");
+    assert_eq!(
+        runs[3..],
+        [vec![], vec![], vec![53, 54]],
+        "neither what ran nor what came before the declaration"
+    );
+    // Ahead once more: what was decided then does not come again, and what was not does.
+    assert_eq!(over(&mut engine, &[100, 146]), [(92..=100).collect::<Vec<_>>(), vec![]]);
+    assert_eq!(over(&mut engine, &[153, 154]), [vec![153], vec![154]]);
+}
+
+#[derive(Debug, Clone)]
+enum Turn {
+    /// Hours that pass while it runs.
+    Live(u8),
+    /// The clock shows so many hours more, or less.
+    Jump(i16),
+    /// Nobody runs it for so many hours, and the clock jumps meanwhile.
+    Down(u8, i16),
+}
+
+fn turns() -> impl Strategy<Value = Vec<Turn>> {
+    let turn = prop_oneof![
+        3 => (1..6_u8).prop_map(Turn::Live),
+        2 => (-40..40_i16).prop_map(Turn::Jump),
+        1 => (0..6_u8, prop_oneof![Just(0), -40..40_i16]).prop_map(|(span, jump)| Turn::Down(span, jump)),
+    ];
+    proptest::collection::vec(turn, 1..24)
+}
+
+/// A cron whose runs are forgotten as soon as they are over, so that nothing but the cron itself knows of them.
+struct Forgetful {
+    engine: Engine,
+    row: Schedule,
+    at: Now,
+    ran: BTreeSet<i64>,
+    /// What was decided since the last look.
+    new: Vec<i64>,
+}
+
+impl Forgetful {
+    fn step(&mut self, event: Event) {
+        let mut effects = step(&mut self.engine, event, self.at);
+        self.new.extend(moments(&effects).iter().map(|moment| moment.0 / HOUR_US));
+        for (change, _) in effects.commits.drain(..) {
+            if let Change::Start { cron: Some(CronMove { next_at, decided, .. }), .. } = change {
+                let ScheduleKind::Cron { next_at: kept, .. } = &mut self.row.kind else { unreachable!() };
+                *kept = next_at;
+                decided.into_iter().for_each(|passage| self.row.past.pass(passage));
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn no_moment_is_decided_twice_and_none_is_passed_in_silence(turns in turns(), catchup_max in 1..12_u64) {
+        let hour = |hour: i64| hour * HOUR_US;
+        let declared = 100;
+        let start = Now { mono: Mono(0), wall: Wall(hour(declared)) };
+        let (engine, row) = (making_up(catchup_max), declared_at(declared));
+        let mut cron = Forgetful { engine, row, at: start, ran: BTreeSet::from([declared]), new: Vec::new() };
+        cron.step(Event::Cron(cron.row.clone()));
+        for turn in turns {
+            let (spans, jump, is_down) = match turn {
+                Turn::Live(hours) => (i64::from(hours), 0, false),
+                Turn::Jump(hours) => (0, i64::from(hours), false),
+                Turn::Down(hours, jump) => (0, i64::from(hours) + i64::from(jump), true),
+            };
+            for _ in 0..spans {
+                cron.at = Now { mono: Mono(cron.at.mono.0 + 3_600_000_000_000), wall: Wall(cron.at.wall.0 + HOUR_US) };
+                cron.step(Event::Clock);
+                let moment = cron.at.wall.0 / HOUR_US;
+                let known = cron.ran.contains(&moment);
+                prop_assert_eq!(cron.new.contains(&moment), !known, "{} comes once", moment);
+                for moment in cron.new.drain(..) {
+                    prop_assert!(cron.ran.insert(moment), "{} again", moment);
+                }
+            }
+            cron.at.wall = Wall(cron.at.wall.0 + hour(jump));
+            if is_down {
+                cron.engine = making_up(catchup_max);
+                cron.step(Event::Cron(cron.row.clone()));
+            }
+            cron.step(Event::Clock);
+            for moment in std::mem::take(&mut cron.new) {
+                prop_assert!(moment > declared || cron.at.wall.0 < hour(declared), "{} before the declaration", moment);
+                prop_assert!(cron.ran.insert(moment), "{} again", moment);
+            }
+        }
+    }
 }
 
 #[test]

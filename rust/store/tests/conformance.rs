@@ -14,6 +14,7 @@ use cloaca_core::admit::Overlap;
 use cloaca_core::grid::{CATCH_UP_US, Kept, Wait};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::limit::{Concurrency, Key, Limits, Overflow, Rate};
+use cloaca_core::past::Passage;
 use cloaca_core::port::{
     Admitted, AsItWas, BURIED, Body, By, Catchup, Cell, Change, Child, CronMove, CronStats, End, Fault,
     Forgotten, Halt, InFlight, Line, Logged, MINUTES_KEPT_US, Maker, Minute, Moment, NewCron, NewRun, Old,
@@ -269,7 +270,7 @@ claims! {
     what_was_a_cron_and_is_polled_now_goes_on_where_it_was
     what_is_off_stays_off_when_it_becomes_a_cron_or_is_polled_and_one_switch_serves_both
     since_when_something_is_off_no_edit_moves
-    up_to_which_moment_a_cron_is_over_never_goes_back
+    what_is_over_of_a_cron_only_grows
     a_query_with_the_wrong_number_of_parameters_is_refused
     a_query_with_a_typing_error_says_so
     the_store_still_writes_after_a_refused_query
@@ -3338,7 +3339,11 @@ fn a_cron_is_changed_in_place(store: &dyn Store) {
         // Each change moves it, also two at one moment: a step of the cron is kept only under the one it was decided by.
         updated_at: Wall(21),
         // What follows is by the new expression: nothing before the change is made up for by it.
-        decided_until: Some(Wall(20)),
+        past: {
+            let mut past = cron.past.clone();
+            past.change(Wall(20));
+            past
+        },
         ..cron
     };
     assert_eq!(store.cron(id(50)).unwrap(), Some(expected));
@@ -3966,32 +3971,45 @@ fn since_when_something_is_off_no_edit_moves(store: &dyn Store) {
     assert_eq!((edited.updated_at, edited.disabled_at), (Wall(40), Some(Wall(15))));
 }
 
-fn up_to_which_moment_a_cron_is_over_never_goes_back(store: &dyn Store) {
+fn what_is_over_of_a_cron_only_grows(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let declared_at = |at, expression| {
         let new = NewCron { at: Wall(at), ..declared_cron(50, "nightly", expression) };
         store.put_cron(epoch, &new).unwrap()
     };
     let cron = declared_at(10, "0 2 * * *");
-    let until = || store.cron(cron.id).unwrap().unwrap().decided_until.unwrap().0;
-    assert_eq!(until(), 10, "what came before it was declared");
-    let decided = |at: Option<i64>| {
+    let past = || store.cron(cron.id).unwrap().unwrap().past.text();
+    assert_eq!(past(), "[[10,10]]", "what came before it was declared");
+    let decided = |from: i64, until: i64| {
         let seen = store.cron(cron.id).unwrap().unwrap().updated_at;
-        let decided = at.map(Wall);
+        let decided = Some(Passage { from: Wall(from), until: Wall(until) });
         let step = CronMove { row: cron.row, seen, next_at: Some(Wall(1)), last_at: None, decided };
-        commit(store, Change::Start { epoch, runs: vec![], cron: Some(step) });
-        until()
+        let put_right = CronMove { decided: None, ..step };
+        let too_old = CronMove { seen: Wall(seen.0 - 1), decided: Some(Passage::at(Wall(7))), ..step };
+        for step in [step, put_right, too_old] {
+            commit(store, Change::Start { epoch, runs: vec![], cron: Some(step) });
+        }
+        past()
     };
-    assert_eq!([Some(200), None, Some(100)].map(decided), [200; 3]);
-    assert_eq!(decided(Some(300)), 300);
+    assert_eq!(decided(10, 20), "[[10,20]]");
+    assert_eq!(decided(200, 300), "[[10,20],[200,300]]", "by a clock that was ahead");
+    assert_eq!(decided(5, 6), "[[5,6],[10,20],[200,300]]", "or is behind");
     declared_at(150, "0 3 * * *");
-    assert_eq!(until(), 300);
-    declared_at(350, "0 4 * * *");
-    assert_eq!(until(), 350, "what another expression would have had before");
+    assert_eq!(
+        past(),
+        "[[6,6],[20,20],[150,150],[300,300]]",
+        "what another expression would have had before"
+    );
+    assert_eq!(decided(300, 310), "[[6,6],[20,20],[150,150],[300,310]]");
     store.update_cron(cron.id, "0 5 * * *", "UTC", None, Wall(340)).unwrap();
-    assert_eq!(until(), 350);
+    assert_eq!(past(), "[[6,6],[20,20],[150,150],[310,310],[340,340]]");
+    assert_eq!(decided(340, 350), "[[6,6],[20,20],[150,150],[310,310],[340,350]]");
     store.update_cron(cron.id, "0 5 * * *", "UTC", None, Wall(400)).unwrap();
-    assert_eq!(until(), 400);
+    assert_eq!(
+        past(),
+        "[[6,6],[20,20],[150,150],[310,310],[340,350],[400,400]]",
+        "the same: it was off, say"
+    );
 }
 
 fn cron_stats_count_moments_of_all_crons(store: &dyn Store) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::cron::Cron;
 use crate::error::Result;
 use crate::key::ScheduleKey;
+use crate::past::Passage;
 use crate::port::{CronMove, Origin, Schedule, ScheduleKind};
 use crate::time::Wall;
 
@@ -36,16 +37,17 @@ impl CronState {
         Self { schedule, cron, next, read_at, left_until: None, due: None }
     }
 
-    /// From `first` on, the first moment that is not over: once the clock has come there, none up to the last that was ever decided is. While it
-    /// shows less than that nobody knows whether it was ahead then, and all of them are still to come, or is behind now.
+    /// From `first` on, the first moment that is not over once the clock shows `now`.
     pub fn first_left(&self, first: Wall, now: Wall) -> Wall {
-        let until = self.schedule.decided_until.filter(|&until| first <= until && until <= now);
+        let until = self.schedule.past.over_until(now).filter(|&until| first <= until);
         until.map_or(first, |until| self.cron.next(until).unwrap_or(Wall(i64::MAX)))
     }
 
-    /// Moments up to that one are over.
-    pub fn is_over(&mut self, moment: Wall) {
-        self.schedule.decided_until = self.schedule.decided_until.max(Some(moment));
+    /// What is over once moments from `first` to `last` are decided: with what was decided before, if no other moment lies between.
+    pub fn passage(&self, first: Wall, last: Wall) -> Passage {
+        let before = self.schedule.past.over_until(first);
+        let is_next = |before: &Wall| self.cron.next(*before).is_none_or(|next| next >= first);
+        Passage { from: before.filter(is_next).unwrap_or(first), until: last }
     }
 }
 
@@ -53,6 +55,8 @@ impl CronState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pending {
     pub moment: Wall,
+    /// What is over with it.
+    pub passage: Passage,
     /// What follows it.
     pub next: Option<Wall>,
     /// [`Schedule::updated_at`] of what it was decided by.
@@ -262,7 +266,8 @@ impl Crons {
         self.questions += 1;
         let stage = Stage::Asked(self.questions);
         let (next, seen) = (state.cron.next(moment), state.schedule.updated_at);
-        self.pending.insert(state.schedule.row, Pending { moment, next, seen, stage });
+        let passage = state.passage(moment, moment);
+        self.pending.insert(state.schedule.row, Pending { moment, passage, next, seen, stage });
         self.insert(state);
         self.questions
     }
@@ -311,7 +316,7 @@ impl Crons {
         let Some(pending) = self.pending.remove(&row) else { return };
         let Some(mut state) = self.remove(row) else { return };
         if state.schedule.updated_at == pending.seen {
-            state.is_over(pending.moment);
+            state.schedule.past.pass(pending.passage);
             let Some(next) = pending.next else { return };
             state.next = next;
             if let ScheduleKind::Cron { next_at, .. } = &mut state.schedule.kind {
@@ -384,6 +389,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::past::Past;
     use crate::port::Terms;
 
     fn cron(row: ScheduleKey, workflow: &str) -> CronState {
@@ -403,7 +409,7 @@ mod tests {
             failures: 0,
             last_at: None,
             last_fired_at: None,
-            decided_until: None,
+            past: Past::default(),
             created_at: Wall(0),
             updated_at: Wall(0),
             owner: None,

@@ -182,7 +182,7 @@ impl Engine {
                 seen: pending.seen,
                 next_at: pending.next,
                 last_at,
-                decided: Some(pending.moment),
+                decided: Some(pending.passage),
             }),
         };
         out.commits.push((Change::Tick(change), Then::Decided(ids)));
@@ -204,7 +204,7 @@ impl Engine {
     ) -> CronMove {
         let row = polled.schedule;
         let pending = self.crons.pending(row).expect("who was called for a moment has it pending");
-        let (next_at, decided) = (pending.next, Some(pending.moment));
+        let (next_at, decided) = (pending.next, Some(pending.passage));
         let step = CronMove { row, seen: pending.seen, next_at, last_at: None, decided };
         let state = self.crons.get(row).filter(|state| state.schedule.updated_at == pending.seen);
         if polled.reason.is_err() || polled.wait.is_some() {

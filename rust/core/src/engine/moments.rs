@@ -12,6 +12,7 @@ use crate::engine::hands::by_hand;
 use crate::engine::line::Turn;
 use crate::engine::{Backfilled, Effects, Engine, Note, Request, Then};
 use crate::key::ScheduleKey;
+use crate::past::Passage;
 use crate::port::{Catchup, Change, CronMove, NewRun, Origin, Schedule, ScheduleKind};
 use crate::time::{Now, Wall};
 use crate::workflow::Workflow;
@@ -114,6 +115,7 @@ impl Engine {
         let (moments, has_older) = due_moments(&state.cron, first, now.wall, terms.catchup, moments_max);
         let last = moments.back().copied().unwrap_or(now.wall);
         let next = state.cron.next(last);
+        let passage = state.passage(moments.front().copied().unwrap_or(last), last);
         if has_older {
             out.logs.push(Note::CronCatchUpBounded { cron: state.schedule.called(), moments_max });
         }
@@ -129,13 +131,13 @@ impl Engine {
         }
         if is_known && let ScheduleKind::Cron { next_at, .. } = &mut state.schedule.kind {
             *next_at = next;
-            state.is_over(last);
+            state.schedule.past.pass(passage);
         }
         if let Some(next) = next {
             state.next = next;
             self.crons.insert(state);
         }
-        self.cron_fire(&schedule, moments, last, next, now, out);
+        self.cron_fire(&schedule, moments, passage, next, now, out);
     }
 
     /// Starts runs of moments that have gone by, all or none. What waits stands behind what is unfinished here.
@@ -177,7 +179,7 @@ impl Engine {
         &mut self,
         schedule: &Schedule,
         moments: VecDeque<Wall>,
-        last: Wall,
+        passage: Passage,
         next: Option<Wall>,
         now: Now,
         out: &mut Effects,
@@ -209,7 +211,7 @@ impl Engine {
             seen: schedule.updated_at,
             next_at: next,
             last_at: (!runs.is_empty()).then_some(now.wall),
-            decided: Some(last),
+            decided: Some(passage),
         });
         out.commits.push((Change::Start { epoch: self.epoch, runs, cron }, Then::Start(ids)));
     }

@@ -186,7 +186,7 @@ pub enum Note {
         /// Those that are declared.
         known: Vec<Arc<str>>,
     },
-    /// What a trigger fired for the end of a run is no run that the limits of its workflow could count.
+    /// What a trigger fired is no run that the limits of its workflow could count.
     FireUnkeyed {
         /// Its name.
         trigger: Arc<str>,

@@ -114,7 +114,8 @@ enum Early {
 }
 
 impl Engine {
-    /// The fires of a poll of the trigger in that place, rehearsed up to the store; why they would fail instead, if its workflow is unknown.
+    /// The fires of a poll of the trigger in that place, rehearsed up to the store; why they would fail instead, if its workflow is unknown or its
+    /// limits refuse one.
     pub fn rehearse(
         &mut self,
         place: u32,
@@ -131,7 +132,7 @@ impl Engine {
         };
         let ids: Vec<Uuid> = fires.iter().map(|_| self.new_id(now.wall)).collect();
         let (asked, fires) = (self.asked(&workflow), ids.into_iter().zip(fires).collect());
-        Ok(rehearse(&mut self.gate, &declared, &asked, poll, fires, now.wall))
+        rehearse(&mut self.gate, &declared, &asked, poll, fires, now.wall)
     }
 
     /// Runs of a workflow that are started by hand, one after another, rehearsed likewise.
@@ -163,7 +164,7 @@ impl Engine {
     }
 }
 
-/// The fires of a poll, with the ids of their runs, by a gate alone.
+/// The fires of a poll, with the ids of their runs, by a gate alone; why all of them would fail instead, if the workflow's limits refuse one.
 pub fn rehearse(
     gate: &mut Gate,
     declared: &Declared,
@@ -171,7 +172,14 @@ pub fn rehearse(
     poll: Poll,
     fires: Vec<(Uuid, Fire)>,
     now: Wall,
-) -> Rehearsal {
+) -> Result<Rehearsal, Foretold> {
+    let refused = workflow
+        .limits
+        .as_ref()
+        .and_then(|limits| declared.refused(limits, fires.iter().map(|(_, fire)| fire)));
+    if let Some(why) = refused {
+        return Err(Foretold::failed(why.to_string()));
+    }
     let room = gate.room(poll.schedule, declared.overlap);
     let before = gate.first_of(poll.schedule);
     let mut row = Row::new(room);
@@ -215,13 +223,13 @@ pub fn rehearse(
         told: None,
         cron: None,
     };
-    Rehearsal {
+    Ok(Rehearsal {
         changes: vec![Change::Tick(tick)],
         early,
         before,
         workflow: Arc::clone(&workflow.name),
         is_paused: workflow.is_paused,
-    }
+    })
 }
 
 /// Runs that are started by hand, one after another.

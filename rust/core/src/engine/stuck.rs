@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::admit::Admission;
 use crate::engine::{Declared, Engine, Fire, Note};
 use crate::key::ScheduleKey;
+use crate::limit::Limits;
 use crate::port::{Admitted, ContextHash};
 
 /// The first fire of a row, which overlap drops again and again.
@@ -24,8 +25,7 @@ pub(super) struct Stuck {
 pub enum Foreseen {
     /// Nothing: they have to be judged.
     Open,
-    /// They cannot start, and the poll fails with this: its trigger names a workflow that nobody declares, or is told of an end, which what
-    /// cannot start would use up.
+    /// They cannot start, and the poll fails with this: its trigger names a workflow that nobody declares.
     Failed(Note),
     /// None of them starts, and the poll is a skip for this reason.
     Dropped(String),
@@ -48,9 +48,6 @@ impl Engine {
             let Declared { row, .. } = &declared;
             return Foreseen::Failed(self.unknown_workflow(&row.name, &row.workflow));
         }
-        if let Some(why) = self.unkeyed(&declared, fires) {
-            return Foreseen::Failed(declared.unkeyed(&why));
-        }
         let has_row = fires.iter().any(|fire| fire.cursor.is_some());
         if cursor.is_some() && !has_row {
             return Foreseen::Open;
@@ -68,13 +65,11 @@ impl Engine {
         Foreseen::Dropped(tally.reason)
     }
 
-    /// What the limits of the workflow lack in one of the fires of a trigger that is told of ends. What is polled finds again what it fired.
-    fn unkeyed(&self, declared: &Declared, fires: &[Fire]) -> Option<String> {
-        let Declared { row, .. } = declared;
-        row.on_run.as_ref()?;
-        let limits = self.workflows.get(&row.workflow)?.limits.as_ref()?;
-        let refused = fires.iter().find_map(|fire| limits.keys_of(&fire.context).err())?;
-        Some(refused.message)
+    /// The trigger in that place, and by what the runs of its workflow are counted, if they are.
+    pub fn counted_by(&self, place: u32) -> Option<(Declared, Arc<Limits>)> {
+        let declared = self.declared_in(place)?;
+        let limits = self.workflows.get(&declared.row.workflow)?.limits.as_ref()?;
+        Some((declared.clone(), Arc::clone(limits)))
     }
 
     /// How these fires are dropped; none if one of them may start.
@@ -144,7 +139,14 @@ impl Engine {
 }
 
 impl Declared {
-    /// That the limits of what it fires refuse a run that an end has led to.
+    /// What the poll fails with if one of its fires lacks what these limits go by: it would fail each time, and hold up or lose what comes
+    /// behind it.
+    pub fn refused<'f>(&self, limits: &Limits, fires: impl IntoIterator<Item = &'f Fire>) -> Option<Note> {
+        let refused = fires.into_iter().find_map(|fire| limits.keys_of(&fire.context).err())?;
+        Some(self.unkeyed(&refused.message))
+    }
+
+    /// That the limits of what it fires refuse a run.
     pub(super) fn unkeyed(&self, why: &str) -> Note {
         let (trigger, workflow) = (Arc::clone(&self.row.name), Arc::clone(&self.row.workflow));
         Note::FireUnkeyed { trigger, workflow, why: why.into() }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::grid;
 use crate::key::{Epoch, RunRow, ScheduleKey};
 use crate::limit::{Dropped, Limits};
+use crate::past::Passage;
 use crate::port::end::{OnRun, Outcomes, Told};
 use crate::port::logged::Logged;
 use crate::record::{ContextHash, Parent, RunEnd, Stretch, TaskRecord};
@@ -266,8 +267,8 @@ pub struct CronMove {
     pub next_at: Option<Wall>,
     /// When it ran last, if it ran.
     pub last_at: Option<Wall>,
-    /// The last moment that is over with this, if one is.
-    pub decided: Option<Wall>,
+    /// The moments that are over with this, if any are.
+    pub decided: Option<Passage>,
 }
 
 /// One change among those that share a transaction.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::admit::Overlap;
 use crate::grid::Kept;
 use crate::key::{Epoch, ScheduleKey};
+use crate::past::Past;
 use crate::port::end::OnRun;
 use crate::time::Wall;
 
@@ -39,9 +40,8 @@ pub struct Schedule {
     pub last_at: Option<Wall>,
     /// When the trigger last fired a run.
     pub last_fired_at: Option<Wall>,
-    /// Up to which moment a cron is over: what came before it was declared, and what has run or been passed over. No clock that goes back
-    /// moves it back.
-    pub decided_until: Option<Wall>,
+    /// Which moments of a cron are over: what came before it was declared, and what has run or been passed over.
+    pub past: Past,
     /// When it was first registered.
     pub created_at: Wall,
     /// When its settings last changed.

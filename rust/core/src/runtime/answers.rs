@@ -223,8 +223,11 @@ impl Runtime {
             fires.into_iter().map(|fire| hashed(&hashed_as, fire, began.wall)).collect();
         if reason.is_ok() {
             let place = ticket.place;
-            let foreseen = lock(&self.shared.engine).foresee(place, schedule, &fires, cursor.as_deref());
-            match foreseen {
+            let counted = lock(&self.shared.engine).counted_by(place);
+            // Contexts are read without the lock.
+            let refused = counted.and_then(|(trigger, limits)| trigger.refused(&limits, &fires));
+            let foresee = || lock(&self.shared.engine).foresee(place, schedule, &fires, cursor.as_deref());
+            match refused.map_or_else(foresee, Foreseen::Failed) {
                 Foreseen::Open => {}
                 Foreseen::Dropped(_) if limit.is_some() => {}
                 Foreseen::Dropped(reason) => {

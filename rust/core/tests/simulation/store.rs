@@ -564,7 +564,7 @@ impl State {
             failures: 0,
             last_at: None,
             last_fired_at: None,
-            decided_until: None,
+            past: Default::default(),
             created_at: at,
             updated_at: at,
             owner: Some(epoch),

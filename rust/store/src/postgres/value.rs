@@ -1,6 +1,7 @@
 //! How words of the core look in columns. Invariant: what one function writes, its partner reads back.
 
 use cloaca_core::grid::Wait;
+use cloaca_core::past::Past;
 use cloaca_core::port::{ContextHash, Outcome, RunStatus, TaskStatus, TryOutcome};
 use cloaca_core::time::Wall;
 use cloaca_core::urgency::Priority;
@@ -28,6 +29,12 @@ pub fn count_at(row: &Row, column: usize) -> Result<u64> {
 }
 
 /// How many polls in a row have failed.
+/// What is over of a cron; nothing of a trigger.
+pub fn past_at(row: &Row, column: usize) -> Result<Past> {
+    let text: Option<String> = row.get(column)?;
+    Ok(text.and_then(|text| Past::read(&text)).unwrap_or_default())
+}
+
 pub fn failures_at(row: &Row, column: usize) -> Result<u32> {
     Ok(u32::try_from(count_at(row, column)?).unwrap_or(u32::MAX))
 }

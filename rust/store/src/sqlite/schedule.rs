@@ -5,6 +5,8 @@ mod cron;
 mod cursor;
 #[path = "../sql/schedule/name.rs"]
 mod name;
+#[path = "../sql/schedule/past.rs"]
+mod past;
 mod spread;
 #[path = "../sql/schedule/twin.rs"]
 pub mod twin;
@@ -30,7 +32,7 @@ use crate::sqlite::fault::Failure;
 use crate::sqlite::run::{self, Other};
 use crate::sqlite::schedule::twin::{Twin, twins};
 use crate::sqlite::schedule::version::{Version, Versions};
-use crate::sqlite::value::{failures_at, id_at, signed, wall_at, wall_maybe_at};
+use crate::sqlite::value::{failures_at, id_at, past_at, signed, wall_at, wall_maybe_at};
 
 pub use cursor::{Advanced, ByHand, advance, ask_poll, move_cursor, moved_on, set_cursor};
 pub use name::{delete_cron, forget, rename};
@@ -56,7 +58,7 @@ macro_rules! columns {
          origin_at, heeded_until, last_at, not_before, wait_us, disabled_at,
          (SELECT workflow FROM listeners WHERE listener = schedules.row AND listener <> 0 AND wanted <> 0),
          (SELECT wanted FROM listeners WHERE listener = schedules.row AND listener <> 0 AND wanted <> 0),
-         decided_until, failures, asked, asked_of"
+         decided, failures, asked, asked_of"
     };
 }
 use columns;
@@ -76,7 +78,7 @@ fn schedule_of(row: &Row<'_>) -> rusqlite::Result<Schedule> {
         failures: failures_at(row, 37)?,
         last_at: wall_maybe_at(row, 13)?,
         last_fired_at: wall_maybe_at(row, 14)?,
-        decided_until: wall_maybe_at(row, 36)?,
+        past: past_at(row, 36)?,
         created_at: wall_at(row, 15)?,
         updated_at: wall_at(row, 16)?,
         owner: row.get::<_, Option<i64>>(17)?.map(Epoch),

@@ -58,7 +58,7 @@ CREATE TABLE schedules (
     enabled BOOLEAN NOT NULL,
     disabled_cause TEXT COLLATE "C",
     disabled_at BIGINT,
-    decided_until BIGINT,
+    decided TEXT,
     last_at BIGINT,
     last_fired_at BIGINT,
     owner BIGINT,

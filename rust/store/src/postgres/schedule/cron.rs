@@ -5,30 +5,32 @@ use std::sync::Arc;
 
 use crate::postgres::db::{Db, OptionalExtension as _, Row, named_params};
 use cloaca_core::key::{Epoch, ScheduleKey};
-use cloaca_core::port::{CronMove, Moment, NewCron, Origin, Schedule, TriggerState};
+use cloaca_core::past::{Passage, Past};
+use cloaca_core::port::{CronMove, Moment, NewCron, Origin, Schedule, ScheduleKind, TriggerState};
 use cloaca_core::time::Wall;
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
 use crate::postgres::schedule::version::{Version, Versions};
-use crate::postgres::schedule::{Stand, columns, one, stand_of};
+use crate::postgres::schedule::{Stand, columns, one, past, stand_of};
 use crate::postgres::value::{failures_at, micros, wall_maybe_at};
 
 /// Saves a cron's next and last moments, unless it was changed since they were decided.
 pub fn move_cron(db: &Db, step: &CronMove) -> Result<(), Failure> {
     const SQL: &str = "
-        UPDATE schedules SET next_at = :next_at, last_at = coalesce(:last_at, last_at),
-            decided_until = greatest(decided_until, :decided)
+        UPDATE schedules SET next_at = :next_at, last_at = coalesce(:last_at, last_at)
         WHERE row = :row AND kind = 'cron' AND updated_at = :seen";
     let params = named_params! {
         ":row": step.row.0,
         ":seen": step.seen.0,
         ":next_at": micros(step.next_at),
         ":last_at": micros(step.last_at),
-        ":decided": micros(step.decided),
     };
-    db.prepare_cached(SQL)?.execute(params)?;
-    Ok(())
+    let is_moved = db.prepare_cached(SQL)?.execute(params)? == 1;
+    match step.decided.filter(|_| is_moved) {
+        Some(passage) => past::pass(db, step.row, passage),
+        None => Ok(()),
+    }
 }
 
 /// Whose a moment of a cron is, and what the cron starts; it is the asker's as far as nobody else holds it.
@@ -148,7 +150,7 @@ fn named_cron(db: &Db, cron: &NewCron<'_>, version: Version) -> Result<Option<Sc
         "DELETE FROM schedules WHERE kind = 'cron' AND name = :name AND name <> '' AND row <> :keep";
     const CHANGE: &str = "
         UPDATE schedules SET workflow = :workflow, expression = :expression, timezone = :timezone, next_at = :next_at,
-            updated_at = greatest(:at, updated_at + 1), decided_until = greatest(decided_until, :at)
+            updated_at = greatest(:at, updated_at + 1)
         WHERE row = :row";
     let params = named_params! {
         ":name": cron.name,
@@ -174,6 +176,7 @@ fn named_cron(db: &Db, cron: &NewCron<'_>, version: Version) -> Result<Option<Sc
             ":next_at": micros(cron.next_at),
             ":at": cron.at.0,
         })?;
+        past::change(db, row, cron.at)?;
     }
     Ok(Some(row))
 }
@@ -202,9 +205,9 @@ fn insert_cron(db: &Db, cron: &NewCron<'_>, version: Version) -> Result<Schedule
     const SQL: &str = "
         INSERT INTO schedules
             (id, kind, name, workflow, expression, timezone, next_at, enabled, created_at, updated_at, declared_as, registered,
-             context, overlap, catchup, digest, version, cursor, last_fired_at, disabled_at, disabled_cause, decided_until, stale)
+             context, overlap, catchup, digest, version, cursor, last_fired_at, disabled_at, disabled_cause, decided, stale)
         VALUES (:id, 'cron', :name, :workflow, :expression, :timezone, :next_at, :disabled_at::BIGINT IS NULL, :at, :at, :asked, :registered,
-             :context, :overlap, :catchup, :digest, :version, :cursor, :last_fired_at, :disabled_at, :disabled_cause, :at, :stale)
+             :context, :overlap, :catchup, :digest, :version, :cursor, :last_fired_at, :disabled_at, :disabled_cause, :decided, :stale)
         RETURNING row";
     // Index schedules_trigger. What was polled under the name goes on where that had come to.
     const POLLED: &str = "SELECT cursor, last_fired_at, disabled_at, disabled_cause FROM schedules WHERE kind = 'trigger' AND name = :name";
@@ -237,6 +240,7 @@ fn insert_cron(db: &Db, cron: &NewCron<'_>, version: Version) -> Result<Schedule
         ":disabled_at": micros(disabled_at),
         ":disabled_cause": disabled_cause,
         ":stale": is_stale,
+        ":decided": Past::declared(cron.at).text(),
     };
     let row = db.prepare_cached(SQL)?.query_row(params, |row| row.get(0).map(ScheduleKey))?;
     Ok(cron_in(db, row)?.expect("a row inserted in this transaction is there"))
@@ -271,8 +275,7 @@ pub fn update_cron(
 ) -> Result<bool, Failure> {
     const SQL: &str = "
         UPDATE schedules
-        SET expression = :expression, timezone = :timezone, next_at = :next_at, updated_at = greatest(:at, updated_at + 1),
-            decided_until = greatest(decided_until, :at)
+        SET expression = :expression, timezone = :timezone, next_at = :next_at, updated_at = greatest(:at, updated_at + 1)
         WHERE id = :id AND kind = 'cron'";
     let Some(schedule) = cron(db, id)? else { return Ok(false) };
     if schedule.name.is_empty()
@@ -291,6 +294,12 @@ pub fn update_cron(
         ":next_at": micros(next_at),
         ":at": at.0,
     })?;
+    let is_same = matches!(&schedule.kind, ScheduleKind::Cron { expression: old, timezone: zone, .. }
+        if old == expression && zone == timezone);
+    match is_same {
+        true => past::pass(db, schedule.row, Passage::at(at))?,
+        false => past::change(db, schedule.row, at)?,
+    }
     Ok(changed == 1)
 }
 

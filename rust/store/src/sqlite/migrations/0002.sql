@@ -123,9 +123,10 @@ ALTER TABLE schedules ADD COLUMN free_since INTEGER;
 -- Since when it is switched off.
 ALTER TABLE schedules ADD COLUMN disabled_at INTEGER;
 UPDATE schedules SET disabled_at = updated_at WHERE NOT enabled;
--- Up to which moment a cron is over: what came before its declaration, and what has run or been passed over.
-ALTER TABLE schedules ADD COLUMN decided_until INTEGER;
-UPDATE schedules SET decided_until = max(created_at, coalesce(last_at, created_at)) WHERE kind = 'cron';
+-- Which moments of a cron are over, as pairs of the first and the last that were decided one after another: what came before its declaration,
+-- and what has run or been passed over.
+ALTER TABLE schedules ADD COLUMN decided TEXT;
+UPDATE schedules SET decided = '[[' || max(created_at, coalesce(last_at, created_at)) || ',' || max(created_at, coalesce(last_at, created_at)) || ']]' WHERE kind = 'cron';
 -- Of a name that is polled and a cron's one after the other, where it has come to stands in its other row.
 ALTER TABLE schedules ADD COLUMN stale INTEGER NOT NULL DEFAULT 0;
 -- What listings and logs hide: keys of contexts, and whether a function decides beside them. The values themselves are kept as they are.

@@ -4,31 +4,33 @@
 use std::sync::Arc;
 
 use cloaca_core::key::{Epoch, ScheduleKey};
-use cloaca_core::port::{CronMove, Moment, NewCron, Origin, Schedule, TriggerState};
+use cloaca_core::past::{Passage, Past};
+use cloaca_core::port::{CronMove, Moment, NewCron, Origin, Schedule, ScheduleKind, TriggerState};
 use cloaca_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
 use crate::sqlite::schedule::version::{Version, Versions};
-use crate::sqlite::schedule::{Stand, columns, one, stand_of};
+use crate::sqlite::schedule::{Stand, columns, one, past, stand_of};
 use crate::sqlite::value::{failures_at, micros, wall_maybe_at};
 
 /// Saves a cron's next and last moments, unless it was changed since they were decided.
 pub fn move_cron(db: &Connection, step: &CronMove) -> Result<(), Failure> {
     const SQL: &str = "
-        UPDATE schedules SET next_at = :next_at, last_at = coalesce(:last_at, last_at),
-            decided_until = coalesce(max(decided_until, :decided), decided_until, :decided)
+        UPDATE schedules SET next_at = :next_at, last_at = coalesce(:last_at, last_at)
         WHERE row = :row AND kind = 'cron' AND updated_at = :seen";
     let params = named_params! {
         ":row": step.row.0,
         ":seen": step.seen.0,
         ":next_at": micros(step.next_at),
         ":last_at": micros(step.last_at),
-        ":decided": micros(step.decided),
     };
-    db.prepare_cached(SQL)?.execute(params)?;
-    Ok(())
+    let is_moved = db.prepare_cached(SQL)?.execute(params)? == 1;
+    match step.decided.filter(|_| is_moved) {
+        Some(passage) => past::pass(db, step.row, passage),
+        None => Ok(()),
+    }
 }
 
 /// Whose a moment of a cron is, and what the cron starts; it is the asker's as far as nobody else holds it.
@@ -159,7 +161,7 @@ fn named_cron(db: &Connection, cron: &NewCron<'_>, version: Version) -> Result<O
         "DELETE FROM schedules WHERE kind = 'cron' AND name = :name AND name <> '' AND row <> :keep";
     const CHANGE: &str = "
         UPDATE schedules SET workflow = :workflow, expression = :expression, timezone = :timezone, next_at = :next_at,
-            updated_at = max(:at, updated_at + 1), decided_until = max(coalesce(decided_until, :at), :at)
+            updated_at = max(:at, updated_at + 1)
         WHERE row = :row";
     let params = named_params! {
         ":name": cron.name,
@@ -185,6 +187,7 @@ fn named_cron(db: &Connection, cron: &NewCron<'_>, version: Version) -> Result<O
             ":next_at": micros(cron.next_at),
             ":at": cron.at.0,
         })?;
+        past::change(db, row, cron.at)?;
     }
     Ok(Some(row))
 }
@@ -213,9 +216,9 @@ fn insert_cron(db: &Connection, cron: &NewCron<'_>, version: Version) -> Result<
     const SQL: &str = "
         INSERT INTO schedules
             (id, kind, name, workflow, expression, timezone, next_at, enabled, created_at, updated_at, declared_as, registered,
-             context, overlap, catchup, digest, version, cursor, last_fired_at, disabled_at, disabled_cause, decided_until, stale)
+             context, overlap, catchup, digest, version, cursor, last_fired_at, disabled_at, disabled_cause, decided, stale)
         VALUES (:id, 'cron', :name, :workflow, :expression, :timezone, :next_at, :disabled_at IS NULL, :at, :at, :asked, :registered,
-             :context, :overlap, :catchup, :digest, :version, :cursor, :last_fired_at, :disabled_at, :disabled_cause, :at, :stale)";
+             :context, :overlap, :catchup, :digest, :version, :cursor, :last_fired_at, :disabled_at, :disabled_cause, :decided, :stale)";
     // Index schedules_trigger. What was polled under the name goes on where that had come to.
     const POLLED: &str = "SELECT cursor, last_fired_at, disabled_at, disabled_cause FROM schedules WHERE kind = 'trigger' AND name = :name";
     let before = match cron.origin {
@@ -247,6 +250,7 @@ fn insert_cron(db: &Connection, cron: &NewCron<'_>, version: Version) -> Result<
         ":disabled_at": micros(disabled_at),
         ":disabled_cause": disabled_cause,
         ":stale": is_stale,
+        ":decided": Past::declared(cron.at).text(),
     })?;
     Ok(cron_in(db, ScheduleKey(db.last_insert_rowid()))?
         .expect("a row inserted in this transaction is there"))
@@ -286,8 +290,7 @@ pub fn update_cron(
 ) -> Result<bool, Failure> {
     const SQL: &str = "
         UPDATE schedules
-        SET expression = :expression, timezone = :timezone, next_at = :next_at, updated_at = max(:at, updated_at + 1),
-            decided_until = max(coalesce(decided_until, :at), :at)
+        SET expression = :expression, timezone = :timezone, next_at = :next_at, updated_at = max(:at, updated_at + 1)
         WHERE id = :id AND kind = 'cron'";
     let Some(schedule) = cron(db, id)? else { return Ok(false) };
     if schedule.name.is_empty()
@@ -306,6 +309,12 @@ pub fn update_cron(
         ":next_at": micros(next_at),
         ":at": at.0,
     })?;
+    let is_same = matches!(&schedule.kind, ScheduleKind::Cron { expression: old, timezone: zone, .. }
+        if old == expression && zone == timezone);
+    match is_same {
+        true => past::pass(db, schedule.row, Passage::at(at))?,
+        false => past::change(db, schedule.row, at)?,
+    }
     Ok(changed == 1)
 }
 
