@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,39 +78,6 @@ def test_what_is_renamed_goes_on_where_it_ended(url: str) -> None:
         # Two of the three keys were given under the old name.
         assert sorted(context["n"] for context in runner.fired("report")) == [1, 2, 3]
         assert len(runner.get_trigger_execution_history("outbox")) == 3
-
-
-def test_what_is_unfinished_is_equal_under_a_name_that_was_given_later(url: str) -> None:
-    declare("report")
-
-    def found() -> list[cloaca.TriggerResult]:
-        fire = cloaca.TriggerResult.fire
-        return [fire({"file": "a"}), fire({"file": "b", "seen": len(answers)}, dedup_key="b")]
-
-    answers: list[cloaca.testing.TickAnswer] = []
-    with Dated(url, START) as runner:
-        runner.pause(workflow="report")
-        for name, next_name in (("inbox", "outbox"), ("outbox", "elsewhere"), ("elsewhere", None)):
-            cloaca.trigger(workflow="report", name=name, poll_interval="1m")(found)
-            answers.append(runner.tick(name))
-            assert len(runner.list_runs()) == 2, name
-            if next_name is not None:
-                told = {fire["gate"]["verdict"] for fire in runner.tick(name, dry_run=True)["fires"]}
-                assert told == {"deduplicate"}
-                cloaca.unregister_trigger(name)
-                assert eventually(partial(is_renamed, runner, name, next_name))
-        # Who has the first name now is another one.
-        cloaca.trigger(workflow="report", name="inbox", poll_interval="1m")(found)
-        runner.tick("inbox")
-        assert len(runner.list_runs()) == 4
-
-
-def is_renamed(runner: cloaca.DefaultRunner, name: str, new_name: str) -> bool:
-    try:
-        runner.rename(name, new_name)
-    except cloaca.TriggerError:
-        return False
-    return True
 
 
 def test_what_is_in_its_body_still_is_not_renamed(url: str) -> None:

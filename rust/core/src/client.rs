@@ -10,12 +10,12 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::admit::Gate;
-use crate::engine::{self, Asked, Declared, Foretold, Poll};
+use crate::engine::{self, Asked, Declared, Fire, Foretold, Poll};
 use crate::key::Epoch;
 use crate::limit::Dropped;
 use crate::port::{
-    Admitted, Change, ContextHash, Fault, Forgotten, Found, Halt, InFlight, NewRun, Old, Parent, Receipt,
-    Renamed, STAND_IN, Store, Stored,
+    Admitted, Change, ContextHash, Fault, Forgotten, Found, Halt, InFlight, NewRun, Old, Parent, Receipt, Renamed,
+    STAND_IN, Store, Stored,
 };
 use crate::runtime::{AskedFire, hashed, play};
 use crate::seat::{Kind, Pause};
@@ -185,6 +185,8 @@ impl Client {
         now: Wall,
     ) -> Stored<Vec<Foretold>> {
         let workflow = self.asked(workflow, now)?;
+        let hashed = |fire| (Uuid::now_v7(), hashed(fire, now));
+        let fires: Vec<(Uuid, Fire)> = fires.into_iter().map(hashed).collect();
         let mut told = Vec::new();
         self.store.rehearse(&mut |play| {
             let declared = Change::Declare { epoch: STAND_IN, trigger: trigger.row.clone(), at: now };
@@ -203,10 +205,7 @@ impl Client {
                 ends: None,
                 cursor: cursor.map(str::to_owned),
             };
-            let hashed_as = state.hashed_as.as_ref().unwrap_or(&trigger.row.name);
-            let hashed = |fire| (Uuid::now_v7(), hashed(hashed_as, fire, now));
-            let asked: Vec<_> = fires.iter().cloned().map(hashed).collect();
-            told = match engine::rehearse(&mut gate, trigger, &workflow, poll, asked, now) {
+            told = match engine::rehearse(&mut gate, trigger, &workflow, poll, fires.clone(), now) {
                 Ok(rehearsal) => {
                     let receipts = rehearsal.changes().iter().map(&mut *play).collect::<Stored<_>>()?;
                     rehearsal.told(receipts)

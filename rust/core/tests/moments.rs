@@ -334,7 +334,6 @@ fn yours() -> Receipt {
         grid: None,
         is_outdated: false,
         is_awaited: false,
-        hashed_as: None,
     };
     Receipt::Moment(Moment::Yours(state))
 }

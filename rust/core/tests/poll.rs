@@ -47,7 +47,6 @@ fn row(number: i64) -> TriggerState {
         grid: None,
         is_outdated: false,
         is_awaited: false,
-        hashed_as: None,
     }
 }
 

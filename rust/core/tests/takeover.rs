@@ -63,7 +63,6 @@ fn held_by(owner: Epoch) -> Receipt {
         grid: None,
         is_outdated: false,
         is_awaited: false,
-        hashed_as: None,
     })
 }
 

@@ -73,8 +73,6 @@ pub(super) struct Rest {
     /// It is to be polled as soon as it can be.
     pub is_wanted: bool,
     pub fired_at: Option<Wall>,
-    /// The name with which its contexts are hashed, if it has been renamed.
-    pub hashed_as: Option<Arc<str>>,
     pub cursor: Option<Arc<str>>,
     /// How often somebody has set it, beside its polls; and how often that was when the tick on its way to the store left.
     pub cursor_set: i64,

@@ -110,7 +110,6 @@ impl Poller {
             waits_from: None,
             is_wanted: false,
             fired_at: None,
-            hashed_as: None,
             cursor: None,
             cursor_set: 0,
             cursor_sent: 0,
@@ -270,7 +269,6 @@ impl Poller {
         }
         let rest = &mut self.rests[place as usize];
         rest.fired_at = row.last_fired_at;
-        rest.hashed_as.clone_from(&row.hashed_as);
         self.placed.insert(row.row, place);
         self.note(place);
         self.free_older(place);

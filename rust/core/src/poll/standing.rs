@@ -138,12 +138,6 @@ impl Poller {
         Some((rest.schedule?, Arc::clone(&rest.name)))
     }
 
-    /// The name with which its contexts are hashed: the first that it had.
-    pub fn hashed_as(&self, place: u32) -> Arc<str> {
-        let rest = &self.rests[place as usize];
-        Arc::clone(rest.hashed_as.as_ref().unwrap_or(&rest.name))
-    }
-
     /// The name of the trigger in that place.
     pub fn name(&self, place: u32) -> Arc<str> {
         Arc::clone(&self.rests[place as usize].name)

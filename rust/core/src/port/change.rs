@@ -486,8 +486,6 @@ pub struct TriggerState {
     pub grid: Option<grid::Kept>,
     /// Another living owner declares a newer version: who asks does not poll it, and lets it go if it has it.
     pub is_outdated: bool,
-    /// The name with which the contexts of its fires are hashed, if it has been renamed.
-    pub hashed_as: Option<Arc<str>>,
     /// Others have to hear of it: they declare an older version and don't poll it any more, or a newer one than is declared here by now.
     pub is_awaited: bool,
 }

@@ -132,18 +132,13 @@ impl Runtime {
         fires: Vec<AskedFire>,
         cursor: Option<String>,
     ) -> Stored<Vec<Foretold>> {
-        let (named, hashed_as, state) = {
+        let (named, state) = {
             let polls = lock(&self.shared.polls);
-            let poller = &polls.poller;
-            (
-                poller.row_and_name(ticket.place),
-                poller.hashed_as(ticket.place),
-                poller.tick_state(ticket.place),
-            )
+            (polls.poller.row_and_name(ticket.place), polls.poller.tick_state(ticket.place))
         };
-        let Some((schedule, _)) = named else { return Ok(Vec::new()) };
+        let Some((schedule, trigger)) = named else { return Ok(Vec::new()) };
         let many = fires.len();
-        let fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(&hashed_as, fire, began.wall)).collect();
+        let fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect();
         let (cursor_set, ends, now) = (state.cursor_set, Some(ticket.ends), self.now());
         let rehearsed = {
             let mut engine = lock(&self.shared.engine);
@@ -214,13 +209,9 @@ impl Runtime {
     /// Ends any other poll.
     pub fn poll_ended(&self, ticket: Ticket, began: Now, answer: Answer) {
         let Answer { fires, mut cursor, mut reason, pause, limit } = answer;
-        let (named, hashed_as) = {
-            let polls = lock(&self.shared.polls);
-            (polls.poller.row_and_name(ticket.place), polls.poller.hashed_as(ticket.place))
-        };
+        let named = lock(&self.shared.polls).poller.row_and_name(ticket.place);
         let Some((schedule, trigger)) = named else { return };
-        let mut fires: Vec<Fire> =
-            fires.into_iter().map(|fire| hashed(&hashed_as, fire, began.wall)).collect();
+        let mut fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect();
         if reason.is_ok() {
             let place = ticket.place;
             let counted = lock(&self.shared.engine).counted_by(place);

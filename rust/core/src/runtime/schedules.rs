@@ -202,7 +202,6 @@ impl Runtime {
             grid: None,
             is_outdated: false,
             is_awaited: false,
-            hashed_as: None,
         };
         let now = self.now();
         let mut effects = Effects::default();

@@ -526,7 +526,6 @@ impl State {
                     grid,
                     is_outdated,
                     is_awaited,
-                    hashed_as: None,
                     ..state_of(&self.schedules[place])
                 };
             }
@@ -684,7 +683,6 @@ fn state_of(schedule: &Schedule) -> TriggerState {
         grid: None,
         is_outdated: false,
         is_awaited: false,
-        hashed_as: None,
     }
 }
 

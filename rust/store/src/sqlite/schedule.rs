@@ -186,7 +186,7 @@ impl<'c> Declaring<'c> {
         const KNOWN: &str = "
             SELECT row, enabled, cursor, last_fired_at, owner, workflow IS :workflow
                 AND interval_us IS :interval_us AND allow_concurrent IS :allow_concurrent,
-                origin_at, heeded_until, last_at, not_before, wait_us, taken_at, digest, version, cursor_set, failures, hashed_as
+                origin_at, heeded_until, last_at, not_before, wait_us, taken_at, digest, version, cursor_set, failures
             FROM schedules WHERE kind = 'trigger' AND name = :name";
         const INSERT: &str = "
             INSERT INTO schedules
@@ -362,7 +362,6 @@ impl<'c> Declaring<'c> {
                 grid: grid_of(row, 6)?,
                 is_outdated: false,
                 is_awaited: false,
-                hashed_as: row.get::<_, Option<String>>(16)?.map(Arc::from),
             };
             let tenure = wall_maybe_at(row, 11)?.zip(state.grid.and_then(|grid| grid.heeded_until));
             let version = Version { digest: row.get(12)?, number: row.get(13)? };
@@ -448,7 +447,6 @@ impl<'c> Declaring<'c> {
             grid: None,
             is_outdated,
             is_awaited: !is_outdated && !others.is_empty(),
-            hashed_as: None,
         })
     }
 

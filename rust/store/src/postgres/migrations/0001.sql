@@ -66,8 +66,6 @@ CREATE TABLE schedules (
     updated_at BIGINT NOT NULL,
     cursor TEXT,
     origin_at BIGINT,
-    -- The name with which the contexts of its fires are hashed, if it has been renamed.
-    hashed_as TEXT COLLATE "C",
     taken_at BIGINT,
     heeded_until BIGINT,
     not_before BIGINT,

@@ -1,8 +1,6 @@
 //! Rows of crons. Invariant: a name of a cron that is declared or registered, and the workflow, expression and zone of one that was registered
 //! without a name, stand in at most one row.
 
-use std::sync::Arc;
-
 use crate::postgres::db::{Db, OptionalExtension as _, Row, named_params};
 use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::past::{Passage, Past};
@@ -38,7 +36,7 @@ pub fn moment(db: &Db, row: ScheduleKey, seen: Wall, moment: Wall) -> Result<(Mo
     // Primary key; index runs_slot.
     const SQL: &str = "
         SELECT row, enabled, cursor, last_fired_at, owner, workflow, next_at, next_at > :moment
-            OR EXISTS (SELECT 1 FROM runs WHERE schedule = :row AND scheduled_at = :moment), cursor_set, failures, hashed_as
+            OR EXISTS (SELECT 1 FROM runs WHERE schedule = :row AND scheduled_at = :moment), cursor_set, failures
         FROM schedules WHERE row = :row AND kind = 'cron' AND enabled AND updated_at = :seen";
     let read = |row: &Row| {
         if row.get::<_, Option<bool>>(7)?.unwrap_or(false) {
@@ -56,7 +54,6 @@ pub fn moment(db: &Db, row: ScheduleKey, seen: Wall, moment: Wall) -> Result<(Mo
             grid: None,
             is_outdated: false,
             is_awaited: false,
-            hashed_as: row.get::<_, Option<String>>(10)?.map(Arc::from),
         };
         Ok((Moment::Yours(state), row.get(5)?))
     };

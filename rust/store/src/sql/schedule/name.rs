@@ -92,10 +92,7 @@ pub fn rename(db: &Db, epoch: Epoch, from: &str, to: &str) -> Result<Renamed, Fa
         SELECT 1 FROM schedules WHERE kind = 'trigger' AND name = :name
         UNION ALL SELECT 1 FROM schedules WHERE kind = 'cron' AND name = :name AND name <> ''";
     // A step of the cron that was decided under its old name is not kept.
-    // What is unfinished is known by hashes with the name that it was fired under.
-    const RENAME: &str = "
-        UPDATE schedules SET name = :name, updated_at = updated_at + 1, hashed_as = coalesce(hashed_as, name)
-        WHERE row = :row";
+    const RENAME: &str = "UPDATE schedules SET name = :name, updated_at = updated_at + 1 WHERE row = :row";
     let Named { rows, by } = named(db, epoch, from)?;
     if let Some(by) = by {
         return Ok(Renamed::Polled { by });

@@ -19,8 +19,6 @@ CREATE INDEX runs_unguarded ON runs (schedule, context_hash)
 -- and a wait with how long it was to be.
 ALTER TABLE owners ADD COLUMN seen_at INTEGER;
 ALTER TABLE schedules ADD COLUMN origin_at INTEGER;
--- The name with which the contexts of its fires are hashed, if it has been renamed.
-ALTER TABLE schedules ADD COLUMN hashed_as TEXT;
 ALTER TABLE schedules ADD COLUMN taken_at INTEGER;
 ALTER TABLE schedules ADD COLUMN heeded_until INTEGER;
 ALTER TABLE schedules ADD COLUMN not_before INTEGER;
