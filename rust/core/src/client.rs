@@ -183,7 +183,7 @@ impl Client {
         now: Wall,
     ) -> Stored<Vec<Foretold>> {
         let workflow = self.asked(workflow, now)?;
-        let hashed = |fire| (Uuid::now_v7(), hashed(&trigger.row.name, fire, now));
+        let hashed = |fire| (Uuid::now_v7(), hashed(fire, now));
         let fires: Vec<(Uuid, Fire)> = fires.into_iter().map(hashed).collect();
         let mut told = Vec::new();
         self.store.rehearse(&mut |play| {
