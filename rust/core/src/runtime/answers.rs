@@ -136,7 +136,7 @@ impl Runtime {
             let polls = lock(&self.shared.polls);
             (polls.poller.row_and_name(ticket.place), polls.poller.tick_state(ticket.place))
         };
-        let Some((schedule, trigger)) = named else { return Ok(Vec::new()) };
+        let Some((schedule, _)) = named else { return Ok(Vec::new()) };
         let many = fires.len();
         let fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(fire, began.wall)).collect();
         let (cursor_set, ends, now) = (state.cursor_set, Some(ticket.ends), self.now());
