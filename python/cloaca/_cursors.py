@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 _log = "cloaca"
 
+# Index schedules_trigger. Where a name has come to that was polled and is a cron's now, or the other way
+# round, stands in the row that was served last.
+POLLED = "SELECT 1 AS counts FROM schedules WHERE kind = 'trigger' AND name = ?1 AND NOT stale"
+
 
 class Cursors:
     """The part of a runner that is about cursors."""
@@ -89,7 +93,10 @@ class Cursors:
 
     def _is_cron(self, name: str) -> bool:
         """Whether the name is a cron's now: it may have been polled before, or the other way round."""
-        return self._declarations.has_cron(name) or self._open().schedules.cursor(name, False) is None
+        if self._declarations.has_cron(name) or self._declarations.has_polled(name):
+            return self._declarations.has_cron(name)
+        engine = self._open()
+        return not engine.store.query(POLLED, [name]) and engine.schedules.cursor(name, True) is not None
 
     def _tell(self, name: str, before: str | None, after: str | None) -> None:
         mask = self._redactor.mask()

@@ -233,7 +233,11 @@ class TriggerResult:
         return hash((*said, self._urgency))
 
     def __repr__(self) -> str:
-        return f"TriggerResult.Fire({self._context!r})" if self._fires else "TriggerResult.Skip"
+        if not self._fires:
+            return "TriggerResult.Skip"
+        parts = {"cursor": self.cursor, "run_key": self._run_key, "dedup_key": self._dedup_key}
+        told = "".join(f", {name}={value!r}" for name, value in parts.items() if value is not None)
+        return f"TriggerResult.Fire({self._context!r}{told})"
 
     def __copy__(self) -> TriggerResult:
         return self

@@ -80,6 +80,32 @@ def test_what_is_renamed_goes_on_where_it_ended(url: str) -> None:
         assert len(runner.get_trigger_execution_history("outbox")) == 3
 
 
+def test_equal_contexts_are_equal_under_the_new_name(url: str) -> None:
+    """A rename forgot that: the first poll under the new name started a second unfinished run of each."""
+    entered, go = threading.Event(), threading.Event()
+    with cloaca.WorkflowBuilder("report"):
+
+        @cloaca.task()
+        def body(context: cloaca.Context) -> None:
+            entered.set()
+            go.wait(WAIT)
+
+    def equal() -> list[cloaca.TriggerResult]:
+        return [cloaca.TriggerResult.fire({"a": 1}), cloaca.TriggerResult.fire({"b": 1}, dedup_key="k")]
+
+    cloaca.trigger(workflow="report", name="inbox", poll_interval="10ms")(equal)
+    with cloaca.DefaultRunner(url) as runner:
+        assert entered.wait(WAIT)
+        assert eventually(lambda: len(runner.list_runs()) == 2)
+        cloaca.unregister_trigger("inbox")
+        assert eventually(lambda: renamed(runner))
+        cloaca.trigger(workflow="report", name="outbox", poll_interval="10ms")(equal)
+        assert eventually(lambda: runner.stats()["deduplicated"] > 3 and runner.ticks("outbox") != [])
+        count = len(runner.list_runs())
+        go.set()
+    assert count == 2
+
+
 def test_what_is_in_its_body_still_is_not_renamed(url: str) -> None:
     declare("report")
     entered, go = threading.Event(), threading.Event()

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flow import WAIT
+from program import eventually
 
 import cloaca
 import cloaca.testing
@@ -53,6 +55,37 @@ def test_a_name_that_is_declared_as_the_other_goes_on_with_its_cursor(tmp_path: 
     assert (cursor, has_fired) == (1, first == "polled")
     # From then on it is its own.
     assert seen_by(path, second, fires=False)[0] == 2
+
+
+@pytest.mark.parametrize("second", ["polled", "cron"])
+def test_who_looks_from_outside_finds_the_cursor_that_counts(tmp_path: Path, second: str) -> None:
+    """A client, beside the program and after its end, was told of the one that the name had before."""
+    path = tmp_path / "runs.db"
+    serve(path, "cron" if second == "polled" else "polled", 1)
+    serve(path, second, 1_000)
+    assert by_client(path) == 1_000
+
+
+def serve(path: Path, kind: str, cursor: int) -> None:
+    """A program that sets the cursor to that, and ends."""
+    kinds: dict[str, dict[str, Any]] = {"polled": {"poll_interval": "10ms"}, "cron": {"cron": "* * * * * *"}}
+    with cloaca.testing.isolated():
+        with cloaca.WorkflowBuilder("w"):
+            cloaca.task(id="only")(lambda context: None)
+
+        @cloaca.trigger(workflow="w", name="inbox", **kinds[kind])
+        def inbox(tick: cloaca.Tick) -> cloaca.TriggerResult:
+            tick.cursor = cursor
+            return cloaca.TriggerResult.skip()
+
+        with cloaca.DefaultRunner(path) as runner:
+            assert eventually(lambda: runner.cursor("inbox") == cursor, WAIT)
+            assert by_client(path) == cursor
+
+
+def by_client(path: Path) -> Any:
+    with cloaca.testing.isolated(), cloaca.DefaultRunner(path, work=False) as client:
+        return client.cursor("inbox")
 
 
 def test_what_a_deploy_left_behind_is_in_no_list_and_no_count(tmp_path: Path) -> None:

@@ -560,6 +560,8 @@ def test_a_policy_is_built_step_by_step() -> None:
 def test_results_of_a_poll() -> None:
     assert repr(cloaca.TriggerResult.skip()) == "TriggerResult.Skip"
     assert repr(cloaca.TriggerResult.fire()) == "TriggerResult.Fire(None)"
+    told = repr(cloaca.TriggerResult.fire({"a": 1}, cursor=4, run_key="k"))
+    assert told.endswith(", cursor=4, run_key='k')"), "what makes two of them unequal is seen"
     fire = cloaca.TriggerResult.fire(Context({"a": 1}))
     assert repr(fire) == 'TriggerResult.Fire(Context({"a":1}))'
     assert (fire.is_fire_result(), fire.is_skip_result()) == (True, False)

@@ -7,6 +7,7 @@ use std::fs;
 use std::sync::Arc;
 use std::thread;
 
+use cloaca_core::context::hash_text;
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{
     Admitted, Cell, Change, Company, Fault, Halt, InFlight, Receipt, RunChange, RunStatus, Siblings, Store,
@@ -486,6 +487,24 @@ fn a_file_of_the_first_release_opens_and_keeps_what_it_holds() {
     assert_eq!(ids(&*store, &any()).len(), 6);
     assert!(store.trigger("inbox").unwrap().is_some());
     assert_eq!(store.join(Wall(1)), Ok(Epoch(2)));
+}
+
+#[test]
+fn an_unfinished_run_of_the_first_release_guards_its_context_under_any_name() {
+    let folder = Folder::new();
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/0001.db"), folder.path("runs.db")).unwrap();
+    let context = r#"{"n": 1, "b": [2.5]}"#;
+    let hash_by = |name| hash_text(name, context).unwrap();
+    let db = Connection::open(folder.path("runs.db")).unwrap();
+    let guards = "
+        UPDATE runs SET context = ?1, context_hash = ?2, unique_hash = 1, completed_at = NULL, status = 'Pending',
+            schedule = (SELECT row FROM schedules WHERE name = 'inbox' AND kind = 'trigger')
+        WHERE row = (SELECT max(row) FROM runs)";
+    assert_eq!(db.execute(guards, (context, &hash_by("inbox")[..])), Ok(1));
+    drop(folder.open("runs.db"));
+    let read = "SELECT context_hash FROM runs WHERE row = (SELECT max(row) FROM runs)";
+    let kept: Vec<u8> = db.query_row(read, [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, hash_by(""));
 }
 
 #[cfg(unix)]

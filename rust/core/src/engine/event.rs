@@ -30,7 +30,7 @@ pub struct Declared {
 pub struct Fire {
     /// JSON text.
     pub context: Arc<str>,
-    /// Of the trigger's name and the context.
+    /// Of the context, or of the key that stands for it.
     pub hash: ContextHash,
     /// The key under which it may happen once, and when that ends.
     pub run_key: Option<(String, Option<Wall>)>,

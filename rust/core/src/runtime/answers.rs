@@ -136,9 +136,9 @@ impl Runtime {
             let polls = lock(&self.shared.polls);
             (polls.poller.row_and_name(ticket.place), polls.poller.tick_state(ticket.place))
         };
-        let Some((schedule, trigger)) = named else { return Ok(Vec::new()) };
+        let Some((schedule, _)) = named else { return Ok(Vec::new()) };
         let many = fires.len();
-        let fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect();
+        let fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(fire, began.wall)).collect();
         let (cursor_set, ends, now) = (state.cursor_set, Some(ticket.ends), self.now());
         let rehearsed = {
             let mut engine = lock(&self.shared.engine);
@@ -211,7 +211,7 @@ impl Runtime {
         let Answer { fires, mut cursor, mut reason, pause, limit } = answer;
         let named = lock(&self.shared.polls).poller.row_and_name(ticket.place);
         let Some((schedule, trigger)) = named else { return };
-        let mut fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(&trigger, fire, began.wall)).collect();
+        let mut fires: Vec<Fire> = fires.into_iter().map(|fire| hashed(fire, began.wall)).collect();
         if reason.is_ok() {
             let place = ticket.place;
             let counted = lock(&self.shared.engine).counted_by(place);
@@ -381,12 +381,13 @@ pub(crate) fn play(store: &dyn Store, rehearsal: Rehearsal) -> Stored<Vec<Foreto
     Ok(rehearsal.told(receipts))
 }
 
-pub(crate) fn hashed(trigger: &str, fire: AskedFire, at: Wall) -> Fire {
+/// Hashes are told apart by the schedule whose runs they guard: of its name they know nothing, since that may become another.
+pub(crate) fn hashed(fire: AskedFire, at: Wall) -> Fire {
     let AskedFire { context, run_key, cursor, dedup_key, urgency, trace } = fire;
     let hash = match dedup_key {
-        // No trigger has such a name, so that no context is equal to a key.
-        Some(key) => hash_text(&format!("{trigger}\0key"), &serde_json::json!({ "key": key }).to_string()),
-        None => hash_text(trigger, &context),
+        // By another salt, so that no context is equal to a key.
+        Some(key) => hash_text("\0key", &serde_json::json!({ "key": key }).to_string()),
+        None => hash_text("", &context),
     };
     let hash = hash.expect("the Python layer encodes contexts as JSON objects");
     let run_key = run_key.map(|(key, ttl)| (key, ttl.map(|ttl| at.after(ttl))));

@@ -4,8 +4,10 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use cloaca_core::context::hash_text;
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::key::Epoch;
+use cloaca_core::port::ContextHash;
 use rusqlite::{Connection, Error, OptionalExtension as _, Transaction, TransactionBehavior};
 
 use crate::sqlite::fault::{Cause, Failure};
@@ -106,9 +108,38 @@ pub fn migrate(connection: &Connection, name: &str, paths: &[&Path]) -> Result<(
     for sql in &MIGRATIONS[seen..] {
         transaction.execute_batch(sql).map_err(|error| blocked(name, error))?;
     }
+    if seen == 1 {
+        forget_names(&transaction)?;
+    }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
     Ok(around(Step::Migrate, || transaction.commit())?)
+}
+
+/// Release 0.1.0 hashed contexts with the names of their triggers, which may become others: unfinished runs guard theirs without from now on.
+fn forget_names(db: &Connection) -> Result<(), Failure> {
+    const GUARDED: &str = "
+        SELECT runs.row, name, runs.context, context_hash FROM runs JOIN schedules ON schedules.row = runs.schedule
+        WHERE completed_at IS NULL AND context_hash IS NOT NULL";
+    const HASHED: &str = "UPDATE runs SET context_hash = ?2 WHERE row = ?1";
+    let mut statement = db.prepare(GUARDED)?;
+    let guarded = statement.query_map([], |row| {
+        Ok((
+            row.get::<_, i64>(0)?,
+            row.get::<_, String>(1)?,
+            row.get::<_, String>(2)?,
+            row.get::<_, Vec<u8>>(3)?,
+        ))
+    })?;
+    for (row, name, context, known) in guarded.collect::<rusqlite::Result<Vec<_>>>()? {
+        let is_of = |hash: &ContextHash| hash[..] == known[..];
+        if hash_text(&name, &context).is_ok_and(|hash| is_of(&hash))
+            && let Ok(hash) = hash_text("", &context)
+        {
+            db.execute(HASHED, (row, &hash[..]))?;
+        }
+    }
+    Ok(())
 }
 
 /// How many migrations the file has seen.
