@@ -140,6 +140,7 @@ def run_with_tasks(
     shown["tasks"] = row["tasks"] + [_to_come(task_id) for task_id in plan if task_id not in known]
     shown["children"] = row["children"]
     shown["callbacks"] = row["callbacks"]
+    shown["last_callback"] = row["last_callback"]
     found: Any = shown
     details: RunDetails = found
     return details

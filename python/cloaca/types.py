@@ -278,6 +278,15 @@ class CallbackRow(TypedDict):
     runner: int | None
 
 
+class LastCallbackRow(TypedDict):
+    """What became of the last end of a run that a callback was to be told of, in `get_run`."""
+
+    status: RunStatus
+    outcome: Literal["told", "given_up", "skipped", "dropped"]
+    attempts: int
+    at: str
+
+
 class RunSummary(TypedDict):
     """A run without its context: `list_runs(contexts=False)`, `tick.last_run`."""
 
@@ -311,6 +320,7 @@ class RunDetails(RunRow):
     tasks: list[TaskRow]
     children: list[ChildRow]
     callbacks: list[CallbackRow]
+    last_callback: LastCallbackRow | None
 
 
 class AuditRow(TypedDict):

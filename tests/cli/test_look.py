@@ -68,7 +68,7 @@ SCHEMA = {
     "health": "at kind ok oldest_seconds reasons runners runs_waiting",
     "finding": "kind level subject text way_out",
 }
-DETAILS = "callbacks children final_context graph is_living runner tasks"
+DETAILS = "callbacks children final_context graph is_living last_callback runner tasks"
 
 
 def test_json_has_the_same_names_every_time(line: Line, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_doctor_tells_what_is_bad_by_its_exit_code(line: Line, tmp_path: Path) -
             "warn",
             "schedules",
             "failing: 'broken'",
-            "`cloaca ticks NAME` tells the errors",
+            "`cloaca why NAME` tells what it raises, and what to do",
         ]
         assert found["integrity"][0] == "ok"
         process.send_signal(signal.SIGKILL)

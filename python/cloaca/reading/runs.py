@@ -107,6 +107,18 @@ class Callback:
 
 
 @dataclass(frozen=True, slots=True)
+class LastCallback:
+    """What became of the last end that a callback was to be told of, by the names of `last_callback` in
+    `DefaultRunner.get_run`.
+    """
+
+    status: RunStatus
+    outcome: str
+    attempts: int
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunDetails:
     """One run with its tasks in the order of their records.
 
@@ -121,6 +133,7 @@ class RunDetails:
             if they are not known.
         children (list[Child]): the first 100 runs that it has started.
         callbacks (list[Callback]): of which of its ends the callbacks of its workflow are still to be told.
+        last_callback (LastCallback | None): what became of the last one that is settled.
     """
 
     run: Run
@@ -131,6 +144,7 @@ class RunDetails:
     graph: list[Node]
     children: list[Child]
     callbacks: list[Callback]
+    last_callback: LastCallback | None
 
 
 def runs(
@@ -146,6 +160,7 @@ def runs(
     ended_until: str | datetime | None = None,
     error: str | None = None,
     parent: str | None = None,
+    untold: bool = False,
     contexts: bool = False,
     after: str | None = None,
     limit: int = PAGE_ITEMS,
@@ -156,7 +171,7 @@ def runs(
         ArgumentError, WorkflowError: (a `ValueError`) what `DefaultRunner.list_runs` refuses.
     """
     wanted = filters.wanted(
-        workflow, status, trigger, key, since, until, error, parent, ended_since, ended_until
+        workflow, status, trigger, key, since, until, error, parent, ended_since, ended_until, untold
     )
     wanted["contexts"] = contexts
     wanted["after"] = filters.place(reader.native, after, wanted["by_end"])
@@ -216,6 +231,7 @@ def run(reader: Reader, run_id: str) -> RunDetails:
         callbacks=[
             Callback(**{**call, "error": secrets.hide_maybe(call["error"])}) for call in row["callbacks"]
         ],
+        last_callback=None if row["last_callback"] is None else LastCallback(**row["last_callback"]),
     )
 
 

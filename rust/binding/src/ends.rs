@@ -5,8 +5,8 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use cloaca_core::key::EndKey;
-use cloaca_core::port::End;
-use cloaca_core::runtime::{PutOff, Settled};
+use cloaca_core::port::{End, Settled};
+use cloaca_core::runtime::PutOff;
 use cloaca_core::time::Wall;
 
 use crate::gil::free;

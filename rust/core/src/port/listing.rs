@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::key::{Epoch, RunRow, ScheduleKey};
-use crate::port::end::Call;
+use crate::port::end::{Call, LastCall};
 use crate::port::sign::Minute;
 use crate::record::{ContextHash, Parent, RunStatus};
 use crate::time::Wall;
@@ -91,6 +91,8 @@ pub struct ListedRun {
     pub overdue: Vec<Overdue>,
     /// Of which ends its callbacks are still to be told, of a run that is read alone.
     pub calls: Vec<Call>,
+    /// What became of the last one that was settled, of a run that is read alone.
+    pub last_call: Option<LastCall>,
 }
 
 /// So many children of a run are shown with it; a listing has all of them.
@@ -143,6 +145,8 @@ pub struct RunFilter {
     pub parent: Option<Uuid>,
     /// With this kind of error.
     pub error_type: Option<String>,
+    /// With an end of which its callback is still to be told.
+    pub untold: bool,
     /// What its order is, and its bounds in time are of.
     pub by: By,
     /// Committed, or ended, then or later.

@@ -34,7 +34,7 @@ pub use claim::{
     others, release, reopen, request_cancel, to_hand_out,
 };
 #[cfg(test)]
-pub use list::PLANS;
+pub use list::{PLANS, SORTED};
 pub use list::{Depth, cron_stats, list, one, place};
 pub use progress::{Kept, count_ends, ends, progress, timed};
 

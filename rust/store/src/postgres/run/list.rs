@@ -81,6 +81,7 @@ pub fn is_unfinished(filter: &RunFilter) -> bool {
         && filter.by == By::Creation
         && filter.run_key.is_none()
         && filter.parent.is_none()
+        && !filter.untold
 }
 
 fn text_of(filter: &RunFilter, schedule: Option<ScheduleKey>, other: Option<ScheduleKey>) -> String {
@@ -95,6 +96,8 @@ fn text_of(filter: &RunFilter, schedule: Option<ScheduleKey>, other: Option<Sche
         (filter.run_key.is_some(), "r.run_key = :key"),
         (filter.parent.is_some(), "r.parent = :parent"),
         (filter.error_type.is_some(), "r.error_type = :error"),
+        // Index ends_untold.
+        (filter.untold, "r.row IN (SELECT run FROM ends WHERE listener = 0)"),
         (filter.since.is_some() && filter.by == By::Creation, "r.created_at >= :since"),
         (filter.since.is_some() && filter.by == By::End, "r.completed_at >= :since"),
         (filter.by == By::End, "r.completed_at IS NOT NULL"),
@@ -174,6 +177,7 @@ fn run_of(row: &Row) -> db::Result<ListedRun> {
         children: Vec::new(),
         overdue: Vec::new(),
         calls: Vec::new(),
+        last_call: None,
     })
 }
 
@@ -199,6 +203,7 @@ pub fn one(db: &Db, id: Uuid, depth: Depth) -> Result<Option<(ListedRun, Vec<Tas
     run.graph = graph::of_run(db, row)?;
     run.overdue = overdue::of_run(db, row)?;
     run.calls = end::of_run(db, row)?;
+    run.last_call = end::last_of_run(db, row)?;
     run.children = child::of_run(db, id)?;
     let mut tasks = tasks(db, row)?;
     if depth == Depth::Tries {
