@@ -184,9 +184,12 @@ class Ends:
     def _call(self, end: End) -> Callable[[int], None]:
         """Returns what says to the engine that nothing more is to be called for this end."""
         function = self._callbacks.get(end.workflow, {}).get(end.status)
-        row = None if function is None else self._engine.runs.run(end.run, tries=True)
-        if function is None or row is None or end.ended_at is None or row["completed_at"] != end.ended_at:
-            # It is declared no more, or the run was opened again, and may have come to another end.
+        if function is None:
+            # It was taken, and is declared here no more: perhaps in a moment again, or by another program.
+            return self._engine.ends.given_back
+        row = self._engine.runs.run(end.run, tries=True)
+        if row is None or end.ended_at is None or row["completed_at"] != end.ended_at:
+            # The run was opened again, and may have come to another end, or is gone.
             return self._engine.ends.withdrawn
         if end.is_given_up:
             text = "%s of workflow '%s' for run %s is given up: its process died in each of %d calls"

@@ -216,6 +216,38 @@ def test_a_callback_that_waits_is_called_soon_or_not_at_all() -> None:
                 act("nonsense")
 
 
+@pytest.mark.parametrize("way", ["unregistered", "without callbacks"])
+def test_an_end_that_was_taken_as_its_callback_went_is_told_once_that_is_back(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, go, told = threading.Event(), threading.Event(), Told()
+    tell = ends.Ends._tell
+
+    def later(self: ends.Ends, end: ends.End) -> None:
+        taken.set()
+        assert go.wait(flow.WAIT)
+        tell(self, end)
+
+    monkeypatch.setattr(ends.Ends, "_tell", later)
+    declare(on_success=told)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        run = runner.submit("w")
+        assert taken.wait(flow.WAIT)
+        cloaca.unregister_workflow("w")
+        if way == "without callbacks":
+            declare()
+            go.set()
+            assert eventually(lambda: runner.get_run(run.id)["callbacks"] == [])
+            assert runner.get_run(run.id)["last_callback"]["outcome"] == "dropped"
+            return
+        go.set()
+        assert eventually(lambda: runner.get_run(run.id)["callbacks"][0]["begun_at"] is None)
+        declare(on_success=told)
+        assert [each["id"] for each in told.wait()] == [run.id]
+        assert eventually(lambda: runner.get_run(run.id)["callbacks"] == [])
+        assert runner.get_run(run.id)["last_callback"]["attempts"] == 1
+
+
 def test_a_callback_under_way_is_not_disturbed() -> None:
     gate, told = flow.Gate(), Told()
 

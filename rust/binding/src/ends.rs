@@ -67,6 +67,12 @@ impl Ends {
         self.settle(py, key, Settled::Withdrawn)
     }
 
+    /// There is no such callback in this program any more: whoever declares it is to call it.
+    fn given_back(&self, py: Python<'_>, key: i64) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.end_given_back(EndKey(key)))
+    }
+
     /// A call about an end has failed. When it is made again, in microseconds since 1970; `None` if it is not.
     fn failed(&self, py: Python<'_>, key: i64, error: &str) -> PyResult<Option<i64>> {
         let runtime = self.handle.runtime(py)?;

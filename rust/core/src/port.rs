@@ -241,6 +241,9 @@ pub trait Store: Send + Sync {
     fn end_told(&self, epoch: Epoch, end: EndKey, settled: Settled, at: Wall) -> Stored<()>;
     /// It is to be told again after `wait`, because of that error.
     fn put_end_off(&self, epoch: Epoch, end: EndKey, wait: Wait, error: &str) -> Stored<()>;
+    /// `epoch` has taken an end that it has no callback for any more: it is anybody's again, as if it had not been taken, after that wait for `epoch`
+    /// itself to say so.
+    fn give_end_back(&self, epoch: Epoch, end: EndKey, wait: Wait) -> Stored<()>;
     /// Has the end of a run that its callback is to be told of be due at once; false if none waits. One that is being told is left alone.
     fn call_soon(&self, run: Uuid, at: Wall) -> Stored<bool>;
     /// That end is not told; false if none waits.

@@ -697,6 +697,12 @@ impl Store for PostgresStore {
         self.write(Step::EndTold, |db| end::told(db, epoch, end, settled, at))
     }
 
+    fn give_end_back(&self, epoch: Epoch, end: EndKey, wait: Wait) -> Stored<()> {
+        let withdrawn = self.write(Step::EndTold, |db| end::give_back(db, epoch, end, wait))?;
+        self.noting((), withdrawn);
+        Ok(())
+    }
+
     fn call_soon(&self, run: Uuid, at: Wall) -> Stored<bool> {
         self.write(Step::EndTold, |db| {
             let Some(place) = run::place(db, run)? else { return Ok(false) };

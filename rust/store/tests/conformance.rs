@@ -184,6 +184,7 @@ claims! {
     a_call_that_came_to_nothing_is_not_made_again_for_a_run_that_was_opened_meanwhile
     what_nobody_declares_any_more_is_told_to_nobody
     what_became_of_a_callback_stays_with_its_run
+    an_end_that_is_given_back_is_told_by_whoever_declares_its_callback
     a_callback_that_waits_is_due_at_once_if_that_is_asked_for
     a_callback_that_waits_is_called_no_more_if_that_is_asked_for
     callbacks_that_wait_are_counted_as_the_last_who_declares_them_drops_them
@@ -2019,6 +2020,31 @@ fn what_became_of_a_callback_stays_with_its_run(store: &dyn Store) {
     assert_eq!(last_call(store, 1), Some((RunStatus::Failed, CallFate::Told, 2, Wall(700))));
     assert_eq!(last_call(store, 2), Some((RunStatus::Failed, CallFate::GivenUp, 1, Wall(800))));
     assert_eq!(last_call(store, 3), None);
+}
+
+fn an_end_that_is_given_back_is_told_by_whoever_declares_its_callback(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    store.declare_workflows(first, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(second, &[tells(&[RunStatus::Failed])]).unwrap();
+    has_ended(store, second, 1, RunStatus::Failed);
+    let end = handed(store, first, 100).remove(0);
+    store.declare_workflows(first, &[]).unwrap();
+    store.give_end_back(first, end.key, put_off(110, 150)).unwrap();
+    assert_eq!(handed(store, first, 200), []);
+    let again = handed(store, second, 200).remove(0);
+    assert_eq!((again.key, again.tries), (end.key, 1), "no call was made");
+    store.give_end_back(first, end.key, put_off(210, 250)).unwrap();
+    assert_eq!(store.next_end(second, LATE), Ok(None), "it is the other's");
+    store.give_end_back(second, end.key, put_off(210, 250)).unwrap();
+    // Nobody declares the workflow: it waits. Somebody does, without the callback: it is told to nobody.
+    store.declare_workflows(second, &[]).unwrap();
+    store.declare_workflows(first, &[tells(&[RunStatus::Failed])]).unwrap();
+    let end = handed(store, first, 300).remove(0);
+    store.declare_workflows(first, &[declares("mail", "v2")]).unwrap();
+    assert_eq!(store.withdrawn(), []);
+    store.give_end_back(first, end.key, put_off(310, 350)).unwrap();
+    assert_eq!(store.withdrawn(), [("mail".to_owned(), 1)]);
+    assert_eq!(last_call(store, 1).map(|(_, fate, ..)| fate), Some(CallFate::Dropped));
 }
 
 fn a_callback_that_waits_is_due_at_once_if_that_is_asked_for(store: &dyn Store) {

@@ -86,6 +86,8 @@ enum Outcome {
     Over(Settled, Wall),
     /// It is called again, because of that error.
     Again(Wait, String),
+    /// It was not called: its callback is declared here no more, and may be so elsewhere, or in a moment.
+    Back(Wait),
 }
 
 /// What became of a call that failed.
@@ -185,6 +187,11 @@ impl Runtime {
             Settled::Withdrawn => {}
         });
         self.shared.say_end(key, Outcome::Over(settled, self.now().wall));
+    }
+
+    /// There is no such callback in this program any more: whoever declares it is to call it.
+    pub fn end_given_back(&self, key: EndKey) {
+        self.shared.say_end(key, Outcome::Back(Wait::new(LOOK_EVERY, self.now().wall)));
     }
 
     /// A call about an end has failed with `error`; whether it is made again. None if there is no such call.
@@ -308,6 +315,7 @@ impl Shared {
         let stays = lock(&self.stays);
         let is_kept = stays.is_none_or(|epoch| self.keep_end(epoch, key, &outcome));
         drop(stays);
+        self.tell_of_withdrawn();
         {
             let mut tellings = lock(&self.tellings);
             tellings.in_hand.remove(&key);
@@ -328,6 +336,7 @@ impl Shared {
         let said = match outcome {
             Outcome::Over(settled, at) => self.store.end_told(epoch, key, *settled, *at),
             Outcome::Again(wait, error) => self.store.put_end_off(epoch, key, *wait, error),
+            Outcome::Back(wait) => self.store.give_end_back(epoch, key, *wait),
         };
         said.is_ok()
     }

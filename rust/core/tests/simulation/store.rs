@@ -693,6 +693,10 @@ impl Store for MemoryStore {
         unreachable!("no workflow here has callbacks")
     }
 
+    fn give_end_back(&self, _epoch: Epoch, _end: EndKey, _wait: Wait) -> Stored<()> {
+        unreachable!("no workflow here has callbacks")
+    }
+
     fn call_soon(&self, _run: Uuid, _at: Wall) -> Stored<bool> {
         unreachable!("no workflow here has callbacks")
     }

@@ -48,6 +48,14 @@ pub fn renew_all(db: &Db, names: &[String]) -> Result<Vec<(String, u64)>, Failur
     const ANY: &str = "
         SELECT 1 WHERE EXISTS (SELECT 1 FROM listeners WHERE listener = 0)
             OR EXISTS (SELECT 1 FROM workflows WHERE tells <> 0)";
+    match db.prepare_cached(ANY)?.exists([])? {
+        true => renew(db, names),
+        false => Ok(Vec::new()),
+    }
+}
+
+/// The same, also where nobody is told anything.
+fn renew(db: &Db, names: &[String]) -> Result<Vec<(String, u64)>, Failure> {
     const PUT: &str = "
         INSERT INTO listeners (workflow, listener, outcomes)
         SELECT name, 0, max(tells & 1) | max(tells & 2) | max(tells & 4) FROM workflows WHERE name = :name GROUP BY name
@@ -62,9 +70,6 @@ pub fn renew_all(db: &Db, names: &[String]) -> Result<Vec<(String, u64)>, Failur
     const WITHDRAW: &str = concat!("DELETE FROM ends WHERE ", unwanted!());
     const FORGET: &str = "DELETE FROM listeners WHERE workflow = :name AND listener = 0 AND outcomes = 0";
     let mut withdrawn = Vec::new();
-    if !db.prepare_cached(ANY)?.exists([])? {
-        return Ok(withdrawn);
-    }
     for name in names {
         let apply = |sql| db.prepare_cached(sql)?.execute(named_params! { ":name": name });
         apply(PUT)?;
@@ -203,6 +208,25 @@ pub fn told(db: &Db, epoch: Epoch, end: EndKey, settled: Settled, at: Wall) -> R
     }
     db.prepare_cached(SQL)?.execute(named_params! { ":row": end.0, ":epoch": epoch.0 })?;
     Ok(())
+}
+
+/// It was not told, as who took it has no callback for it any more: it waits for whoever has. If those who declare its workflow have none, nobody is told.
+pub fn give_back(db: &Db, epoch: Epoch, end: EndKey, wait: Wait) -> Result<Vec<(String, u64)>, Failure> {
+    const DROP: &str = concat!("DELETE FROM ends WHERE row = :row AND owner = :epoch AND ", is_past!());
+    const SQL: &str = "
+        UPDATE ends SET owner = NULL, begun_at = NULL, tries = tries - 1, due_at = :due, pause_us = :pause
+        WHERE row = :row AND owner = :epoch RETURNING workflow";
+    db.prepare_cached(DROP)?.execute(named_params! { ":row": end.0, ":epoch": epoch.0 })?;
+    let mut statement = db.prepare_cached(SQL)?;
+    let params = named_params! {
+        ":row": end.0,
+        ":epoch": epoch.0,
+        ":due": wait.not_before.0,
+        ":pause": wait.span_us,
+    };
+    let names = statement.query_map(params, |row| row.get(0))?;
+    let names = names.collect::<db::Result<Vec<String>>>()?;
+    renew(db, &names)
 }
 
 /// The end of a run that waits for its callback, as a condition.
