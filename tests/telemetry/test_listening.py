@@ -112,7 +112,7 @@ def test_who_asks_and_never_ends_holds_up_others_only_while_there_are_too_many(t
 
 def test_a_port_that_is_taken_is_told_of(tmp_path: Path) -> None:
     first = free_ports(2)
-    with socket.create_server(("127.0.0.1", first + 1)) as taken:
+    with socket.create_server(("127.0.0.1", first + 1)):
         with serving(tmp_path, "--metrics", str(first + 1)) as process:
             assert process.wait(WAIT) == 2
             assert process.stderr is not None

@@ -29,7 +29,7 @@ from ..near import hint
 from ..reading.runners import living
 from ..reading.store import now
 from ..served import SERVED, version_of
-from ..why import first_end
+from ..why import ends_waiting, first_end, of_ends
 from .look import filters_of, with_parent
 from .main import FAILED, OK
 from .moment import moment
@@ -530,8 +530,10 @@ def forget(arguments: Namespace, show: Show) -> int:
     with reading.Reader(url) as reader:
         for name in arguments.name:
             reading.schedules_named(reader, name)
+        waiting = [(name, ends_waiting(reader.native.query, name)) for name in arguments.name]
     names = ", ".join(excerpt(name) for name in arguments.name[:5])
-    ask(f"forget {names}{' and more' if len(arguments.name) > 5 else ''}", arguments)
+    lost = "".join(f"; {of_ends(many, name)}, and would never be told" for name, many in waiting if many)
+    ask(f"forget {names}{' and more' if len(arguments.name) > 5 else ''}{lost}", arguments)
     with closing(_cloaca.Client.open(url)) as client:
         for name in arguments.name:
             is_gone, by = client.forget(name)

@@ -183,9 +183,8 @@ def _listening(listens: tuple[str, int]) -> Listening | None:
         text = f"--metrics: nobody can listen at {excerpt(host)}, port {port}: {error.strerror or error}"
         if WORKER not in os.environ:
             raise UsageError(text) from error
-        logging.getLogger("cloaca").error(
-            "%s; this worker serves without, and listens once that is free", text
-        )
+        later = "this worker serves without, and listens once that is free"
+        logging.getLogger("cloaca").error("%s; %s", text, later)
         return None
 
 

@@ -34,7 +34,7 @@ _listening: weakref.WeakSet[Listening] = weakref.WeakSet()
 
 
 def _forked() -> None:
-    """A child that outlives this process would keep the port from whoever takes its place, and answer nobody."""
+    """A child that outlives this process would keep the port from who takes its place, and answer nobody."""
     for each in list(_listening):
         each.socket.close()
 
