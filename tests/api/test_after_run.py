@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -337,6 +338,37 @@ def test_a_deploy_that_drops_a_callback_says_how_many_waited_for_it(
             " one now"
         )
         assert runner.get_run(ids[0])["last_callback"]["outcome"] == "dropped"
+
+
+def test_a_callback_that_goes_on_raising_is_told_of_ever_more_rarely(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    is_other = [False]
+
+    def away(run: cloaca.types.RunDetails) -> None:
+        if is_other[0]:
+            raise KeyError("url")
+        raise ConnectionError(run["completed_at"])
+
+    declare(on_success=away)
+    with Runner(START) as runner:
+        run = runner.submit("w")
+
+        def told() -> list[tuple[str, bool]]:
+            lines = [each for each in caplog.records if each.name == "cloaca.callback"]
+            calls = [re.search(r"call (\d+)", each.getMessage()) for each in lines]
+            return [
+                (call[1], each.exc_info is not None) for call, each in zip(calls, lines, strict=True) if call
+            ]
+
+        runner.advance("30m")
+        assert eventually(lambda: [call for call, _ in told()] == ["1", "2", "10"])
+        assert told() == [("1", True), ("2", False), ("10", False)]
+        is_other[0] = True
+        runner.tell_soon(run.id)
+        runner.run_until_idle()
+        assert eventually(lambda: len(told()) == 4)
+        assert told()[3][1], "it raises something else"
 
 
 def test_retry_withdraws_what_has_not_begun_and_the_next_end_is_told() -> None:
