@@ -298,6 +298,29 @@ def test_a_change_makes_no_store(line: Line, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_picture_in_text_has_the_rules_of_tasks(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "ruled.py").write_text(
+        "import cloaca\n"
+        "with cloaca.WorkflowBuilder('w') as builder:\n"
+        "    cloaca.task(id='open')(lambda context: None)\n"
+        "    rule = cloaca.task_failed('open')\n"
+        "    cloaca.task(id='aside', dependencies=['open'], trigger_rules=rule)(lambda context: None)\n"
+    )
+    assert line.piped("graph", "--app", "ruled.py") == (
+        "w, 2 tasks\n  1  open\n  2  aside after open, if open failed\n"
+    )
+    assert '    t1["aside<br>if open failed"]\n' in line.piped(
+        "graph", "--app", "ruled.py", "--format", "mermaid"
+    )
+    assert '    "aside" [label="aside\\nif open failed"];\n' in line.piped(
+        "graph", "--app", "ruled.py", "--format", "dot"
+    )
+    rules = [
+        json.loads(each)["rule"] for each in line.piped("graph", "--app", "ruled.py", "--json").splitlines()
+    ]
+    assert rules == [None, {"type": "TaskFailed", "task_name": "open"}]
+
+
 def test_a_workflow_is_drawn_from_the_program(line: Line, tmp_path: Path) -> None:
     (tmp_path / "drawn.py").write_text(
         "import cloaca\nprint('imported')\n"
@@ -319,6 +342,7 @@ def test_a_workflow_is_drawn_from_the_program(line: Line, tmp_path: Path) -> Non
         "kind": "task",
         "id": "d",
         "dependencies": ['b "]', "c"],
+        "rule": None,
     }
     assert line.piped("graph", "w", "--app", "drawn", "--format", "svg").startswith("<svg")
     line.piped("graph", "v", "--app", "drawn", code=4)
