@@ -224,6 +224,14 @@ def test_doctor_tells_what_is_bad_by_its_exit_code(line: Line, tmp_path: Path) -
         assert "dead" in line.piped("runners")
 
 
+def test_doctor_tells_what_was_switched_off(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        line.piped("disable", "rare", "nightly")
+        found = [row for row in fields(line.piped("doctor")) if row[1] == "schedules"]
+        assert ["warn", "schedules", "switched off: 'rare', 'nightly'"] in [row[:3] for row in found]
+        assert [row[3] for row in found][-1].startswith("`cloaca enable NAME`")
+
+
 def test_health_tells_by_its_exit_code_whether_runs_begin(line: Line, tmp_path: Path) -> None:
     with served(tmp_path / "runs.db") as process:
         assert line.piped("health") == ""

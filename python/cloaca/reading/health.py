@@ -302,6 +302,7 @@ def _schedules(reader: Reader, told: set[str]) -> Iterator[Finding]:
     ways_out = {
         "stopped": "mend its cause, then `cloaca enable NAME`",
         "failing": "`cloaca why NAME` tells what it raises, and what to do",
+        "disabled": "`cloaca enable NAME`, once it may go on; `cloaca audit NAME` may tell who did it",
     }
     is_well = not told & {"unpolled", "late_cron", "stuck"}
     for state, way_out in ways_out.items():
@@ -309,7 +310,8 @@ def _schedules(reader: Reader, told: set[str]) -> Iterator[Finding]:
         if named:
             is_well = False
             more = f" and {len(named) - NAMED_MAX} more" if len(named) > NAMED_MAX else ""
-            text = f"{state}: {', '.join(named[:NAMED_MAX])}{more}"
+            word = "switched off" if state == "disabled" else state
+            text = f"{word}: {', '.join(named[:NAMED_MAX])}{more}"
             yield Finding("bad" if state == "stopped" else "warn", "schedules", text, way_out)
     for each in found:
         if isinstance(each, Cron) and each.enabled:
