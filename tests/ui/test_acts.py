@@ -170,7 +170,12 @@ def test_an_end_that_a_trigger_fails_at_is_skipped(page: Asking, runner: cloaca.
     (bad,) = failed(runner)
     while not runner.ticks("repairs"):
         pass
-    assert f"Skip the end of run {bad[:8]}" in page.text("/trigger?name=repairs")
+    seen = page.text("/trigger?name=repairs")
+    assert f"Skip the end of run {bad[:8]}" in seen
+    assert "Last call on record" in seen
+    assert "Called by" in seen
+    assert "olled by" not in seen
+    assert "Last poll on record" in page.text("/trigger?name=inbox")
     assert f'value="skip {bad}%20repairs"' in page.get("/trigger?name=repairs").text
     assert page.post(f"skip {bad} repairs").status_code == 303
     assert [(row["door"], row["what"], row["about"]) for row in runner.audit()] == [
