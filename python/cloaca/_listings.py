@@ -31,7 +31,7 @@ CHANGED_AT_ONCE = 500
 
 _CHANGED = ("key", "parent", "since", "until", "error", "limit")
 _ENDED = ("ended_since", "ended_until")
-_FILTERS = (*_CHANGED, *_ENDED, "contexts", "after", "unmasked")
+_FILTERS = (*_CHANGED, *_ENDED, "untold", "contexts", "after", "unmasked")
 
 _log = "cloaca"
 
@@ -65,6 +65,7 @@ class Listings:
         ended_since: str | datetime | None = None,
         ended_until: str | datetime | None = None,
         error: str | type[BaseException] | None = None,
+        untold: bool = False,
         contexts: bool = True,
         after: str | None = None,
         unmasked: bool = False,
@@ -95,6 +96,8 @@ class Listings:
                 then; the last one to end comes first. Not together with `since` and `until`.
             error (str | type | None): only those with this `error_type`, such as `"ValueError"`; the class
                 itself counts as its name.
+            untold (bool): only those with an end that `on_success`, `on_failure` or `on_cancel` of their
+                workflow is still to be told of.
             contexts (bool): whether `context` is read; it is decoded when it is looked at.
             after (str | None): only those that come behind the run with this id.
             unmasked (bool): show what `redact=` hides, too.
@@ -107,7 +110,7 @@ class Listings:
         refuse_keywords("list_runs", unknown, ("workflow", "status", "trigger", "offset", *_FILTERS))
         runs = self._open().runs
         wanted = filters.wanted(
-            workflow, status, trigger, key, since, until, error, parent, ended_since, ended_until
+            workflow, status, trigger, key, since, until, error, parent, ended_since, ended_until, untold
         )
         wanted["contexts"] = check.flag(contexts, "contexts")
         wanted["after"] = filters.place(runs, after, wanted["by_end"])
@@ -129,6 +132,7 @@ class Listings:
         ended_since: str | datetime | None = None,
         ended_until: str | datetime | None = None,
         error: str | type[BaseException] | None = None,
+        untold: bool = False,
         limit: int | None = None,
         contexts: bool = True,
         after: str | None = None,
@@ -146,7 +150,7 @@ class Listings:
         """
         refuse_keywords("iter_runs", unknown, ("workflow", "status", "trigger", *_FILTERS))
         wanted = filters.wanted(
-            workflow, status, trigger, key, since, until, error, parent, ended_since, ended_until
+            workflow, status, trigger, key, since, until, error, parent, ended_since, ended_until, untold
         )
         wanted["contexts"] = check.flag(contexts, "contexts")
         many = None if limit is None else check.count(limit, "limit")
@@ -178,7 +182,8 @@ class Listings:
         return found
 
     def get_run(self, run_id: str, *, unmasked: bool = False) -> RunDetails | None:
-        """One run like in `list_runs`, with `final_context`, its `tasks`, `children` and `callbacks`.
+        """One run like in `list_runs`, with `final_context`, its `tasks`, `children`, `callbacks` and
+        `last_callback`.
 
         Of a run that is not over these are all tasks of its workflow, if that is declared in this program:
         what has not begun is `Pending`. Each task has `id status attempts error error_type started_at
@@ -211,6 +216,11 @@ class Listings:
         `callbacks` are the ends that `on_success`, `on_failure` or `on_cancel` of its workflow is still to be
         told of, as dicts with `status attempts due_at error begun_at runner`: so many calls have begun, when
         the next one is due, what the last one raised, and since when which runner is calling.
+
+        `last_callback` is what became of the last end that no callback is to be told of any more, a dict with
+        `status outcome attempts at`: `told` once the callback came back, `given_up` after a day,
+        `skipped` by `skip_callback`, or `dropped` where no runner declared it any more; after how many
+        calls, and when. It is `None` if there was none.
 
         Args:
             unmasked (bool): show what `redact=` hides, too.

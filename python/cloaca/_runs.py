@@ -13,6 +13,7 @@ from .check import flag
 from .context import decode_value, encode_within, same
 from .errors import ArgumentError, ArgumentTypeError, RunnerError, StoreError, WorkflowError, excerpt
 from .near import refuse_keywords
+from .plain import INFO, say
 from .rows import moment
 from .run import RUN_KEY_TTL, Run
 from .why import STOPPED
@@ -426,6 +427,47 @@ class Runs(Listings):
         engine = self._open()
         if not engine.runs.cancel(check.run_id(run_id)) and engine.runs.run(run_id) is None:
             raise WorkflowError(f"run {run_id} not found; list_runs() shows those that exist")
+
+    def tell_soon(self, run_id: str) -> bool:
+        """Has the callback of a run's end, which waits after a call that raised, be called now: by whoever
+        declares its workflow, from any program that has opened the store.
+
+        One that raises again is called again after the pause that comes next. One that is being called is
+        left alone.
+
+        Args:
+            run_id (str): the run.
+
+        Returns:
+            Whether there is such a callback: `False` if there was none, or it was told, or is being called.
+
+        Raises:
+            ArgumentError: (a `ValueError`) `run_id` is no UUID.
+        """
+        return bool(self._open().runs.call_soon(check.run_id(run_id)))
+
+    def skip_callback(self, run_id: str) -> bool:
+        """Has the callback of a run's end, which waits after a call that raised, not be called any more: the
+        way out where it will never succeed. From any program that has opened the store.
+
+        The run stays as it is, and `last_callback` of `get_run` tells of it. One that is being called is left
+        alone.
+
+        Args:
+            run_id (str): the run.
+
+        Returns:
+            Whether there was such a callback: `False` if there was none, or it was told, or is being called.
+
+        Raises:
+            ArgumentError: (a `ValueError`) `run_id` is no UUID.
+        """
+        run_id = check.run_id(run_id)
+        is_gone = bool(self._open().runs.skip_call(run_id))
+        if is_gone:
+            text = "run %s: its callback was skipped by a call"
+            say("cloaca.callback", INFO, text, run_id, about={"cloaca_run": run_id})
+        return is_gone
 
     def retry(self, run_id: str) -> Run:
         """Opens a run that failed or was cancelled again: tasks that completed stay, the others are decided

@@ -14,7 +14,7 @@ from .errors import RunnerError, StoreError, TriggerError, excerpt
 from .listed import Listed
 from .name import checked_name, unheard
 from .near import LOOKED_MAX, hint
-from .plain import INFO, say
+from .plain import INFO, WARNING, say
 from .redact import hide_tick
 
 TYPE_CHECKING = False
@@ -179,15 +179,17 @@ class Triggers:
         its cursor, its schedule, whether it is switched off, its history and its run keys.
 
         Its runs stay, and go on if they are not over; they are no trigger's then. Declared again, it begins
-        as if it had never been. A cron that another program declares runs there again once that declares it
-        again, which each start does. `delete_cron_schedule` deletes what `register_cron_workflow` registered.
+        as if it had never been. Of ends of runs that waited for one with `on_run` the log says how many they
+        were. A cron that another program declares runs there again once that declares it again, which each
+        start does. `delete_cron_schedule` deletes what `register_cron_workflow` registered.
 
         Raises:
             TriggerError: (a `ValueError`) no such trigger is kept, this program declares it (call
                 `cloaca.unregister_trigger` first), or another runner of the store polls it.
         """
-        self._open()
+        engine = self._open()
         name = name_of_one(trigger_name)
+        waiting = why.ends_waiting(engine.store.look, name)
         if not self._declarations.forget(name):
             cron = self._cron_of(name)
             if cron is not None:
@@ -196,6 +198,9 @@ class Triggers:
                     f"call delete_cron_schedule({cron['id']!r})"
                 )
             raise TriggerError(self._unknown_trigger(name))
+        if waiting:
+            text = "trigger '%s' was forgotten; %s, and will not be told to it"
+            say(_log, WARNING, text, name, why.of_ends(waiting, name), about={"cloaca_trigger": name})
 
     def rename(self, trigger_name: str, new_name: str) -> None:
         """Gives what the store keeps of a trigger, polled or a cron, another name: its cursor, its run keys,

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 from functools import partial
 from threading import Condition
-from time import monotonic
+from time import monotonic, time
 from typing import NamedTuple
 
 from . import attempt, rows, tracing
 from .answer import waited_for
 from .end import raised_by
+from .failing import LINE, WHOLE, Failing, kind_of
 from .plain import ERROR, WARNING, say
 
 TYPE_CHECKING = False
@@ -35,6 +36,9 @@ CALL_SECONDS_MAX = 60.0
 """One that takes longer leaves its place to another."""
 OVERDUE_MAX = 16
 """While so many of those have not come back, no other is called."""
+
+FAILING_MAX = 10_000
+"""Of so many it is known what was told of them; then of the others."""
 
 _BITS = {"Completed": 1, "Failed": 2, "Cancelled": 4}
 
@@ -81,6 +85,7 @@ class Ends:
         self._callbacks: dict[str, Mapping[str, Callable[..., Any]]] = {}
         self._changed = Condition()
         self._calls: dict[int, tuple[End, float]] = {}
+        self._failing = Failing()
         self._overdue: dict[int, End] = {}
         self._is_open = False
         self._is_closed = False
@@ -168,6 +173,8 @@ class Ends:
             settle = self._call(end)
             if not attempt.is_forked(self._pid):
                 settle(end.key)
+                with self._changed:
+                    self._failing.forget(str(end.key))
         except BaseException as raised:
             # SystemExit and KeyboardInterrupt too: here they can only mean that this call failed.
             if not attempt.is_forked(self._pid):
@@ -184,9 +191,12 @@ class Ends:
     def _call(self, end: End) -> Callable[[int], None]:
         """Returns what says to the engine that nothing more is to be called for this end."""
         function = self._callbacks.get(end.workflow, {}).get(end.status)
-        row = None if function is None else self._engine.runs.run(end.run, tries=True)
-        if function is None or row is None or end.ended_at is None or row["completed_at"] != end.ended_at:
-            # It is declared no more, or the run was opened again, and may have come to another end.
+        if function is None:
+            # It was taken, and is declared here no more: perhaps in a moment again, or by another program.
+            return self._engine.ends.given_back
+        row = self._engine.runs.run(end.run, tries=True)
+        if row is None or end.ended_at is None or row["completed_at"] != end.ended_at:
+            # The run was opened again, and may have come to another end, or is gone.
             return self._engine.ends.withdrawn
         if end.is_given_up:
             text = "%s of workflow '%s' for run %s is given up: its process died in each of %d calls"
@@ -222,7 +232,22 @@ class Ends:
         text = "%s of workflow '%s' raised in call %d for run %s, %s"
         values = rows.CALLBACKS[end.status], end.workflow, end.tries, end.run, again
         level = ERROR if due is None else WARNING
-        self._redactor.say(_log, level, text, *values, raised=raised, about=_about(end))
+        graded = self._grade(end, raised, due is None)
+        if graded == WHOLE:
+            self._redactor.say(_log, level, text, *values, raised=raised, about=_about(end))
+        elif graded == LINE:
+            said = raised_by(raised).text
+            self._redactor.say(_log, level, f"{text}: %s", *values, said, about=_about(end))
+
+    def _grade(self, end: End, raised: BaseException, is_given_up: bool) -> str:
+        """How much is told of it."""
+        with self._changed:
+            graded = self._failing.grade(str(end.key), kind_of(raised), end.tries, int(time() * 1e6))
+            if is_given_up:
+                self._failing.forget(str(end.key))
+                return graded or LINE
+            self._failing.bound(FAILING_MAX)
+        return graded
 
 
 def _about(end: End) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Decides how much is told of a trigger that goes on failing.
+"""Decides how much is told of a trigger, or a callback of a run, that goes on failing.
 
 Invariant: what is new is told whole, and what is not new is told ever more rarely, but at least each hour.
 """
@@ -35,6 +35,17 @@ class Failing:
     def __init__(self) -> None:
         self._kinds: dict[str, set[Kind]] = {}
         self._told_us: dict[str, int] = {}
+
+    def forget(self, name: str) -> None:
+        """It went well, or is over."""
+        self._kinds.pop(name, None)
+        self._told_us.pop(name, None)
+
+    def bound(self, many: int) -> None:
+        """Forgets all once they are more than that: then each is told of anew."""
+        if len(self._kinds) > many:
+            self._kinds.clear()
+            self._told_us.clear()
 
     def grade(self, name: str, kind: Kind, failures: int, now_us: int) -> str:
         """`WHOLE`, with the traceback, `LINE` or `NOTHING`, for the ``failures``-th failed poll in a row."""

@@ -28,6 +28,7 @@ def wanted(
     parent: str | None = None,
     ended_since: str | datetime | None = None,
     ended_until: str | datetime | None = None,
+    untold: bool = False,
 ) -> dict[str, Any]:
     """The filter of a listing of runs, checked.
 
@@ -54,6 +55,7 @@ def wanted(
         "error": check.optional_text(error, "error"),
         "after": None,
         "contexts": False,
+        "untold": check.flag(untold, "untold"),
     }
 
 
@@ -97,7 +99,9 @@ def narrowed(method: str, filter: dict[str, Any], statuses: tuple[str, str]) -> 
         ArgumentError: (a `ValueError`) no filter at all, or a status that it cannot change.
     """
     status = filter["status"]
-    if not any(value is not None for name, value in filter.items() if name not in ("contexts", "by_end")):
+    if not any(
+        value is not None for name, value in filter.items() if name not in ("contexts", "by_end", "untold")
+    ):
         raise ArgumentError(f"{method} needs a filter, such as workflow=, status= or since=")
     if status is not None and status not in statuses:
         raise ArgumentError(

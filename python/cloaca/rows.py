@@ -156,6 +156,7 @@ def run_with_tasks(
     shown["children"] = row["children"]
     shown["callbacks"] = row["callbacks"]
     shown["trace_id"] = trace_id(row["trace"])
+    shown["last_callback"] = row["last_callback"]
     found: Any = shown
     details: RunDetails = found
     return details

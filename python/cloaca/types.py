@@ -286,6 +286,15 @@ class CallbackRow(TypedDict):
     runner: int | None
 
 
+class LastCallbackRow(TypedDict):
+    """What became of the last end of a run that a callback was to be told of, in `get_run`."""
+
+    status: RunStatus
+    outcome: Literal["told", "given_up", "skipped", "dropped"]
+    attempts: int
+    at: str
+
+
 class RunSummary(TypedDict):
     """A run without its context: `list_runs(contexts=False)`, `tick.last_run`."""
 
@@ -323,6 +332,7 @@ class RunDetails(RunRow):
     children: list[ChildRow]
     callbacks: list[CallbackRow]
     trace_id: str | None
+    last_callback: LastCallbackRow | None
 
 
 class AuditRow(TypedDict):

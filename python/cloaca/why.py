@@ -152,9 +152,18 @@ def first_end(look: Callable[[str, Sequence[Any]], list[dict[str, Any]]], name: 
     return found[0]["id"] if found else None
 
 
-def _of_ends(many: int, first: str | None) -> str:
+def of_ends(many: int, name: str) -> str:
+    """That so many ends of runs wait for a trigger."""
+    return f"{_waiting(many)} for {excerpt(name)}"
+
+
+def _waiting(many: int) -> str:
     least = "at least " if many == ENDS_COUNTED_MAX else ""
-    told = f"; {least}{many} {_times(many, 'end')} of runs {'waits' if many == 1 else 'wait'} for it"
+    return f"{least}{many} {_times(many, 'end')} of runs {'waits' if many == 1 else 'wait'}"
+
+
+def _of_ends(many: int, first: str | None) -> str:
+    told = f"; {_waiting(many)} for it"
     if first is None:
         return told
     return f"{told}, that of run {first}{' first, and the others behind it' if many > 1 else ''}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -67,7 +68,8 @@ def test_each_end_is_told_to_its_callback_with_what_get_run_shows() -> None:
         assert [run["id"] for run in completed.runs] == [good.id]
         assert [run["id"] for run in failed.runs] == [bad.id]
         assert [run["id"] for run in cancelled.runs] == [late.id]
-        assert completed.runs[0] | {"callbacks": []} == runner.get_run(good.id)
+        kept = runner.get_run(good.id)
+        assert completed.runs[0] | {"callbacks": [], "last_callback": kept["last_callback"]} == kept
         assert completed.runs[0]["final_context"] == {"a": 1, "seen": True}
         assert failed.runs[0]["error_message"] == "task 'only' failed: ValueError: boom"
         assert failed.runs[0]["callbacks"][0]["attempts"] == 1
@@ -153,6 +155,220 @@ def test_what_raised_while_the_clock_was_ahead_is_called_again_after_its_pause(t
         assert calls == []
         runner.advance("10s")
         assert calls == ["2026-03-01T12:00:04", "2026-03-01T12:00:12"]
+
+
+def test_that_a_callback_was_told_stays_visible_with_its_run() -> None:
+    calls: list[str] = []
+
+    def second(run: cloaca.types.RunDetails) -> None:
+        calls.append(run["id"])
+        if len(calls) == 1:
+            raise RuntimeError("not now")
+
+    declare(body=fails_if_bad, on_failure=second)
+    with Runner(START) as runner:
+        run, other = runner.submit("w", {"bad": True}), runner.submit("w")
+        runner.run_until_idle()
+        assert runner.get_run(run.id)["last_callback"] is None
+        runner.advance("1s")
+        assert runner.get_run(run.id)["last_callback"] == {
+            "status": "Failed",
+            "outcome": "told",
+            "attempts": 2,
+            "at": "2026-01-01T00:00:01.000000Z",
+        }
+        assert runner.get_run(other.id)["last_callback"] is None
+
+
+def test_a_callback_that_waits_is_called_soon_or_not_at_all() -> None:
+    is_away, calls = [True], Told()
+
+    def tells(run: cloaca.types.RunDetails) -> None:
+        calls(run)
+        if is_away[0]:
+            raise ConnectionError("the other side is away")
+
+    declare(on_success=tells)
+    with Runner(START) as runner:
+        runs = [runner.submit("w") for _ in range(3)]
+        plain = runner.submit("w", delay="300d")
+        runner.advance("20m")
+        assert [row["id"] for row in runner.list_runs(untold=True)] == [run.id for run in reversed(runs)]
+        assert [row["id"] for row in runner.iter_runs("other", untold=True)] == []
+        called = len(calls.runs)
+        is_away[0] = False
+        assert runner.tell_soon(runs[0].id)
+        runner.run_until_idle()
+        assert [run["id"] for run in calls.runs[called:]] == [runs[0].id]
+        assert runner.get_run(runs[0].id)["callbacks"] == []
+        assert runner.skip_callback(runs[1].id)
+        assert [row["id"] for row in runner.list_runs(untold=True)] == [runs[2].id]
+        skipped = runner.get_run(runs[1].id)
+        assert (skipped["status"], skipped["callbacks"]) == ("Completed", [])
+        assert skipped["last_callback"]["outcome"] == "skipped"
+        runner.advance("10m")
+        assert {run["id"] for run in calls.runs[called:]} == {runs[0].id, runs[2].id}
+        # Nothing waits any more, nor ever did.
+        for run_id in [run.id for run in runs] + [plain.id, "00000000-0000-0000-0000-000000000000"]:
+            assert not runner.tell_soon(run_id)
+            assert not runner.skip_callback(run_id)
+        for act in (runner.tell_soon, runner.skip_callback):
+            with pytest.raises(cloaca.ArgumentError, match="run_id"):
+                act("nonsense")
+
+
+@pytest.mark.parametrize("way", ["unregistered", "without callbacks"])
+def test_an_end_that_was_taken_as_its_callback_went_is_told_once_that_is_back(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, go, told = threading.Event(), threading.Event(), Told()
+    tell = ends.Ends._tell
+
+    def later(self: ends.Ends, end: ends.End) -> None:
+        taken.set()
+        assert go.wait(flow.WAIT)
+        tell(self, end)
+
+    monkeypatch.setattr(ends.Ends, "_tell", later)
+    declare(on_success=told)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        run = runner.submit("w")
+        assert taken.wait(flow.WAIT)
+        cloaca.unregister_workflow("w")
+        if way == "without callbacks":
+            declare()
+            go.set()
+            assert eventually(lambda: runner.get_run(run.id)["callbacks"] == [])
+            assert runner.get_run(run.id)["last_callback"]["outcome"] == "dropped"
+            return
+        go.set()
+        assert eventually(lambda: runner.get_run(run.id)["callbacks"][0]["begun_at"] is None)
+        declare(on_success=told)
+        assert [each["id"] for each in told.wait()] == [run.id]
+        assert eventually(lambda: runner.get_run(run.id)["callbacks"] == [])
+        assert runner.get_run(run.id)["last_callback"]["attempts"] == 1
+
+
+def test_a_callback_under_way_is_not_disturbed() -> None:
+    gate, told = flow.Gate(), Told()
+
+    def slow(run: cloaca.types.RunDetails) -> None:
+        gate.entered.set()
+        assert gate.open.wait(flow.WAIT)
+        told(run)
+
+    declare(on_success=slow)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        run = runner.submit("w")
+        assert gate.entered.wait(flow.WAIT)
+        assert not runner.tell_soon(run.id)
+        assert not runner.skip_callback(run.id)
+        gate.open.set()
+        told.wait()
+        assert eventually(lambda: runner.get_run(run.id)["callbacks"] == [])
+        assert runner.get_run(run.id)["last_callback"]["outcome"] == "told"
+        assert len(told.runs) == 1
+
+
+AWAY = """
+import sys
+import cloaca
+
+def tells(run):
+    print(run["id"], flush=True)
+    raise ConnectionError
+
+with cloaca.WorkflowBuilder("w").on_success(tells):
+    @cloaca.task(id="only")
+    def only(context): ...
+
+with cloaca.DefaultRunner(sys.argv[1]) as runner:
+    runner.execute("w")
+    sys.stdin.read()
+"""
+
+
+def test_another_process_has_a_callback_called_or_dropped(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    pipe = subprocess.PIPE
+    if request.config.getoption("--store") != "sqlite":
+        pytest.skip("the other process opens a file")
+    line = [sys.executable, "-c", AWAY, str(tmp_path / "runs.db")]
+    with subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as program:
+        assert program.stdout is not None
+        run_id = program.stdout.readline().strip()
+        with cloaca.DefaultRunner(tmp_path / "runs.db", paused=True) as runner:
+
+            def waiting() -> list[Any]:
+                return [call for call in runner.get_run(run_id)["callbacks"] if call["begun_at"] is None]
+
+            # Once its pause is long, who calls it looks at the clock no more but for what others say.
+            for _ in range(5):
+                assert eventually(lambda: bool(waiting()) and runner.tell_soon(run_id))
+                assert program.stdout.readline().strip() == run_id
+            assert eventually(lambda: bool(waiting()) and runner.skip_callback(run_id))
+            assert runner.get_run(run_id)["callbacks"] == []
+        program.communicate()
+
+
+def raised(runner: cloaca.DefaultRunner, run_id: str) -> bool:
+    return any(call["error"] and not call["begun_at"] for call in runner.get_run(run_id)["callbacks"])
+
+
+def test_a_deploy_that_drops_a_callback_says_how_many_waited_for_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(run: cloaca.types.RunDetails) -> None:
+        raise ConnectionError
+
+    declare(on_success=away)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        ids = [runner.submit("w").id for _ in range(3)]
+        assert eventually(lambda: all(raised(runner, each) for each in ids))
+    caplog.clear()
+    cloaca.unregister_workflow("w")
+    declare()
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        assert eventually(lambda: "not told to a callback any more" in caplog.text)
+        (line,) = (each for each in caplog.records if "not told to a callback" in each.getMessage())
+        assert (line.levelname, line.cloaca_workflow) == ("WARNING", "w")  # type: ignore[attr-defined]
+        assert line.getMessage() == (
+            "workflow 'w': 3 ended runs are not told to a callback any more, since no runner declares that"
+            " one now"
+        )
+        assert runner.get_run(ids[0])["last_callback"]["outcome"] == "dropped"
+
+
+def test_a_callback_that_goes_on_raising_is_told_of_ever_more_rarely(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    is_other = [False]
+
+    def away(run: cloaca.types.RunDetails) -> None:
+        if is_other[0]:
+            raise KeyError("url")
+        raise ConnectionError(run["completed_at"])
+
+    declare(on_success=away)
+    with Runner(START) as runner:
+        run = runner.submit("w")
+
+        def told() -> list[tuple[str, bool]]:
+            lines = [each for each in caplog.records if each.name == "cloaca.callback"]
+            calls = [re.search(r"call (\d+)", each.getMessage()) for each in lines]
+            return [
+                (call[1], each.exc_info is not None) for call, each in zip(calls, lines, strict=True) if call
+            ]
+
+        runner.advance("30m")
+        assert eventually(lambda: [call for call, _ in told()] == ["1", "2", "10"])
+        assert told() == [("1", True), ("2", False), ("10", False)]
+        is_other[0] = True
+        runner.tell_soon(run.id)
+        runner.run_until_idle()
+        assert eventually(lambda: len(told()) == 4)
+        assert told()[3][1], "it raises something else"
 
 
 def test_retry_withdraws_what_has_not_begun_and_the_next_end_is_told() -> None:

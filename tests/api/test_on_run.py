@@ -266,6 +266,37 @@ def test_ends_wait_until_their_declaration_is_back(tmp_path: Path, between: str,
         assert told[4:] == ["sixth"]
 
 
+def test_who_forgets_a_trigger_is_told_how_many_ends_go_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    declare_both()
+
+    @cloaca.trigger(workflow="alert", on_run="ingest")
+    def watch(run: Run) -> TriggerResult:
+        raise ConnectionError
+
+    store = tmp_path / "runs.db"
+    with cloaca.DefaultRunner(store) as runner:
+        for _ in range(3):
+            runner.execute("ingest", {"name": "a"})
+    cloaca.unregister_trigger("watch")
+    if store.exists():
+        line = [sys.executable, "-m", "cloaca", "forget", "watch", "--database", str(store)]
+        asked = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        assert asked.returncode == 2
+        assert (
+            "this would forget 'watch'; 3 ends of runs wait for 'watch', and would never be told;"
+            in asked.stderr
+        )
+    with cloaca.DefaultRunner(store) as runner:
+        runner.forget("watch")
+    (said,) = (each for each in caplog.records if "forgotten" in each.getMessage())
+    assert said.levelname == "WARNING"
+    assert said.getMessage() == (
+        "trigger 'watch' was forgotten; 3 ends of runs wait for 'watch', and will not be told to it"
+    )
+
+
 def test_what_raises_is_told_of_the_same_end_later_and_later() -> None:
     declare_both()
     calls: list[str] = []

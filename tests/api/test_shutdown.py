@@ -79,6 +79,8 @@ CALLS: dict[str, Callable[[cloaca.DefaultRunner], object]] = {
     "forget": lambda r: r.forget("watcher"),
     "rename": lambda r: r.rename("watcher", "looker"),
     "skip_end": lambda r: r.skip_end("watcher"),
+    "tell_soon": lambda r: r.tell_soon(NOWHERE),
+    "skip_callback": lambda r: r.skip_callback(NOWHERE),
     "cursor": lambda r: r.cursor("watcher"),
     "set_cursor": lambda r: r.set_cursor("watcher", 1),
     "reset_cursor": lambda r: r.reset_cursor("watcher"),

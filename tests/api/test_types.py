@@ -21,7 +21,8 @@ def misfits(value: object, declared: Any, path: str) -> list[str]:
     if declared is Any:
         return []
     if is_typeddict(declared):
-        assert isinstance(value, dict)
+        if not isinstance(value, dict):
+            return [f"{path}: {value!r} is no dict"]
         hints = get_type_hints(declared)
         extras = get_type_hints(declared, include_extras=True)
         optional = {key for key, hint in extras.items() if get_origin(hint) is NotRequired}
@@ -126,6 +127,7 @@ def test_every_dict_is_what_its_type_says() -> None:
         types.TryRow,
         types.ChildRow,
         types.CallbackRow,
+        types.LastCallbackRow,
         types.FireRow,
         types.GateRow,
         types.HealthReason,

@@ -147,6 +147,8 @@ WRITES: dict[str, Call] = {
     "forget": lambda runner, run: runner.forget("nobody"),
     "rename": lambda runner, run: runner.rename("nobody", "somebody"),
     "skip_end": lambda runner, run: runner.skip_end("told"),
+    "tell_soon": lambda runner, run: runner.tell_soon(run.id),
+    "skip_callback": lambda runner, run: runner.skip_callback(run.id),
 }
 CALLS = {**READS, **WRITES}
 

@@ -303,6 +303,29 @@ def test_a_change_makes_no_store(line: Line, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_picture_in_text_has_the_rules_of_tasks(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "ruled.py").write_text(
+        "import cloaca\n"
+        "with cloaca.WorkflowBuilder('w') as builder:\n"
+        "    cloaca.task(id='open')(lambda context: None)\n"
+        "    rule = cloaca.task_failed('open')\n"
+        "    cloaca.task(id='aside', dependencies=['open'], trigger_rules=rule)(lambda context: None)\n"
+    )
+    assert line.piped("graph", "--app", "ruled.py") == (
+        "w, 2 tasks\n  1  open\n  2  aside after open, if open failed\n"
+    )
+    assert '    t1["aside<br>if open failed"]\n' in line.piped(
+        "graph", "--app", "ruled.py", "--format", "mermaid"
+    )
+    assert '    "aside" [label="aside\\nif open failed"];\n' in line.piped(
+        "graph", "--app", "ruled.py", "--format", "dot"
+    )
+    rules = [
+        json.loads(each)["rule"] for each in line.piped("graph", "--app", "ruled.py", "--json").splitlines()
+    ]
+    assert rules == [None, {"type": "TaskFailed", "task_name": "open"}]
+
+
 def test_a_workflow_is_drawn_from_the_program(line: Line, tmp_path: Path) -> None:
     (tmp_path / "drawn.py").write_text(
         "import cloaca\nprint('imported')\n"
@@ -324,6 +347,7 @@ def test_a_workflow_is_drawn_from_the_program(line: Line, tmp_path: Path) -> Non
         "kind": "task",
         "id": "d",
         "dependencies": ['b "]', "c"],
+        "rule": None,
     }
     assert line.piped("graph", "w", "--app", "drawn", "--format", "svg").startswith("<svg")
     line.piped("graph", "v", "--app", "drawn", code=4)
@@ -951,3 +975,108 @@ def test_an_end_that_a_trigger_fails_at_is_skipped_while_its_runner_waits(line: 
         assert noted == [("skip", about) for run in (second, first) for about in ("watch", run)]
         assert "skip_end" not in line.piped("why", "watch")
         program.communicate()
+
+
+TELLS = """
+import sys
+
+import cloaca
+
+
+def alert(run):
+    raise ConnectionError("the other side is away")
+
+
+with cloaca.WorkflowBuilder("ingest").on_failure(alert):
+
+    @cloaca.task(retry_attempts=1)
+    def load(context):
+        raise ValueError("no file")
+
+
+with cloaca.DefaultRunner(sys.argv[1]) as runner:
+    for _ in range(3):
+        runner.execute("ingest")
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_callbacks_that_wait_are_listed_called_and_dropped(line: Line, tmp_path: Path) -> None:
+    pipe, url = subprocess.PIPE, str(tmp_path / "runs.db")
+    command = [sys.executable, "-c", TELLS, url]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "ready\n"
+        ids = [row[0] for row in fields(line.piped("runs", "--untold"))]
+        assert len(ids) == 3
+
+        def calls(run_id: str) -> int:
+            with reading.Reader(url) as reader:
+                (call,) = reading.run(reader, run_id).callbacks
+                return call.attempts if call.begun_at is None else 0
+
+        def after(run_id: str, many: int) -> None:
+            until = time.monotonic() + WAIT
+            while calls(run_id) < many:
+                assert time.monotonic() < until
+
+        # Their next pauses are long enough for what comes.
+        for _ in range(4):
+            before = [calls(each) or 1 for each in ids]
+            assert "told" in line.piped("tell", "--all")
+            for each, many in zip(ids, before, strict=True):
+                after(each, many + 1)
+        assert line.piped("tell", ids[0][:13]) == f"told\t{ids[0]}\n"
+        assert json.loads(line.piped("tell", ids[1], "--json")) == {"kind": "told", "of": ids[1]}
+        line.piped("skip", "--run", ids[2], code=2)
+        assert f"this would drop on_failure of run {ids[2]}" in line.said
+        assert line.piped("skip", "--run", ids[2], "--yes") == f"skipped\ton_failure\t{ids[2]}\n"
+        line.piped("skip", "--run", ids[2], "--yes", code=4)
+        assert f"no callback of run {ids[2]} waits: on_failure was skipped at 2" in line.said
+        line.piped("tell", ids[2], code=1)
+        assert f"no callback of run {ids[2]} waits: on_failure was skipped at 2" in line.said
+        assert [row[0] for row in fields(line.piped("runs", "--untold"))] == ids[:2]
+        assert "on_failure  was skipped at " in line.shown("show", ids[2])
+        record = next(row for row in fields(line.piped("show", ids[2])) if row[0] == "callback")
+        assert record[1:3] == ["on_failure", "skipped"]
+        for words in ("skip", "skip --yes", "tell", f"tell {ids[0]} --all", "tell --workflow w"):
+            line.piped(*words.split(), code=2)
+        noted = {(row[4], row[5]) for row in fields(line.piped("audit"))}
+        assert {("tell", ids[0]), ("skip", ids[2])} <= noted
+        program.communicate()
+
+
+def test_callbacks_that_keep_failing_are_told_of_where_one_looks(line: Line, tmp_path: Path) -> None:
+    url = tmp_path / "runs.db"
+
+    def alert(run: Any) -> None:
+        raise ConnectionError("the other side is away")
+
+    with cloaca.WorkflowBuilder("ingest").on_success(alert):
+        cloaca.task(id="load")(lambda context: None)
+    with cloaca.DefaultRunner(url) as runner:
+        ids = [runner.submit("ingest").id for _ in range(2)]
+        until = time.monotonic() + WAIT
+        while [len(runner.get_run(each)["callbacks"]) for each in ids] != [1, 1] or any(
+            runner.get_run(each)["callbacks"][0]["attempts"] < 2 for each in ids
+        ):
+            assert time.monotonic() < until
+        found = {row[1]: row for row in fields(line.piped("doctor"))}
+        assert found["callbacks"][:3] == ["ok", "callbacks", "none keeps failing"]
+        line.monkeypatch.setattr("cloaca.reading.attention.CALLBACKS_SECONDS", 0.0)
+        found = {row[1]: row for row in fields(line.piped("doctor"))}
+        level, _, text, way_out = found["callbacks"]
+        assert level == "warn"
+        assert text.startswith(
+            "2 ends of runs of workflow 'ingest' whose callback keeps failing, first that of run"
+            f" {ids[0]}, since 2"
+        )
+        assert text.endswith("calls: 'ConnectionError: the other side is away'")
+        assert "cloaca tell RUN" in way_out
+        assert "cloaca skip --run RUN" in way_out
+        told = line.piped("why", "ingest")
+        assert f"2 of its runs have ended whose callbacks keep failing, first that of run {ids[0]}" in told
+        assert "ConnectionError: the other side is away" in told
+        # What callbacks tell may be away, and the runner works all the same.
+        line.piped("health")

@@ -69,7 +69,7 @@ SCHEMA = {
     "health": "at kind ok oldest_seconds reasons runners runs_waiting",
     "finding": "kind level subject text way_out",
 }
-DETAILS = "callbacks cancelled_by children final_context graph is_living runner tasks trace_id"
+DETAILS = "callbacks cancelled_by children final_context graph is_living last_callback runner tasks trace_id"
 
 
 def test_json_has_the_same_names_every_time(line: Line, tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_doctor_tells_what_is_bad_by_its_exit_code(line: Line, tmp_path: Path) -
             "warn",
             "schedules",
             "failing: 'broken'",
-            "`cloaca ticks NAME` tells the errors",
+            "`cloaca why NAME` tells what it raises, and what to do",
         ]
         assert found["integrity"][0] == "ok"
         process.send_signal(signal.SIGKILL)
@@ -229,6 +229,14 @@ def test_doctor_tells_what_is_bad_by_its_exit_code(line: Line, tmp_path: Path) -
         assert "no runner is alive, and there are schedules or runs to serve" in told
         assert "start the program that declares them" in told
         assert "dead" in line.piped("runners")
+
+
+def test_doctor_tells_what_was_switched_off(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        line.piped("disable", "rare", "nightly")
+        found = [row for row in fields(line.piped("doctor")) if row[1] == "schedules"]
+        assert ["warn", "schedules", "switched off: 'rare', 'nightly'"] in [row[:3] for row in found]
+        assert [row[3] for row in found][-1].startswith("`cloaca enable NAME`")
 
 
 def test_health_tells_by_its_exit_code_whether_runs_begin(line: Line, tmp_path: Path) -> None:

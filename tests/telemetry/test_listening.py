@@ -112,23 +112,91 @@ def test_who_asks_and_never_ends_holds_up_others_only_while_there_are_too_many(t
 
 def test_a_port_that_is_taken_is_told_of(tmp_path: Path) -> None:
     first = free_ports(2)
-    with socket.create_server(("127.0.0.1", first + 1)) as taken:
+    with socket.create_server(("127.0.0.1", first + 1)):
         with serving(tmp_path, "--metrics", str(first + 1)) as process:
             assert process.wait(WAIT) == 2
             assert process.stderr is not None
             assert f"nobody can listen at '127.0.0.1', port {first + 1}" in process.stderr.read()
         with serving(tmp_path, "--workers", "2", "--metrics", str(first)) as process:
-            reads(process, f"nobody can listen at '127.0.0.1', port {first + 1}")
-            taken.close()
-            reads(process, r"worker 2 .* another begins")
+            assert process.wait(WAIT) == 2
+            assert process.stderr is not None
+            told = process.stderr.read()
+            assert f"nobody can listen at '127.0.0.1', port {first + 1}" in told
+            assert "serving" not in told
+    assert not (tmp_path / "runs.db").exists()
+
+
+def answers(port: int) -> None:
+    deadline = time.monotonic() + WAIT
+    while True:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if asked(port, "/healthz")[0] == 200:
+                return
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.skipif(not os.path.exists("/proc"), reason="it looks for the workers' processes there")
+def test_a_worker_whose_port_is_taken_works_and_listens_once_it_is_free(tmp_path: Path) -> None:
+    first = free_ports(2)
+    with serving(tmp_path, "--workers", "2", "--metrics", str(first)) as process:
+        for _ in range(2):
             reads(process, "serving app.py")
-            while True:
-                with contextlib.suppress(OSError, http.client.HTTPException):
-                    if asked(first + 1, "/healthz")[0] == 200:
-                        break
-            assert asked(first, "/healthz")[0] == 200, "the other one has gone on"
-            process.terminate()
-            assert process.wait(WAIT) == 0
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[1]), signal.SIGKILL)
+        while True:
+            with contextlib.suppress(OSError):
+                taken = socket.create_server(("127.0.0.1", first + 1))
+                break
+        with taken:
+            reads(process, r"worker 2 .* another begins")
+            reads(process, f"nobody can listen at '127.0.0.1', port {first + 1}.* serves without")
+            reads(process, "serving app.py")
+            answers(first)
+        reads(process, f"listens at 127.0.0.1, port {first + 1} now")
+        answers(first + 1)
+        process.terminate()
+        assert process.wait(WAIT) == 0
+
+
+FORKS = """
+import os, time
+import cloaca
+
+@cloaca.trigger(workflow="w", poll_interval="50ms")
+def forks():
+    with open("pids", "x") as file:
+        if (pid := os.fork()) == 0:
+            time.sleep(60)
+            os._exit(0)
+        file.write(f"{os.getpid()} {pid}")
+    return False
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_what_a_body_has_forked_does_not_keep_the_port_of_its_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "CODE", CODE + FORKS)
+    first = free_ports(2)
+    with serving(tmp_path, "--workers", "2", "--metrics", str(first)) as process:
+        for _ in range(2):
+            reads(process, "serving app.py")
+        deadline = time.monotonic() + WAIT
+        while (
+            len(pids := (tmp_path / "pids").read_text().split() if (tmp_path / "pids").exists() else []) < 2
+        ):
+            assert time.monotonic() < deadline
+        os.kill(int(pids[0]), signal.SIGKILL)
+        try:
+            reads(process, "another begins")
+            reads(process, "serving app.py|nobody can listen")
+            for port in (first, first + 1):
+                answers(port)
+        finally:
+            os.kill(int(pids[1]), signal.SIGKILL)
+        process.terminate()
+        assert process.wait(WAIT) == 0
 
 
 @pytest.mark.parametrize("text", ["x", "0", "65536", ":9101", "host:", "-1", "٣"])

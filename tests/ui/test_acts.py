@@ -170,7 +170,12 @@ def test_an_end_that_a_trigger_fails_at_is_skipped(page: Asking, runner: cloaca.
     (bad,) = failed(runner)
     while not runner.ticks("repairs"):
         pass
-    assert f"Skip the end of run {bad[:8]}" in page.text("/trigger?name=repairs")
+    seen = page.text("/trigger?name=repairs")
+    assert f"Skip the end of run {bad[:8]}" in seen
+    assert "Last call on record" in seen
+    assert "Called by" in seen
+    assert "olled by" not in seen
+    assert "Last poll on record" in page.text("/trigger?name=inbox")
     assert f'value="skip {bad}%20repairs"' in page.get("/trigger?name=repairs").text
     assert page.post(f"skip {bad} repairs").status_code == 303
     assert [(row["door"], row["what"], row["about"]) for row in runner.audit()] == [
@@ -185,3 +190,64 @@ def test_an_end_that_a_trigger_fails_at_is_skipped(page: Asking, runner: cloaca.
     assert page.post("skip").status_code == 409
     assert page.post("skip nonsense repairs").status_code == 409
     assert page.post(f"skip {bad} inbox").status_code == 409
+
+
+def test_a_callback_that_waits_is_called_or_dropped(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    called = threading.Semaphore(0)
+
+    def alert(run: Any) -> None:
+        called.release()
+        raise ConnectionError("the other side is away")
+
+    with cloaca.WorkflowBuilder("alerting").on_success(alert):
+        cloaca.task(id="only")(lambda context: None)
+    ids = [runner.submit("alerting").id for _ in range(2)]
+
+    def wait(run_id: str) -> None:
+        assert called.acquire(timeout=WAIT)
+        while not (page.text(f"/run?id={run_id}").count("Call it now")):
+            pass
+
+    for run_id in ids:
+        wait(run_id)
+    assert "Call their callbacks now" in page.text("/runs?untold=1")
+    for run_id in ids:
+        assert run_id in page.get("/runs?untold=1").text
+    # Their pauses are long by then.
+    for _ in range(3):
+        assert page.post(f"tell {ids[0]}", back=f"/run?id={ids[0]}").status_code == 303
+        wait(ids[0])
+    assert "callbacks called now" in page.post("tell-all", back="/runs?untold=1").text
+    wait(ids[0])
+    assert page.post(f"skip-callback {ids[0]}", back=f"/run?id={ids[0]}").status_code == 303
+    seen = page.text(f"/run?id={ids[0]}")
+    assert "was skipped" in seen
+    assert "Call it now" not in seen
+    assert page.post(f"skip-callback {ids[0]}").status_code in (404, 409)
+    assert page.post(f"tell {ids[0]}").status_code in (404, 409)
+    assert ids[0] not in page.get("/runs?untold=1").text
+    noted = {(row["door"], row["what"], row["about"]) for row in runner.audit()}
+    assert {("page", "tell", ids[0]), ("page", "skip", ids[0])} <= noted
+
+
+def test_the_overview_tells_of_callbacks_that_keep_failing(
+    page: Asking, runner: cloaca.DefaultRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = threading.Semaphore(0)
+
+    def alert(run: Any) -> None:
+        called.release()
+        raise ConnectionError("the other side is away")
+
+    with cloaca.WorkflowBuilder("alerting").on_success(alert):
+        cloaca.task(id="only")(lambda context: None)
+    run_id = runner.submit("alerting").id
+    assert "keeps failing" not in page.text("/")
+    assert called.acquire(timeout=WAIT)
+    assert called.acquire(timeout=WAIT)
+    monkeypatch.setattr("cloaca.reading.attention.CALLBACKS_SECONDS", 0.0)
+    while "1 callback keeps failing" not in (seen := page.text("/")):
+        pass
+    assert "ConnectionError: the other side is away" in seen
+    assert f"/run?id={run_id}" in page.get("/").text
+    assert "keeps failing" in page.text("/system")

@@ -153,10 +153,10 @@ def test_a_run_whose_callback_is_still_to_be_called_says_so(tmp_path: Path) -> N
         while "ConnectionError: the other side is away" not in page.text(path):
             pass
         text = page.text(path)
-        assert "Callbacks to come on_success" in text
+        assert "Callbacks on_success" in text
         assert "is called again at" in text
         goes_on.set()
-        while "Callbacks to come" in page.text(path):
+        while "on_success came back at" not in page.text(path):
             pass
 
 

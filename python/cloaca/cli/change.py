@@ -12,7 +12,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from time import monotonic, sleep
 
-from .. import _cloaca, audit, check, filters, reading, urgency
+from .. import _cloaca, audit, check, filters, reading, rows, urgency
 from .._limits import keyless
 from ..context import Context, decode_value, encode_within, same
 from ..duration import microseconds_of
@@ -29,7 +29,7 @@ from ..near import hint
 from ..reading.runners import living
 from ..reading.store import now
 from ..served import SERVED, version_of
-from ..why import first_end
+from ..why import ends_waiting, first_end, of_ends
 from .look import filters_of, with_parent
 from .main import FAILED, OK
 from .moment import moment
@@ -439,7 +439,9 @@ def _polled(reader: Reader, name: str, asked_at: datetime) -> reading.Tick | Non
 
 
 def skip(arguments: Namespace, show: Show) -> int:
-    """Has a trigger go on without the end of a run that it is to be told of."""
+    """Has a trigger go on without the end of a run that it is to be told of, or drops a run's callback."""
+    if arguments.name is None:
+        return _skip_callback(arguments, show)
     name, url = arguments.name, database(arguments.database)
     with reading.Reader(url) as reader:
         named = reading.schedules_named(reader, name)
@@ -461,14 +463,79 @@ def skip(arguments: Namespace, show: Show) -> int:
     return OK
 
 
+def _skip_callback(arguments: Namespace, show: Show) -> int:
+    """Drops the callback of one run, if that waits."""
+    if arguments.run is None:
+        raise UsageError("name a trigger, or give --run RUN to drop the callback of that run")
+    url = database(arguments.database)
+    with reading.Reader(url) as reader:
+        run_id = reading.find_run(reader, arguments.run)
+        named = _waiting_callback(reader, run_id)
+        ask(f"drop {named} of run {run_id}, which is then not called any more", arguments)
+        with _paused(url) as runner:
+            if not runner.skip_callback(run_id):
+                raise reading.MissingError(no_callback(reading.run(reader, run_id)))
+    _told(show, "skipped", named, {"run": run_id})
+    return OK
+
+
+def _waiting_callback(reader: Reader, run_id: str) -> str:
+    """The name of a run's callback that waits to be called."""
+    details = reading.run(reader, run_id)
+    waiting = [call for call in details.callbacks if call.begun_at is None]
+    if not waiting:
+        raise reading.MissingError(no_callback(details))
+    return rows.CALLBACKS[waiting[0].status]
+
+
+def no_callback(details: reading.RunDetails) -> str:
+    """That no callback of a run waits, and what became of it."""
+    named = f"no callback of run {details.run.id} waits"
+    if details.callbacks:
+        call = details.callbacks[0]
+        return f"{named}: {rows.CALLBACKS[call.status]} is being called by runner {call.runner}"
+    last = details.last_callback
+    if last is None:
+        return f"{named}: its workflow had none for its end, or it is not over"
+    became = {"told": "came back", "given_up": "was given up"}.get(last.outcome, f"was {last.outcome}")
+    return f"{named}: {rows.CALLBACKS[last.status]} {became} at {last.at}"
+
+
+def tell(arguments: Namespace, show: Show) -> int:
+    """Has callbacks that wait be called now."""
+    if arguments.all == bool(arguments.run) or (arguments.workflow is not None and not arguments.all):
+        raise UsageError("name the runs whose callbacks to call, or give --all, and perhaps --workflow NAME")
+    url = database(arguments.database)
+    told = 0
+    with reading.Reader(url) as reader:
+        if arguments.all:
+            ids = list(_ids(reader, {"workflow": arguments.workflow, "untold": True}))
+        else:
+            ids = list(dict.fromkeys(reading.find_run(reader, given) for given in arguments.run))
+        if not ids:
+            raise reading.MissingError("no callback of any run waits")
+        with _paused(url) as runner:
+            for run_id in ids:
+                if runner.tell_soon(run_id):
+                    told += 1
+                    _told(show, "told", run_id)
+                elif not arguments.all:
+                    show.note(f"cloaca: {no_callback(reading.run(reader, run_id))}")
+        if told:
+            _say_who_takes_them(reader, show)
+    return OK if told == len(ids) or arguments.all else FAILED
+
+
 def forget(arguments: Namespace, show: Show) -> int:
     """Deletes what is kept of triggers."""
     url = database(arguments.database)
     with reading.Reader(url) as reader:
         for name in arguments.name:
             reading.schedules_named(reader, name)
+        waiting = [(name, ends_waiting(reader.native.query, name)) for name in arguments.name]
     names = ", ".join(excerpt(name) for name in arguments.name[:5])
-    ask(f"forget {names}{' and more' if len(arguments.name) > 5 else ''}", arguments)
+    lost = "".join(f"; {of_ends(many, name)}, and would never be told" for name, many in waiting if many)
+    ask(f"forget {names}{' and more' if len(arguments.name) > 5 else ''}{lost}", arguments)
     with closing(_cloaca.Client.open(url)) as client:
         for name in arguments.name:
             is_gone, by = client.forget(name)

@@ -68,6 +68,7 @@ COMMANDS = (
             Option("--failed", "the same as --status Failed"),
             STATUS,
             *FILTERS,
+            Option("--untold", "only with an end that a callback of their workflow is still to be told of"),
             Option(
                 "--text",
                 "only with this in its id, names, key, error, or the context that it began with, not what"
@@ -350,19 +351,43 @@ COMMANDS = (
         " cloaca submit.",
     ),
     Command(
+        "tell",
+        "Have the callbacks of ended runs, which wait after calls that raised, called now.",
+        "cloaca tell --all --workflow ingest",
+        "change:tell",
+        (
+            RUN._replace(name="run", about="runs' ids, or how they begin", many=True, optional=True),
+            Option("--all", "all that wait"),
+            Option("--workflow", "of those only this workflow's", "NAME", completes="workflow"),
+        ),
+        "Whoever declares the workflow calls it. `cloaca runs --untold` lists them, and `cloaca skip --run"
+        " RUN` drops one that will never succeed.",
+    ),
+    Command(
         "skip",
-        "Have a trigger with on_run go on without the end of a run that it fails at.",
+        "Have a trigger with on_run go on without the end of a run that it fails at, or drop the callback of"
+        " a run.",
         "cloaca skip broken --yes",
         "change:skip",
         (
-            Option("name", "its name", "NAME", completes="trigger"),
             Option(
-                "--run", "of which run; by default the end that it is told of next", "RUN", completes="run"
+                "name",
+                "the trigger's name; without one, the callback of the run that --run names is dropped",
+                "NAME",
+                optional=True,
+                completes="trigger",
+            ),
+            Option(
+                "--run",
+                "of which run; of a trigger by default the end that it is told of next",
+                "RUN",
+                completes="run",
             ),
             YES,
         ),
         "The ends after it wait for that one: `cloaca why NAME` tells which it is. What the function has done"
-        " for it stays done; what a call under way comes to counts for nothing.",
+        " for it stays done; what a call under way comes to counts for nothing. A callback under way goes"
+        " on.",
     ),
     Command(
         "forget",

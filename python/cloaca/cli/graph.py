@@ -36,7 +36,7 @@ def graph(arguments: Namespace, show: Show) -> int:
             name, nodes = _kept(reader, arguments.workflow)
     if show.as_json:
         for node in nodes:
-            show.record("task", {"id": node.id, "dependencies": node.dependencies})
+            show.record("task", {"id": node.id, "dependencies": node.dependencies, "rule": node.rule})
         return OK
     if arguments.format == "svg":
         from ..picture import Drawn, svg
@@ -44,7 +44,7 @@ def graph(arguments: Namespace, show: Show) -> int:
         show.out.write(svg(name, [Drawn(node.id, node.dependencies, node.rule) for node in nodes]))
         return OK
     picture = {"text": text, "mermaid": mermaid, "dot": dot}[arguments.format]
-    for line in picture(name, [(node.id, node.dependencies) for node in nodes]):
+    for line in picture(name, [(node.id, node.dependencies, _ruled(node)) for node in nodes]):
         show.line(line)
     return OK
 
@@ -62,38 +62,52 @@ def _kept(reader: Reader, name: str | None) -> tuple[str, list[Node]]:
     return wanted, nodes
 
 
-Edges = list[tuple[str, list[str]]]
-"""The tasks in topological order, each with those that it waits for."""
+def _ruled(node: Node) -> str:
+    """When a task begins beside what it waits for, in words."""
+    if node.rule is None:
+        return ""
+    from ..picture import words_of
+
+    return f"if {words_of(node.rule)}"
+
+
+Edges = list[tuple[str, list[str], str]]
+"""The tasks in topological order, each with those that it waits for, and its rule in words."""
 
 
 def text(name: str, tasks: Edges) -> list[str]:
     """One line a task, level by level; what may run side by side stands in one level."""
     levels: dict[str, int] = {}
-    for task_id, dependencies in tasks:
+    for task_id, dependencies, _ in tasks:
         levels[task_id] = max((levels[each] + 1 for each in dependencies), default=0)
     lines = [f"{clean(name)}, {len(tasks)} task{'' if len(tasks) == 1 else 's'}"]
     for level in range(max(levels.values()) + 1):
-        for task_id, dependencies in tasks:
+        for task_id, dependencies, rule in tasks:
             if levels[task_id] == level:
                 after = f" after {', '.join(clean(each) for each in dependencies)}" if dependencies else ""
-                lines.append(f"  {level + 1}  {clean(task_id)}{after}")
+                ruled = f", {clean(rule)}" if rule else ""
+                lines.append(f"  {level + 1}  {clean(task_id)}{after}{ruled}")
     return lines
 
 
 def mermaid(_name: str, tasks: Edges) -> list[str]:
     """A flowchart for Markdown."""
-    place = {task_id: at for at, (task_id, _) in enumerate(tasks)}
+    place = {task_id: at for at, (task_id, *_) in enumerate(tasks)}
     lines = ["flowchart TD"]
-    lines += [f'    t{place[task_id]}["{_entities(task_id)}"]' for task_id, _ in tasks]
-    lines += [f"    t{place[each]} --> t{place[task_id]}" for task_id, needs in tasks for each in needs]
+    for task_id, _, rule in tasks:
+        ruled = f"<br>{_entities(rule)}" if rule else ""
+        lines.append(f'    t{place[task_id]}["{_entities(task_id)}{ruled}"]')
+    lines += [f"    t{place[each]} --> t{place[task_id]}" for task_id, needs, _ in tasks for each in needs]
     return lines
 
 
 def dot(name: str, tasks: Edges) -> list[str]:
     """A graph for Graphviz."""
     lines = [f"digraph {_quoted(name)} {{", "    node [shape=box];"]
-    lines += [f"    {_quoted(task_id)};" for task_id, _ in tasks]
-    lines += [f"    {_quoted(each)} -> {_quoted(task_id)};" for task_id, needs in tasks for each in needs]
+    for task_id, _, rule in tasks:
+        label = f"{_quoted(task_id)[:-1]}\\n{_quoted(rule)[1:]}"
+        lines.append(f"    {_quoted(task_id)}{f' [label={label}]' if rule else ''};")
+    lines += [f"    {_quoted(each)} -> {_quoted(task_id)};" for task_id, needs, _ in tasks for each in needs]
     return [*lines, "}"]
 
 

@@ -231,6 +231,7 @@ def runs(arguments: Namespace, show: Show) -> int:
     status = "Failed" if arguments.failed else arguments.status
     wanted = filters_of(arguments, status) | {"status": status}
     wanted["contexts"] = arguments.context
+    wanted["untold"] = arguments.untold
     with opened(arguments) as reader:
         wanted = with_parent(reader, wanted)
         after = None if arguments.after is None else reading.find_run(reader, arguments.after)

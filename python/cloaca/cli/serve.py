@@ -3,11 +3,13 @@ change."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from importlib.util import find_spec
 
@@ -32,6 +34,8 @@ LOOK_SECONDS = 0.3
 """So often it is looked whether a file has changed."""
 OPEN_SECONDS = 1.5
 """The page is there after so long."""
+LISTEN_SECONDS = 1.0
+"""So often a worker looks whether a port that was taken is free."""
 FILES_MAX = 5_000
 """So many of a program's files are looked at."""
 WORKERS_MAX = 256
@@ -62,6 +66,8 @@ def run(arguments: Namespace, show: Show) -> int:
     if arguments.workers > 1:
         from .workers import serve
 
+        if listens is not None:
+            _refuse_taken(listens, arguments.workers)
         return serve(target, arguments.database, arguments.workers, arguments.log, listens)
     return _serve(target, arguments.database, arguments.log, listens)
 
@@ -119,7 +125,6 @@ class Beside:
             command = [sys.executable, "-m", "cloaca", "ui", url, "--port", str(self.port), "--act"]
             self.process = subprocess.Popen(command)
             if self.opens:
-                import threading
                 import webbrowser
 
                 threading.Timer(OPEN_SECONDS, webbrowser.open, [f"http://127.0.0.1:{self.port}/"]).start()
@@ -133,7 +138,6 @@ class Beside:
 
 def _known(url: str | None) -> str | None:
     """The store, once it is there."""
-    import contextlib
     import io
 
     from ..errors import CloacaError
@@ -168,7 +172,8 @@ def _address(text: str, many: int) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
-def _listening(listens: tuple[str, int]) -> Listening:
+def _listening(listens: tuple[str, int]) -> Listening | None:
+    """What listens there; `None` if a worker cannot now: the port may be held by what one before has left."""
     from ..telemetry.listening import Listening
 
     host, port = listens
@@ -176,8 +181,30 @@ def _listening(listens: tuple[str, int]) -> Listening:
         return Listening(host, port)
     except OSError as error:
         text = f"--metrics: nobody can listen at {excerpt(host)}, port {port}: {error.strerror or error}"
-        # It may be taken for a while only, by what a worker before has left: the others go on.
-        raise (ProgramError(text) if WORKER in os.environ else UsageError(text)) from error
+        if WORKER not in os.environ:
+            raise UsageError(text) from error
+        later = "this worker serves without, and listens once that is free"
+        logging.getLogger("cloaca").error("%s; %s", text, later)
+        return None
+
+
+def _refuse_taken(listens: tuple[str, int], many: int) -> None:
+    """Before anything is begun: a worker would go on without."""
+    for port in range(listens[1], listens[1] + many):
+        listening = _listening((listens[0], port))
+        if listening is not None:
+            listening.server_close()
+
+
+def _listen_later(listens: tuple[str, int], runner: DefaultRunner) -> None:
+    from ..telemetry.listening import Listening
+
+    while True:
+        time.sleep(LISTEN_SECONDS)
+        with contextlib.suppress(OSError):
+            Listening(*listens).begin(runner)
+            logging.getLogger("cloaca").info("--metrics: listens at %s, port %d now", *listens)
+            return
 
 
 def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, int] | None) -> int:
@@ -202,6 +229,8 @@ def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, in
     runner = _runner(loaded, module, name, url)
     if listening is not None:
         listening.begin(runner)
+    elif listens is not None:
+        threading.Thread(target=_listen_later, args=(listens, runner), daemon=True).start()
     logging.getLogger("cloaca").info("serving %s; Ctrl-C drains and ends", target)
     runner.run_forever()
     return OK

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from ..reading import Attempt, Callback, Changed, Child, Reader, Run, RunDetails, Task
+    from ..reading import Attempt, Callback, Changed, Child, LastCallback, Reader, Run, RunDetails, Task
     from ..types import ParentKind
 
 WAIT_SECONDS = 0.1
@@ -131,6 +131,9 @@ def _values(show: Show, details: RunDetails, parts: Parts) -> None:
         show.values(
             ["callback", CALLBACKS[call.status], None, call.begun_at or call.due_at, None, None, call.error]
         )
+    last = details.last_callback
+    if last is not None:
+        show.values(["callback", CALLBACKS[last.status], last.outcome, last.at, None, None, None])
     context("result", found.id, None if found.completed_at is None else details.final_context)
 
 
@@ -165,6 +168,8 @@ class Tree:
             self._child(child)
         for call in self.details.callbacks:
             self._callback(call)
+        if self.details.last_callback is not None:
+            self._last_callback(self.details.last_callback)
         if self.parts.context and found.completed_at is not None:
             self._context("result", self.details.final_context, "  ")
 
@@ -257,6 +262,18 @@ class Tree:
         if call.error is not None:
             parts.append(clean(call.error))
         show.line(f"  {show.styled('callback', 'dim')}  {'  '.join(parts)}")
+
+    def _last_callback(self, last: LastCallback) -> None:
+        show = self.show
+        calls = f"{last.attempts} {'call' if last.attempts == 1 else 'calls'}"
+        when = show.time(last.at)
+        said = {
+            "told": f"came back at {when}, in call {last.attempts}",
+            "given_up": f"was given up at {when}, after {calls}",
+            "skipped": f"was skipped at {when}, after {calls}",
+            "dropped": f"was dropped at {when}, after {calls}: no runner declared it any more",
+        }[last.outcome]
+        show.line(f"  {show.styled('callback', 'dim')}  {CALLBACKS[last.status]}  {said}")
 
     def _attempt(self, attempt: Attempt, inner: str, is_last: bool) -> None:
         show = self.show

@@ -18,7 +18,7 @@ from .logs import LogLine, Logs, logs
 from .pace import Lasted, Pace, lasted, pace
 from .preview import preview
 from .runners import Runner, runners
-from .runs import Attempt, Callback, Child, Run, RunDetails, Task, find_run, run, runs
+from .runs import Attempt, Callback, Child, LastCallback, Run, RunDetails, Task, find_run, run, runs
 from .schedules import Cron, Tick, Trigger, crons, schedules_named, ticks, triggers
 from .search import Search, search
 from .store import MissingError, Page, Reader
@@ -35,6 +35,7 @@ __all__ = [
     "Cron",
     "Failures",
     "Finding",
+    "LastCallback",
     "Lasted",
     "Limit",
     "LogLine",

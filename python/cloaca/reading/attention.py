@@ -28,6 +28,8 @@ SCHEDULES_MAX = 10_000
 """So many schedules are looked at."""
 SHOWN_MAX = 50
 """So many of those are told."""
+CALLBACKS_SECONDS = 60.0
+"""Callbacks that raise are told of once their runs have ended for so long."""
 MESSAGE_CHARS = 300
 """So much of a message is compared, and told."""
 FAILED_MAX = 1000
@@ -61,6 +63,20 @@ _FAILED = """
             ORDER BY completed_at DESC LIMIT ?2
         ) AS newest WINDOW same AS (PARTITION BY error_type, error, workflow)
     ) AS ranked WHERE place = 1 ORDER BY last_us DESC"""
+# By ends_due and ends_owner, and of each workflow the oldest by its row: what is called again and again.
+_FAILING_CALLBACKS = """
+    SELECT counted.workflow, many, tries, ends.error, runs.id, completed_at FROM (
+        SELECT found.workflow, count(*) AS many, min(found.row) AS first FROM (
+            SELECT row, run, workflow, tries, error FROM (
+                SELECT row, run, workflow, tries, error FROM ends INDEXED BY ends_due
+                WHERE owner IS NULL AND listener = 0 LIMIT ?1
+            ) AS waiting
+            UNION ALL SELECT row, run, workflow, tries, error FROM ends INDEXED BY ends_owner
+            WHERE owner IS NOT NULL AND listener = 0
+        ) AS found JOIN runs ON runs.row = found.run
+        WHERE found.tries > 1 AND found.error IS NOT NULL AND completed_at < ?2 GROUP BY found.workflow
+    ) AS counted JOIN ends ON ends.row = first JOIN runs ON runs.row = ends.run
+    ORDER BY many DESC, counted.workflow LIMIT ?3"""
 _SCHEDULES = """
     SELECT count(*) FILTER (WHERE kind = 'trigger') AS triggers,
         count(*) FILTER (WHERE kind = 'cron') AS crons, count(*) FILTER (WHERE enabled) AS enabled
@@ -88,6 +104,27 @@ class Counts:
     triggers: int
     crons: int
     enabled: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailingCallbacks:
+    """Ends of a workflow's runs whose callbacks have raised again and again for a minute.
+
+    Attributes:
+        workflow_name (str): the workflow.
+        count (int): so many, among the first 10,000 that wait.
+        run_id (str): the run that ended first of them.
+        ended_at (str): when that was.
+        attempts (int): how often its callback was called.
+        error (str): what that raised last.
+    """
+
+    workflow_name: str
+    count: int
+    run_id: str
+    ended_at: str
+    attempts: int
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +168,23 @@ def unwell(reader: Reader, *, limit: int = SHOWN_MAX) -> list[Trigger | Cron]:
         except MissingError:  # it was forgotten between the two looks
             continue
     return [each for each in found.values() if each.state not in ("polled", "scheduled")]
+
+
+def failing_callbacks(reader: Reader) -> list[FailingCallbacks]:
+    """Of each workflow whose callbacks go on raising how many those are, the most first."""
+    before_us = microseconds(now()) - int(CALLBACKS_SECONDS * 1e6)
+    mask = reader.mask()
+    return [
+        FailingCallbacks(
+            workflow_name=row["workflow"],
+            count=row["many"],
+            run_id=row["id"],
+            ended_at=moment(row["completed_at"]),
+            attempts=row["tries"],
+            error=reader.of_run(mask, row["id"]).hide(row["error"])[:MESSAGE_CHARS],
+        )
+        for row in reader.native.query(_FAILING_CALLBACKS, [SCHEDULES_MAX, before_us, SHOWN_MAX])
+    ]
 
 
 def failures(reader: Reader, since: datetime) -> list[Failures]:

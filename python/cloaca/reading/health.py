@@ -18,7 +18,7 @@ from ..health import GRACE_SECONDS, RUNNERS_MAX, health
 from ..rescue import left_beside
 from ..why import of_unread
 from ..why_run import of_pause
-from .attention import FAILED_MAX, failures
+from .attention import FAILED_MAX, failing_callbacks, failures
 from .runners import BACKLOG_RUNS, living, runners
 from .runs import runs
 from .schedules import Cron, crons, triggers
@@ -108,6 +108,7 @@ def doctor(
     yield from _schedules(reader, told)
     if not told & {"backlog", "unserved"}:
         yield _backlog(backlog)
+    yield from _callbacks(reader, told)
     yield _pauses(reader)
     yield _overdue(reader, at if copied_us is None else datetime.fromtimestamp(copied_us / 1e6, UTC))
     yield _failed(reader, at)
@@ -146,6 +147,12 @@ _WAYS_OUT: dict[str, str] = {
     "late_cron": "start a program that declares it, and its workflow; or `cloaca disable` it",
     "callbacks": "`cloaca show RUN` tells what they raise",
 }
+
+
+_CALLBACKS_WAY_OUT = (
+    "`cloaca runs --untold` lists them; once it is mended `cloaca tell RUN`, or --all, has them called now;"
+    " `cloaca skip --run RUN` drops one"
+)
 
 
 def _told(reason: HealthReason) -> Finding:
@@ -294,7 +301,8 @@ def _schedules(reader: Reader, told: set[str]) -> Iterator[Finding]:
     found = [*triggers(reader, limit=LOOKED_MAX), *crons(reader, limit=LOOKED_MAX)]
     ways_out = {
         "stopped": "mend its cause, then `cloaca enable NAME`",
-        "failing": "`cloaca ticks NAME` tells the errors",
+        "failing": "`cloaca why NAME` tells what it raises, and what to do",
+        "disabled": "`cloaca enable NAME`, once it may go on; `cloaca audit NAME` may tell who did it",
     }
     is_well = not told & {"unpolled", "late_cron", "stuck"}
     for state, way_out in ways_out.items():
@@ -302,7 +310,8 @@ def _schedules(reader: Reader, told: set[str]) -> Iterator[Finding]:
         if named:
             is_well = False
             more = f" and {len(named) - NAMED_MAX} more" if len(named) > NAMED_MAX else ""
-            text = f"{state}: {', '.join(named[:NAMED_MAX])}{more}"
+            word = "switched off" if state == "disabled" else state
+            text = f"{word}: {', '.join(named[:NAMED_MAX])}{more}"
             yield Finding("bad" if state == "stopped" else "warn", "schedules", text, way_out)
     for each in found:
         if isinstance(each, Cron) and each.enabled:
@@ -325,6 +334,23 @@ def _backlog(rows: list[dict[str, Any]]) -> Finding:
     total = sum(row["pending"] + row["running"] for row in rows)
     shown = f"{BACKLOG_RUNS:,} or more runs" if total >= BACKLOG_RUNS else _count(total, "run")
     return Finding("ok", "backlog", f"{shown} not over")
+
+
+def _callbacks(reader: Reader, told: set[str]) -> Iterator[Finding]:
+    """A probe is not told: what callbacks tell may be away, and the runner works all the same."""
+    found = failing_callbacks(reader)
+    for each in found[:NAMED_MAX]:
+        many = f"{_count(each.count, 'end')} of runs of workflow {excerpt(each.workflow_name)}"
+        text = (
+            f"{many} whose callback keeps failing, first that of run {each.run_id}, since {each.ended_at} in"
+            f" {_count(each.attempts, 'call')}: {excerpt(each.error)}"
+        )
+        yield Finding("warn", "callbacks", text, _CALLBACKS_WAY_OUT)
+    if len(found) > NAMED_MAX:
+        text = f"those of {_count(len(found) - NAMED_MAX, 'more workflow')} keep failing, too"
+        yield Finding("warn", "callbacks", text, "`cloaca runs --untold`")
+    if not found and "callbacks" not in told:
+        yield Finding("ok", "callbacks", "none keeps failing")
 
 
 def _pauses(reader: Reader) -> Finding:

@@ -117,6 +117,18 @@ class Callback:
 
 
 @dataclass(frozen=True, slots=True)
+class LastCallback:
+    """What became of the last end that a callback was to be told of, by the names of `last_callback` in
+    `DefaultRunner.get_run`.
+    """
+
+    status: RunStatus
+    outcome: str
+    attempts: int
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunDetails:
     """One run with its tasks in the order of their records.
 
@@ -134,6 +146,7 @@ class RunDetails:
         cancelled_by (Change | None): who asked for its end by the page or the command line, or for that of
             the run that started it.
         trace_id (str | None): the trace of whoever asked for it, if one was handed on.
+        last_callback (LastCallback | None): what became of the last one that is settled.
     """
 
     run: Run
@@ -146,6 +159,7 @@ class RunDetails:
     callbacks: list[Callback]
     trace_id: str | None
     cancelled_by: Change | None
+    last_callback: LastCallback | None
 
 
 def runs(
@@ -161,6 +175,7 @@ def runs(
     ended_until: str | datetime | None = None,
     error: str | None = None,
     parent: str | None = None,
+    untold: bool = False,
     contexts: bool = False,
     after: str | None = None,
     limit: int = PAGE_ITEMS,
@@ -171,7 +186,7 @@ def runs(
         ArgumentError, WorkflowError: (a `ValueError`) what `DefaultRunner.list_runs` refuses.
     """
     wanted = filters.wanted(
-        workflow, status, trigger, key, since, until, error, parent, ended_since, ended_until
+        workflow, status, trigger, key, since, until, error, parent, ended_since, ended_until, untold
     )
     wanted["contexts"] = contexts
     wanted["after"] = filters.place(reader.native, after, wanted["by_end"])
@@ -232,6 +247,7 @@ def run(reader: Reader, run_id: str) -> RunDetails:
         ],
         trace_id=trace_id(row["trace"]),
         cancelled_by=None if by is None else Change(**by),
+        last_callback=None if row["last_callback"] is None else LastCallback(**row["last_callback"]),
     )
 
 

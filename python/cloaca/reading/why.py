@@ -6,6 +6,7 @@ from __future__ import annotations
 from .. import check, held, rows, why_run
 from ..errors import excerpt
 from ..why import Kept, backing_off, besides, ending, ends_of, named, of_unread, told
+from .attention import failing_callbacks
 from .audit import by_whom
 from .runners import declaring, living
 from .runs import find_run, run
@@ -141,6 +142,15 @@ def of_workflow(reader: Reader, name: str) -> str:
         told.append(f"{waits} and {begun}, the oldest of {found.oldest_at}")
     else:
         told.append("none of its runs waits")
+    for each in failing_callbacks(reader):
+        if each.workflow_name == name:
+            keeps = "callback keeps" if each.count == 1 else "callbacks keep"
+            told.append(
+                f"{each.count:,} of its {'run has' if each.count == 1 else 'runs have'} ended whose {keeps}"
+                f" failing, first that of run {each.run_id} in {each.attempts} calls: {excerpt(each.error)};"
+                f" `cloaca runs --untold` lists them, `cloaca tell RUN` has one called now, and"
+                f" `cloaca skip --run RUN` drops it"
+            )
     if found.last_status is None:
         told.append("it has not run yet")
     else:

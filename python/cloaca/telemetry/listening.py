@@ -6,8 +6,10 @@ Invariant: whoever asks slowly, never ends, or comes in crowds holds up a bounde
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
+import weakref
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -25,6 +27,20 @@ ASKING_MAX = 16
 ASK_SECONDS_MAX = 10.0
 """Who asks has so long for each line of it."""
 METRICS = "/metrics"
+
+
+_listening: weakref.WeakSet[Listening] = weakref.WeakSet()
+"""Those of this process."""
+
+
+def _forked() -> None:
+    """A child that outlives this process would keep the port from who takes its place, and answer nobody."""
+    for each in list(_listening):
+        each.socket.close()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forked)
 
 
 class _Asked(BaseHTTPRequestHandler):
@@ -73,6 +89,7 @@ class Listening(ThreadingHTTPServer):
         if ":" in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, port), _Asked)
+        _listening.add(self)
 
     def begin(self, runner: DefaultRunner) -> None:
         """Answers from now on, for this runner."""

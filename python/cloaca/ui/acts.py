@@ -10,9 +10,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from ..audit import acting
 from ..errors import ArgumentError, excerpt
 from ..reading import MissingError
+from ..reading import runs as list_runs
 from . import contexts, show
 from .screens import Ask, Screen
-from .screens.runs import counted, wanted
+from .screens.runs import COUNTED, counted, wanted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,6 +63,12 @@ def _changed(ask: Ask, form: Mapping[str, str], word: str, about: str) -> Screen
         source.acting._ask_poll(about)
     elif word == "skip":
         _skip(source, *about.split(" ", 1))
+    elif word in ("tell", "skip-callback"):
+        acts = source.acting.tell_soon if word == "tell" else source.acting.skip_callback
+        if not acts(about):
+            raise MissingError(f"no callback of run {excerpt(about)} waits any more")
+    elif word == "tell-all":
+        return _tell_all(ask)
     elif word in ("retry-all", "cancel-all"):
         return _many(ask, word.removesuffix("-all"), form.get("really") == word)
     else:
@@ -73,6 +80,14 @@ def _skip(source: Source, run_id: str, name: str = "") -> None:
     """Of the run that was shown: meanwhile another one may be the next."""
     if source.acting.skip_end(name, run_id) is None:
         raise MissingError(f"no end of run {excerpt(run_id)} waits for trigger {excerpt(name)} any more")
+
+
+def _tell_all(ask: Ask) -> Screen:
+    """Has the callbacks of all that the list shows be called now."""
+    listed = Ask(ask.source, ask.root, "/runs", _query(ask.path), ask.level)
+    found = list_runs(ask.reader, **wanted(listed), limit=COUNTED)
+    told = sum(ask.source.acting.tell_soon(each.id) for each in found)
+    return Screen.saying("Done", f"{show.count(told, 'callback')} called now.", 200, ask)
 
 
 def _many(ask: Ask, word: str, is_sure: bool) -> Screen | None:
@@ -88,6 +103,7 @@ def _many(ask: Ask, word: str, is_sure: bool) -> Screen | None:
         }
         return Screen(f"{word.capitalize()} them?", "confirm.html", values, nav="runs", is_live=False)
     meant = wanted(listed)
+    del meant["untold"]
     runner = ask.source.acting
     done = runner.retry_many(**meant) if word == "retry" else runner.cancel_many(**meant)
     verb = "opened again" if word == "retry" else "asked to end"

@@ -264,6 +264,17 @@ fn call<'py>(py: Python<'py>, row: &Call) -> PyResult<Bound<'py, PyDict>> {
     Ok(dict)
 }
 
+/// What became of the last of them that was settled.
+pub fn last_call<'py>(py: Python<'py>, row: &ListedRun) -> PyResult<Option<Bound<'py, PyDict>>> {
+    let Some(last) = row.last_call else { return Ok(None) };
+    let dict = PyDict::new(py);
+    dict.set_item("status", last.status.name())?;
+    dict.set_item("outcome", last.fate.name())?;
+    dict.set_item("attempts", last.tries)?;
+    dict.set_item("at", stamp(Some(last.at)))?;
+    Ok(Some(dict))
+}
+
 /// A task as `get_run` shows it, with its tries if they were read.
 pub fn task<'py>(
     py: Python<'py>,

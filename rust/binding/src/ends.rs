@@ -5,8 +5,8 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use cloaca_core::key::EndKey;
-use cloaca_core::port::End;
-use cloaca_core::runtime::{PutOff, Settled};
+use cloaca_core::port::{End, Settled};
+use cloaca_core::runtime::PutOff;
 use cloaca_core::time::Wall;
 
 use crate::gil::free;
@@ -65,6 +65,12 @@ impl Ends {
     /// Nobody is to be told of it any more.
     fn withdrawn(&self, py: Python<'_>, key: i64) -> PyResult<()> {
         self.settle(py, key, Settled::Withdrawn)
+    }
+
+    /// There is no such callback in this program any more: whoever declares it is to call it.
+    fn given_back(&self, py: Python<'_>, key: i64) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.end_given_back(EndKey(key)))
     }
 
     /// A call about an end has failed. When it is made again, in microseconds since 1970; `None` if it is not.

@@ -117,6 +117,7 @@ impl Reader {
         dict.set_item("children", convert::children(py, &row)?)?;
         dict.set_item("callbacks", convert::calls(py, &row)?)?;
         dict.set_item("trace", row.trace.as_deref())?;
+        dict.set_item("last_callback", convert::last_call(py, &row)?)?;
         dict.set_item("owner", self.read(py, move |store| store.holder(id))?.map(|owner| owner.0))?;
         Ok(Some(dict))
     }

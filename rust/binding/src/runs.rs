@@ -36,6 +36,7 @@ pub struct Wanting {
     by_end: bool,
     after: Option<(i64, i64, Option<i64>)>,
     contexts: bool,
+    untold: bool,
 }
 
 impl Wanting {
@@ -49,6 +50,7 @@ impl Wanting {
             run_key: self.key,
             parent: self.parent.map(|id| parse_run_id(py, &id)).transpose()?,
             error_type: self.error,
+            untold: self.untold,
             since: self.since.map(Wall),
             until: self.until.map(Wall),
             by: if self.by_end { By::End } else { By::Creation },
@@ -216,6 +218,18 @@ impl Runs {
         Ok(self.handle.written(py, move |runtime| runtime.retry(id))?.map(|watch| self.handle.watched(watch)))
     }
 
+    /// Has the callback of a run's end be called at once; false if none waits for its next call.
+    fn call_soon(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
+        let id = parse_run_id(py, id)?;
+        self.handle.written(py, move |runtime| runtime.call_soon(id))
+    }
+
+    /// Has it not be called any more; false if none waits for its next call.
+    fn skip_call(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
+        let id = parse_run_id(py, id)?;
+        self.handle.written(py, move |runtime| runtime.skip_call(id))
+    }
+
     /// Asks for the ends of runs, in one transaction; for each whether it was there and not final.
     fn cancel_each(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<Vec<bool>> {
         let ids = parse_run_ids(py, &ids)?;
@@ -270,6 +284,7 @@ impl Runs {
         dict.set_item("children", convert::children(py, &row)?)?;
         dict.set_item("callbacks", convert::calls(py, &row)?)?;
         dict.set_item("trace", row.trace.as_deref())?;
+        dict.set_item("last_callback", convert::last_call(py, &row)?)?;
         Ok(Some(dict))
     }
 

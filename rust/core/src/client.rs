@@ -14,8 +14,8 @@ use crate::engine::{self, Asked, Declared, Fire, Foretold, Poll};
 use crate::key::Epoch;
 use crate::limit::Dropped;
 use crate::port::{
-    Admitted, Change, ContextHash, Fault, Forgotten, Found, Halt, InFlight, NewRun, Old, Parent, Receipt, Renamed,
-    STAND_IN, Store, Stored,
+    Admitted, Change, ContextHash, Fault, Forgotten, Found, Halt, InFlight, NewRun, Old, Parent, Receipt,
+    Renamed, STAND_IN, Store, Stored,
 };
 use crate::runtime::{AskedFire, hashed, play};
 use crate::seat::{Kind, Pause};

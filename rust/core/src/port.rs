@@ -31,7 +31,9 @@ pub use change::{
     TriggerState, WorkflowRow,
 };
 pub use claim::{Allowed, BURIED, Company, InFlight, Siblings, Spent, Unfinished};
-pub use end::{AsItWas, CHAIN_MAX, Call, End, Ending, OnRun, Outcomes, Skipped, Told};
+pub use end::{
+    AsItWas, CHAIN_MAX, Call, CallFate, End, Ending, LastCall, OnRun, Outcomes, Settled, Skipped, Told,
+};
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
 pub use halt::Halt;
 pub use listing::{
@@ -236,9 +238,20 @@ pub trait Store: Send + Sync {
     /// came of them, or is gone.
     fn take_ends(&self, epoch: Epoch, at: Wall, limit: u64) -> Stored<Vec<End>>;
     /// `epoch` has told of an end, or gives that up.
-    fn end_told(&self, epoch: Epoch, end: EndKey) -> Stored<()>;
+    fn end_told(&self, epoch: Epoch, end: EndKey, settled: Settled, at: Wall) -> Stored<()>;
     /// It is to be told again after `wait`, because of that error.
     fn put_end_off(&self, epoch: Epoch, end: EndKey, wait: Wait, error: &str) -> Stored<()>;
+    /// `epoch` has taken an end that it has no callback for any more: it is anybody's again, as if it had not been taken, after that wait for `epoch`
+    /// itself to say so.
+    fn give_end_back(&self, epoch: Epoch, end: EndKey, wait: Wait) -> Stored<()>;
+    /// Has the end of a run that its callback is to be told of be due at once; false if none waits. One that is being told is left alone.
+    fn call_soon(&self, run: Uuid, at: Wall) -> Stored<bool>;
+    /// That end is not told; false if none waits.
+    fn skip_call(&self, run: Uuid, at: Wall) -> Stored<bool>;
+    /// So many ends of workflows whose callback for them this store has seen go, since this was last asked. Cheap, and touches no database.
+    fn withdrawn(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
 
     /// Of each trigger of `epoch` that is switched on, the first end that it is still to be told of. Cheap.
     fn endings(&self, epoch: Epoch) -> Stored<Vec<Ending>>;

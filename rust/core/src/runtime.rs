@@ -84,7 +84,7 @@ pub use meter::{Doings, Metered};
 pub use pollers::PollTurn;
 pub use questions::QUESTIONS_MAX;
 pub use schedules::CronBody;
-pub use tellings::{PutOff, Settled};
+pub use tellings::PutOff;
 pub use watch::{Finished, Watch};
 pub use writer::Flush;
 

@@ -46,7 +46,7 @@ mod tenant;
 mod tls;
 mod value;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -60,8 +60,8 @@ use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
     Allowed, Backlog, Cell, Change, CronStats, Ear, End, Ending, Fault, Forgotten, Found, Halt, InFlight,
     ListedRun, NewCron, Old, OwnerRow, Page, Place, Playing, Receipt, Redacted, Renamed, Reopened, RunFilter,
-    Schedule, ScheduleFilter, Siblings, Sign, Skipped, Spared, Store, Stored, Stretch, Table, TaskRecord,
-    Unfinished, Wished, WorkflowRow,
+    Schedule, ScheduleFilter, Settled, Siblings, Sign, Skipped, Spared, Store, Stored, Stretch, Table,
+    TaskRecord, Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::Contested;
@@ -106,6 +106,8 @@ pub struct PostgresStore {
     pulse: Pulse,
     /// What was found at the last look at the others, by who looked, and when.
     looks: Mutex<HashMap<Epoch, (Instant, Siblings)>>,
+    /// What [`Store::withdrawn`] tells next.
+    withdrawn: Mutex<BTreeMap<String, u64>>,
     process: u32,
 }
 
@@ -180,6 +182,7 @@ impl PostgresStore {
             locks,
             pulse,
             looks: Mutex::default(),
+            withdrawn: Mutex::default(),
             process: std::process::id(),
             address,
         })
@@ -434,6 +437,13 @@ impl PostgresStore {
     fn guarded<'m, T>(&self, mutex: &'m Mutex<T>) -> MutexGuard<'m, T> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Keeps what a transaction has withdrawn until somebody asks for it.
+    fn noting<T>(&self, done: T, withdrawn: owner::Withdrawn) -> T {
+        let mut known = self.guarded(&self.withdrawn);
+        withdrawn.into_iter().for_each(|(workflow, many)| *known.entry(workflow).or_default() += many);
+        done
+    }
 }
 
 /// Why a transaction has no result.
@@ -483,9 +493,9 @@ impl Store for PostgresStore {
             run::overdue::hand_on(db, epoch, remnant)?;
             seat::hand_on(db, epoch, remnant)?;
             schedule::hand_on(db, epoch, &kept.triggers, remnant)?;
-            owner::leave(db, epoch)?;
-            Ok(remnant)
+            Ok((remnant, owner::leave(db, epoch)?))
         });
+        let left = left.map(|(remnant, withdrawn)| self.noting(remnant, withdrawn));
         if let Ok(Some(remnant)) = &left {
             self.pulse.add(*remnant);
         }
@@ -523,7 +533,9 @@ impl Store for PostgresStore {
         let (siblings, dead) = self.read(|db| owner::look(db, &self.locks, epoch, is_fresh))?;
         if !dead.is_empty() {
             self.guarded(&self.looks).clear();
-            return self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch, is_fresh));
+            let (siblings, withdrawn) =
+                self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch, is_fresh))?;
+            return Ok(self.noting(siblings, withdrawn));
         }
         self.guarded(&self.looks).insert(epoch, (Instant::now(), siblings.clone()));
         Ok(siblings)
@@ -681,8 +693,40 @@ impl Store for PostgresStore {
         })
     }
 
-    fn end_told(&self, epoch: Epoch, end: EndKey) -> Stored<()> {
-        self.write(Step::EndTold, |db| end::told(db, epoch, end))
+    fn end_told(&self, epoch: Epoch, end: EndKey, settled: Settled, at: Wall) -> Stored<()> {
+        self.write(Step::EndTold, |db| end::told(db, epoch, end, settled, at))
+    }
+
+    fn give_end_back(&self, epoch: Epoch, end: EndKey, wait: Wait) -> Stored<()> {
+        let withdrawn = self.write(Step::EndTold, |db| end::give_back(db, epoch, end, wait))?;
+        self.noting((), withdrawn);
+        Ok(())
+    }
+
+    fn call_soon(&self, run: Uuid, at: Wall) -> Stored<bool> {
+        self.write(Step::EndTold, |db| {
+            let Some(place) = run::place(db, run)? else { return Ok(false) };
+            let is_due = end::call_soon(db, place.row, at)?;
+            if is_due {
+                audit::note(db, "tell", &run.to_string())?;
+            }
+            Ok(is_due)
+        })
+    }
+
+    fn skip_call(&self, run: Uuid, at: Wall) -> Stored<bool> {
+        self.write(Step::EndTold, |db| {
+            let Some(place) = run::place(db, run)? else { return Ok(false) };
+            let is_gone = end::skip_call(db, place.row, at)?;
+            if is_gone {
+                audit::note(db, "skip", &run.to_string())?;
+            }
+            Ok(is_gone)
+        })
+    }
+
+    fn withdrawn(&self) -> Vec<(String, u64)> {
+        std::mem::take(&mut *self.guarded(&self.withdrawn)).into_iter().collect()
     }
 
     fn put_end_off(&self, epoch: Epoch, end: EndKey, wait: Wait, error: &str) -> Stored<()> {
@@ -690,7 +734,9 @@ impl Store for PostgresStore {
     }
 
     fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow]) -> Stored<()> {
-        self.write(Step::Seen, |db| owner::declare_workflows(db, epoch, workflows))
+        let withdrawn = self.write(Step::Seen, |db| owner::declare_workflows(db, epoch, workflows))?;
+        self.noting((), withdrawn);
+        Ok(())
     }
 
     fn workflows_of_others(&self, epoch: Epoch) -> Stored<Vec<Arc<str>>> {

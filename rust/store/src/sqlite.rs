@@ -48,8 +48,9 @@ mod sign;
 mod turns;
 mod value;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use cloaca_core::audit::of_pause;
@@ -59,8 +60,8 @@ use cloaca_core::key::{EndKey, Epoch, ScheduleKey};
 use cloaca_core::port::{
     Allowed, Backlog, Cell, Change, CronStats, Ear, End, Ending, Fault, Forgotten, Found, Halt, InFlight,
     ListedRun, NewCron, Old, OwnerRow, Page, Place, Playing, Receipt, Redacted, Renamed, Reopened, RunFilter,
-    Schedule, ScheduleFilter, Siblings, Sign, Skipped, Spared, Store, Stored, Stretch, Table, TaskRecord,
-    Unfinished, Wished, WorkflowRow,
+    Schedule, ScheduleFilter, Settled, Siblings, Sign, Skipped, Spared, Store, Stored, Stretch, Table,
+    TaskRecord, Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::Contested;
@@ -115,6 +116,8 @@ pub struct SqliteStore {
     /// What became of what this process still saw, once the log was found unlinked.
     severed: OnceLock<String>,
     turns: Turns,
+    /// What [`Store::withdrawn`] tells next.
+    withdrawn: Mutex<BTreeMap<String, u64>>,
     /// Declared last: its descriptors close after the connections.
     shield: Shield,
 }
@@ -129,6 +132,13 @@ impl Drop for SqliteStore {
 }
 
 impl SqliteStore {
+    /// Keeps what a transaction has withdrawn until somebody asks for it.
+    fn noting<T>(&self, done: T, withdrawn: owner::Withdrawn) -> T {
+        let mut known = self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner);
+        withdrawn.into_iter().for_each(|(workflow, many)| *known.entry(workflow).or_default() += many);
+        done
+    }
+
     /// A store that ends with this value.
     ///
     /// # Errors
@@ -148,6 +158,7 @@ impl SqliteStore {
             memory: None,
             severed: OnceLock::new(),
             turns: Turns::default(),
+            withdrawn: Mutex::default(),
             shield: Shield::none(),
         })
     }
@@ -167,10 +178,24 @@ impl SqliteStore {
         let [log, memory] = ["-wal", "-shm"].map(|suffix| open::identity(&open::beside(&path, suffix)));
         let severed = OnceLock::new();
         let asked = Some(Asked::of(&path, identity));
+        let withdrawn = Mutex::default();
         let turns = Turns::default();
         let kept = path.clone();
-        let store =
-            Self { name, path, reader, asked, writer, locks, identity, log, memory, severed, turns, shield };
+        let store = Self {
+            name,
+            path,
+            reader,
+            asked,
+            writer,
+            locks,
+            identity,
+            log,
+            memory,
+            severed,
+            turns,
+            withdrawn,
+            shield,
+        };
         Ok((store, kept))
     }
 
@@ -347,9 +372,9 @@ impl Store for SqliteStore {
             run::overdue::hand_on(db, epoch, remnant)?;
             seat::hand_on(db, epoch, remnant)?;
             schedule::hand_on(db, epoch, &kept.triggers, remnant)?;
-            owner::leave(db, epoch)?;
-            Ok(remnant)
+            Ok((remnant, owner::leave(db, epoch)?))
         });
+        let left = left.map(|(remnant, withdrawn)| self.noting(remnant, withdrawn));
         // What is kept is nobody else's until it is home, or the process dead.
         if left.is_ok() || kept.is_empty() {
             around(Step::Release, || self.locks.release(epoch));
@@ -380,7 +405,11 @@ impl Store for SqliteStore {
             .read(|db| Ok((owner::others(db, epoch)?, owner::departed(db)?, owner::is_living(db, epoch)?)))?;
         self.turns.has_company(!others.is_empty());
         match others.iter().any(|&other| self.locks.is_free(other)) {
-            true => self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch)),
+            true => {
+                let (siblings, withdrawn) =
+                    self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch))?;
+                Ok(self.noting(siblings, withdrawn))
+            }
             false => Ok(Siblings { buried: 0, living: others, departed, is_buried: !lives }),
         }
     }
@@ -519,8 +548,42 @@ impl Store for SqliteStore {
         })
     }
 
-    fn end_told(&self, epoch: Epoch, end: EndKey) -> Stored<()> {
-        self.write(Step::EndTold, |db| end::told(db, epoch, end))
+    fn end_told(&self, epoch: Epoch, end: EndKey, settled: Settled, at: Wall) -> Stored<()> {
+        self.write(Step::EndTold, |db| end::told(db, epoch, end, settled, at))
+    }
+
+    fn give_end_back(&self, epoch: Epoch, end: EndKey, wait: Wait) -> Stored<()> {
+        let withdrawn = self.write(Step::EndTold, |db| end::give_back(db, epoch, end, wait))?;
+        self.noting((), withdrawn);
+        Ok(())
+    }
+
+    fn call_soon(&self, run: Uuid, at: Wall) -> Stored<bool> {
+        self.write(Step::EndTold, |db| {
+            let Some(place) = run::place(db, run)? else { return Ok(false) };
+            let is_due = end::call_soon(db, place.row, at)?;
+            if is_due {
+                audit::note(db, "tell", &run.to_string())?;
+            }
+            Ok(is_due)
+        })
+    }
+
+    fn skip_call(&self, run: Uuid, at: Wall) -> Stored<bool> {
+        self.write(Step::EndTold, |db| {
+            let Some(place) = run::place(db, run)? else { return Ok(false) };
+            let is_gone = end::skip_call(db, place.row, at)?;
+            if is_gone {
+                audit::note(db, "skip", &run.to_string())?;
+            }
+            Ok(is_gone)
+        })
+    }
+
+    fn withdrawn(&self) -> Vec<(String, u64)> {
+        std::mem::take(&mut *self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner))
+            .into_iter()
+            .collect()
     }
 
     fn put_end_off(&self, epoch: Epoch, end: EndKey, wait: Wait, error: &str) -> Stored<()> {
@@ -528,7 +591,9 @@ impl Store for SqliteStore {
     }
 
     fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow]) -> Stored<()> {
-        self.write(Step::Seen, |db| owner::declare_workflows(db, epoch, workflows))
+        let withdrawn = self.write(Step::Seen, |db| owner::declare_workflows(db, epoch, workflows))?;
+        self.noting((), withdrawn);
+        Ok(())
     }
 
     fn workflows_of_others(&self, epoch: Epoch) -> Stored<Vec<Arc<str>>> {
@@ -952,6 +1017,18 @@ mod tests {
                 store.query(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls(sql), &Halt::default()).unwrap();
             let plan = format!("{rows:?}");
             assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
+        }
+    }
+
+    #[test]
+    fn a_listing_that_sorts_reads_only_what_its_index_holds() {
+        let store = SqliteStore::in_memory().unwrap();
+        for (sql, index) in run::SORTED {
+            let (_, rows) =
+                store.query(&format!("EXPLAIN QUERY PLAN {sql}"), &nulls(sql), &Halt::default()).unwrap();
+            let plan = format!("{rows:?}");
+            let by_rows = "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)";
+            assert!(plan.contains(index) && plan.contains(by_rows), "{sql}: {plan}");
         }
     }
 

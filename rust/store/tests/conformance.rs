@@ -16,12 +16,13 @@ use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::limit::{Concurrency, Key, Limits, Overflow, Rate};
 use cloaca_core::past::Passage;
 use cloaca_core::port::{
-    Admitted, AsItWas, BURIED, Body, By, Catchup, Cell, Change, Child, CronMove, CronStats, End, Fault,
-    Forgotten, Halt, InFlight, Line, Logged, MINUTES_KEPT_US, Maker, Minute, Moment, NewCron, NewRun, Old,
-    OnRun, Origin, Outcome, Outcomes, Overdue, Page, Parent, Place, REDACTED_KEYS_MAX, Receipt, Redacted,
-    Renamed, Room, RunChange, RunEnd, RunFilter, RunStatus, STAND_IN, Schedule, ScheduleFilter, ScheduleKind,
-    Sign, Spared, Spent, Store, Stretch, TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms,
-    TickChange, TriggerRow, TriggerState, Try, TryOutcome, Unfinished, Wished, WorkflowRow,
+    Admitted, AsItWas, BURIED, Body, By, CallFate, Catchup, Cell, Change, Child, CronMove, CronStats, End,
+    Fault, Forgotten, Halt, InFlight, LastCall, Line, Logged, MINUTES_KEPT_US, Maker, Minute, Moment,
+    NewCron, NewRun, Old, OnRun, Origin, Outcome, Outcomes, Overdue, Page, Parent, Place, REDACTED_KEYS_MAX,
+    Receipt, Redacted, Renamed, Room, RunChange, RunEnd, RunFilter, RunStatus, STAND_IN, Schedule,
+    ScheduleFilter, ScheduleKind, Settled, Sign, Spared, Spent, Store, Stretch, TRIES_FIRST_MAX,
+    TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms, TickChange, TriggerRow, TriggerState, Try, TryOutcome,
+    Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{self, Ask, Differs, Limit, ListedLimit, Pause, Seat, Until};
 use cloaca_core::spread::owner_of;
@@ -183,6 +184,12 @@ claims! {
     to_open_a_run_again_withdraws_calls_that_have_not_begun
     a_call_that_came_to_nothing_is_not_made_again_for_a_run_that_was_opened_meanwhile
     what_nobody_declares_any_more_is_told_to_nobody
+    what_became_of_a_callback_stays_with_its_run
+    an_end_that_is_given_back_is_told_by_whoever_declares_its_callback
+    a_callback_that_waits_is_due_at_once_if_that_is_asked_for
+    a_callback_that_waits_is_called_no_more_if_that_is_asked_for
+    callbacks_that_wait_are_counted_as_the_last_who_declares_them_drops_them
+    runs_are_listed_whose_callbacks_wait
     a_run_is_kept_until_its_end_is_told
     a_run_is_not_kept_for_a_callback_that_nobody_has_declared_for_long
     what_was_asked_for_in_a_version_that_nobody_declares_any_more_keeps_it
@@ -1798,7 +1805,7 @@ fn an_end_is_told_once_to_who_declares_the_callback(store: &dyn Store) {
     assert_eq!((end.run, &*end.workflow, end.number, end.status), (id(1), "mail", 1, RunStatus::Failed));
     assert_eq!((end.tries, end.ended_at), (1, Some(Wall(100))));
     assert_eq!((store.next_end(first, LATE), handed(store, first, 200)), (Ok(None), vec![]));
-    store.end_told(first, end.key).unwrap();
+    store.end_told(first, end.key, Settled::Called, Wall(700)).unwrap();
     assert_eq!((store.next_end(first, LATE), handed(store, first, 200)), (Ok(None), vec![]));
 }
 
@@ -1857,10 +1864,10 @@ fn what_one_has_in_hand_is_nobody_elses_until_it_is_gone(store: &dyn Store) {
     let kept = InFlight { runs: vec![], triggers: vec![], ends: vec![held[0].key] };
     let remnant = store.leave(first, &kept, Wall(300)).unwrap().unwrap();
     // Who leaves can say nothing of what it gave up.
-    store.end_told(first, held[1].key).unwrap();
+    store.end_told(first, held[1].key, Settled::Called, Wall(700)).unwrap();
     let again = handed(store, second, 400);
     assert_eq!(again.iter().map(|end| (end.run, end.tries)).collect::<Vec<_>>(), [(id(2), 2)]);
-    store.end_told(remnant, held[0].key).unwrap();
+    store.end_told(remnant, held[0].key, Settled::Called, Wall(700)).unwrap();
     store.leave(remnant, &InFlight::default(), Wall(500)).unwrap();
     assert_eq!(store.next_end(second, LATE), Ok(None));
 }
@@ -1881,12 +1888,12 @@ fn what_its_process_ended_with_is_told_one_at_a_time(store: &dyn Store) {
     let held = handed(store, second, 300);
     assert_eq!(held.iter().map(|end| end.run).collect::<Vec<_>>(), [id(1), id(4)], "what is new beside one");
     assert_eq!((store.next_end(second, Wall(300)), runs(300)), (Ok(None), vec![]));
-    store.end_told(second, held[0].key).unwrap();
+    store.end_told(second, held[0].key, Settled::Called, Wall(700)).unwrap();
     assert_eq!((store.next_end(second, Wall(300)), runs(300)), (Ok(Some(Wall(100))), vec![id(2)]));
     assert_eq!(runs(60_000_299), Vec::<Uuid>::new());
     assert_eq!(runs(60_000_300), [id(3)], "one that hangs holds up none for ever");
     // Of a second call the pause counts from when that began.
-    store.end_told(second, held[1].key).unwrap();
+    store.end_told(second, held[1].key, Settled::Called, Wall(700)).unwrap();
     store.leave(second, &InFlight::default(), Wall(60_000_400)).unwrap();
     let third = store.join(Wall(60_000_400)).unwrap();
     store.declare_workflows(third, &[tells(&[RunStatus::Failed])]).unwrap();
@@ -1935,7 +1942,7 @@ fn a_call_that_waits_since_the_clock_was_ahead_waits_no_longer_than_it_was_to(st
     assert_eq!(again.iter().map(|end| end.run).collect::<Vec<_>>(), [id(1)]);
     assert_eq!(next(800), Some(Wall(1300)), "the other from when that was seen");
     // Whose process dies in its second call, then in its third, with a clock that is ahead.
-    store.end_told(first, held[2].key).unwrap();
+    store.end_told(first, held[2].key, Settled::Called, Wall(700)).unwrap();
     store.leave(first, &InFlight::default(), Wall(900)).unwrap();
     let second_call = handed(store, second, 9_000_000_000);
     assert_eq!(second_call.len(), 2);
@@ -2004,6 +2011,136 @@ fn what_nobody_declares_any_more_is_told_to_nobody(store: &dyn Store) {
     assert_eq!(store.next_end(new, LATE), Ok(None));
 }
 
+fn last_call(store: &dyn Store, number: u128) -> Option<(RunStatus, CallFate, u32, Wall)> {
+    let (run, _) = store.run(id(number)).unwrap().unwrap();
+    run.last_call.map(|LastCall { status, fate, tries, at }| (status, fate, tries, at))
+}
+
+fn what_became_of_a_callback_stays_with_its_run(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed, RunStatus::Cancelled])]).unwrap();
+    (1..=3).for_each(|number| has_ended(store, epoch, number, RunStatus::Failed));
+    assert_eq!(last_call(store, 1), None);
+    let first = handed(store, epoch, 100);
+    store.put_end_off(epoch, first[0].key, put_off(100, 200), "ValueError: no").unwrap();
+    assert_eq!(last_call(store, 1), None);
+    let again = handed(store, epoch, 200).remove(0);
+    store.end_told(epoch, again.key, Settled::Called, Wall(700)).unwrap();
+    store.end_told(epoch, first[1].key, Settled::GivenUp, Wall(800)).unwrap();
+    store.end_told(epoch, first[2].key, Settled::Withdrawn, Wall(900)).unwrap();
+    assert_eq!(last_call(store, 1), Some((RunStatus::Failed, CallFate::Told, 2, Wall(700))));
+    assert_eq!(last_call(store, 2), Some((RunStatus::Failed, CallFate::GivenUp, 1, Wall(800))));
+    assert_eq!(last_call(store, 3), None);
+}
+
+fn an_end_that_is_given_back_is_told_by_whoever_declares_its_callback(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    store.declare_workflows(first, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(second, &[tells(&[RunStatus::Failed])]).unwrap();
+    has_ended(store, second, 1, RunStatus::Failed);
+    let end = handed(store, first, 100).remove(0);
+    store.declare_workflows(first, &[]).unwrap();
+    store.give_end_back(first, end.key, put_off(110, 150)).unwrap();
+    assert_eq!(handed(store, first, 200), []);
+    let again = handed(store, second, 200).remove(0);
+    assert_eq!((again.key, again.tries), (end.key, 1), "no call was made");
+    store.give_end_back(first, end.key, put_off(210, 250)).unwrap();
+    assert_eq!(store.next_end(second, LATE), Ok(None), "it is the other's");
+    store.give_end_back(second, end.key, put_off(210, 250)).unwrap();
+    // Nobody declares the workflow: it waits. Somebody does, without the callback: it is told to nobody.
+    store.declare_workflows(second, &[]).unwrap();
+    store.declare_workflows(first, &[tells(&[RunStatus::Failed])]).unwrap();
+    let end = handed(store, first, 300).remove(0);
+    store.declare_workflows(first, &[declares("mail", "v2")]).unwrap();
+    assert_eq!(store.withdrawn(), []);
+    store.give_end_back(first, end.key, put_off(310, 350)).unwrap();
+    assert_eq!(store.withdrawn(), [("mail".to_owned(), 1)]);
+    assert_eq!(last_call(store, 1).map(|(_, fate, ..)| fate), Some(CallFate::Dropped));
+}
+
+fn a_callback_that_waits_is_due_at_once_if_that_is_asked_for(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    store.declare_workflows(first, &[tells(&[RunStatus::Failed])]).unwrap();
+    assert_eq!(store.call_soon(id(1), Wall(50)), Ok(false), "there is no such run");
+    has_ended(store, second, 1, RunStatus::Failed);
+    let end = handed(store, first, 100).remove(0);
+    assert_eq!(store.call_soon(id(1), Wall(150)), Ok(false), "it is being called");
+    store.put_end_off(first, end.key, put_off(200, 9000), "ValueError: no").unwrap();
+    assert_eq!(store.next_end(first, Wall(300)), Ok(Some(Wall(9000))));
+    assert_eq!(store.call_soon(id(1), Wall(300)), Ok(true));
+    assert_eq!(store.next_end(first, Wall(300)), Ok(Some(Wall(300))));
+    let end = handed(store, first, 300).remove(0);
+    assert_eq!(end.tries, 2);
+    store.end_told(first, end.key, Settled::Called, Wall(400)).unwrap();
+    assert_eq!(store.call_soon(id(1), Wall(500)), Ok(false), "it was told");
+}
+
+fn a_callback_that_waits_is_called_no_more_if_that_is_asked_for(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    has_ended(store, epoch, 1, RunStatus::Failed);
+    let end = handed(store, epoch, 100).remove(0);
+    assert_eq!(store.skip_call(id(1), Wall(150)), Ok(false), "it is being called");
+    store.put_end_off(epoch, end.key, put_off(100, 200), "ValueError: no").unwrap();
+    assert_eq!(store.skip_call(id(1), Wall(160)), Ok(true));
+    assert_eq!(store.skip_call(id(1), Wall(170)), Ok(false));
+    assert_eq!((store.next_end(epoch, LATE), handed(store, epoch, 300)), (Ok(None), vec![]));
+    assert_eq!(last_call(store, 1), Some((RunStatus::Failed, CallFate::Skipped, 1, Wall(160))));
+}
+
+fn callbacks_that_wait_are_counted_as_the_last_who_declares_them_drops_them(store: &dyn Store) {
+    let [old, new] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    store.declare_workflows(old, &[tells(&[RunStatus::Failed])]).unwrap();
+    (1..=3).for_each(|number| has_ended(store, old, number, RunStatus::Failed));
+    let end = handed(store, old, 100).remove(0);
+    store.end_told(old, end.key, Settled::Called, Wall(150)).unwrap();
+    store.leave(old, &InFlight::default(), Wall(200)).unwrap();
+    assert_eq!(store.withdrawn(), [], "who declares them may come back");
+    store.declare_workflows(new, &[declares("mail", "v2")]).unwrap();
+    assert_eq!(store.withdrawn(), [("mail".to_owned(), 2)]);
+    assert_eq!(store.withdrawn(), []);
+    let dropped = last_call(store, 2).map(|(status, fate, ..)| (status, fate));
+    assert_eq!(dropped, Some((RunStatus::Failed, CallFate::Dropped)));
+    // As the last of two leaves that declared it.
+    let third = store.join(Wall(3)).unwrap();
+    store.declare_workflows(third, &[tells(&[RunStatus::Failed])]).unwrap();
+    has_ended(store, new, 4, RunStatus::Failed);
+    store.leave(third, &InFlight::default(), Wall(300)).unwrap();
+    assert_eq!(store.withdrawn(), [("mail".to_owned(), 1)]);
+}
+
+fn runs_are_listed_whose_callbacks_wait(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    (1..=4).for_each(|number| has_ended(store, epoch, number, RunStatus::Failed));
+    has_ended(store, epoch, 5, RunStatus::Completed);
+    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
+    has_ended(store, epoch, 6, RunStatus::Completed);
+    let ends = store.take_ends(epoch, Wall(100), 2).unwrap();
+    store.end_told(epoch, ends[0].key, Settled::Called, Wall(150)).unwrap();
+    let told = ends[0].run;
+    for by in [By::Creation, By::End] {
+        let listed = |filter: RunFilter, page: Page| -> Vec<Uuid> {
+            let filter = RunFilter { untold: true, by, ..filter };
+            store.runs(&filter, page).unwrap().iter().map(|run| run.id).collect()
+        };
+        let all = listed(RunFilter::default(), ALL);
+        let waiting: Vec<Uuid> = [4, 3, 2, 1].map(id).into_iter().filter(|&id| id != told).collect();
+        let mut sorted = all.clone();
+        sorted.sort_by_key(|&id| std::cmp::Reverse(id));
+        assert_eq!(sorted, waiting);
+        assert_eq!(listed(RunFilter::default(), Page { limit: 1, offset: 1 }), all[1..2]);
+        let after = store.place(all[0]).unwrap();
+        assert_eq!(listed(RunFilter { after, ..RunFilter::default() }, ALL), all[1..]);
+        let other = RunFilter { workflow: Some("other".to_owned()), ..RunFilter::default() };
+        assert!(listed(other, ALL).is_empty());
+        let completed = RunFilter { status: Some(RunStatus::Completed), ..RunFilter::default() };
+        assert!(listed(completed, ALL).is_empty());
+        let failed = RunFilter { status: Some(RunStatus::Failed), ..RunFilter::default() };
+        assert_eq!(listed(failed, ALL), all);
+    }
+}
+
 fn a_run_is_kept_until_its_end_is_told(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
@@ -2011,7 +2148,7 @@ fn a_run_is_kept_until_its_end_is_told(store: &dyn Store) {
     let old = Old { now: Wall(900), runs_before: Some(Wall(800)), ticks_before: Wall(0), ticks_max: 10 };
     assert!(store.find_old(&old, 10, &Halt::default()).unwrap().runs.is_empty());
     let end = handed(store, epoch, 100).remove(0);
-    store.end_told(epoch, end.key).unwrap();
+    store.end_told(epoch, end.key, Settled::Called, Wall(700)).unwrap();
     assert_eq!(store.find_old(&old, 10, &Halt::default()).unwrap().runs.len(), 1);
 }
 

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from ...reading import Trigger, pace, runners, runs
-from ...reading.attention import Counts, Failures, failures, schedule_counts, unwell
+from ...reading.attention import (
+    Counts,
+    FailingCallbacks,
+    Failures,
+    failing_callbacks,
+    failures,
+    schedule_counts,
+    unwell,
+)
 from ...reading.runners import BACKLOG_RUNS
 from ...reading.store import age_of, now
 from .. import show
@@ -82,7 +90,8 @@ def overview(ask: Ask) -> Screen:
         rows, {each.number for each in found if each.state in ("living", "draining") and each.works}
     )
     kinds = failures(reader, since)
-    tone, sentence = verdict(counts, concerns, found, waits, kinds)
+    callbacks = failing_callbacks(reader)
+    tone, sentence = verdict(counts, concerns, found, waits, kinds, callbacks)
     going = pace(reader, MINUTES)
     values = {
         "ask": ask,
@@ -90,6 +99,7 @@ def overview(ask: Ask) -> Screen:
         "tone": tone,
         "sentence": sentence,
         "concerns": concerns,
+        "callbacks": callbacks,
         "counts": counts,
         "runners": found,
         "backlog": waits,
@@ -110,7 +120,12 @@ def overview(ask: Ask) -> Screen:
 
 
 def verdict(
-    counts: Counts, concerns: list[Concern], found: list[Runner], waits: Backlog, kinds: list[Failures]
+    counts: Counts,
+    concerns: list[Concern],
+    found: list[Runner],
+    waits: Backlog,
+    kinds: list[Failures],
+    callbacks: list[FailingCallbacks],
 ) -> tuple[str, str]:
     """A tone, and a sentence."""
     alive = sum(each.state == "living" and each.works for each in found)
@@ -133,9 +148,13 @@ def verdict(
     late = ""
     if waits.oldest_at is not None and (age_of(waits.oldest_at, now()) or 0.0) > WAITING_SECONDS:
         late = f"runs wait for {show.span(show.between(waits.oldest_at, None))}"
+    untold = sum(each.count for each in callbacks)
+    silent = (
+        f"{show.count(untold, 'callback')} {'keeps' if untold == 1 else 'keep'} failing" if untold else ""
+    )
     serious = any(each.state in ("stopped", "failing", "hanging") for each in concerns)
-    if serious or late:
-        parts = [part for part in (", ".join(wrong), late, told) if part]
+    if serious or late or silent:
+        parts = [part for part in (", ".join(wrong), late, silent, told) if part]
         return "bad", f"Something needs a look: {'; '.join(parts)}."
     if told:
         return "warn", f"{'; '.join([told, *wrong])}."

@@ -85,6 +85,7 @@ def run(ask: Ask) -> Screen:
         "ready_at": _ready_at(found),
         "is_delayed": found.started_at is None and moment_of(_ready_at(found)) > now(),
         "can_cancel": ask.can_act and not is_over and not found.cancel_requested,
+        "can_tell": ask.can_act and any(call.begun_at is None for call in details.callbacks),
         "can_again": ask.can_act and is_over,
         "can_retry": ask.can_act and found.status in ("Failed", "Cancelled"),
         "whole": (end - start).total_seconds(),

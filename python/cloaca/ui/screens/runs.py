@@ -23,7 +23,7 @@ SPANS = {
     "7d": timedelta(days=7),
     "30d": timedelta(days=30),
 }
-FILTERS = ("workflow", "status", "trigger", "key", "parent", "error", "since", "until")
+FILTERS = ("workflow", "status", "trigger", "key", "parent", "error", "since", "until", "untold")
 COUNTED = 10_000
 """Matches are counted so far."""
 
@@ -33,6 +33,7 @@ def wanted(ask: Ask) -> dict[str, Any]:
     found: dict[str, Any] = {name: ask.value(name) for name in FILTERS}
     if found["since"] in SPANS:
         found["since"] = now() - SPANS[found["since"]]
+    found["untold"] = found["untold"] is not None
     bounds = filters.within(found["status"], found["error"], found.pop("since"), found.pop("until"))
     return found | bounds
 
@@ -75,6 +76,8 @@ def _many(ask: Ask, asked: dict[str, str]) -> str | None:
     """What may be done to all that match."""
     if not ask.can_act or not asked:
         return None
+    if asked.get("untold"):
+        return "tell"
     if asked.get("status") in ("Failed", "Cancelled"):
         return "retry"
     return "cancel" if asked.get("status") in ("Pending", "Running") else None

@@ -99,6 +99,13 @@ pub enum Note {
         /// Which task failed with what.
         error: String,
     },
+    /// Callbacks of runs that waited are called no more.
+    CallbacksDropped {
+        /// Of this workflow.
+        workflow: Arc<str>,
+        /// So many.
+        count: u64,
+    },
     /// A run is over, because somebody wished so.
     RunCancelled {
         /// Which.
@@ -439,6 +446,7 @@ impl Note {
             | Self::RunTaken { .. }
             | Self::VersionDiffers { .. }
             | Self::StoreTakesWrites
+            | Self::CallbacksDropped { .. }
             | Self::LinesDropped { .. } => Level::Warning,
             Self::BodyOverdue { .. }
             | Self::RunTimedOut { .. }
@@ -484,6 +492,9 @@ impl Note {
     /// What it is about.
     pub fn about(&self) -> About {
         match self {
+            Self::CallbacksDropped { workflow, .. } => {
+                About { workflow: Some(workflow.clone()), ..About::default() }
+            }
             Self::TaskTimedOut { run, workflow, task, attempt, .. }
             | Self::BodyOverdue { run, workflow, task, attempt, .. } => About {
                 task: Some(Arc::clone(task)),
@@ -704,6 +715,13 @@ impl Display for Note {
                     moment.rfc3339()
                 )?;
                 write!(f, "and is given up")
+            }
+            Self::CallbacksDropped { workflow, count } => {
+                let runs = if *count == 1 { "run is" } else { "runs are" };
+                write!(
+                    f,
+                    "workflow '{workflow}': {count} ended {runs} not told to a callback any more, since no runner declares that one now"
+                )
             }
             Self::RunDropped { why } => write!(f, "a run was not started: {why}"),
             Self::ClockWasAhead { cron, until, others, now } => {

@@ -142,6 +142,73 @@ pub struct Skipped {
     pub cursor_set: i64,
 }
 
+/// Why nothing is to be called for an end any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Its callback was called, and came back.
+    Called,
+    /// It raised for a day, or its process died in each of so many calls.
+    GivenUp,
+    /// There is no such callback any more, or the run was opened again.
+    Withdrawn,
+}
+
+/// What became of an end that a callback was to be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallFate {
+    /// It was told.
+    Told,
+    /// It raised too often.
+    GivenUp,
+    /// Somebody has said that it is not to be told.
+    Skipped,
+    /// Nobody declares such a callback any more.
+    Dropped,
+}
+
+impl CallFate {
+    const NAMES: [(Self, &'static str); 4] = [
+        (Self::Told, "told"),
+        (Self::GivenUp, "given_up"),
+        (Self::Skipped, "skipped"),
+        (Self::Dropped, "dropped"),
+    ];
+
+    /// As the store keeps it, and listings show it.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(fate, _)| *fate == self).map_or("", |(_, name)| name)
+    }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(fate, _)| *fate)
+    }
+}
+
+impl Settled {
+    /// What is kept of it; nothing of what was withdrawn.
+    pub fn fate(self) -> Option<CallFate> {
+        match self {
+            Self::Called => Some(CallFate::Told),
+            Self::GivenUp => Some(CallFate::GivenUp),
+            Self::Withdrawn => None,
+        }
+    }
+}
+
+/// The last end of a run of which a callback is not to be told any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastCall {
+    /// How the run had ended.
+    pub status: RunStatus,
+    /// What became of it.
+    pub fate: CallFate,
+    /// So many calls were begun.
+    pub tries: u32,
+    /// When that was settled.
+    pub at: Wall,
+}
+
 /// An end of which a run's callback is still to be told, as who looks at the run sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
@@ -170,6 +237,17 @@ mod tests {
         assert_eq!(both.only(), None);
         assert_eq!(Outcomes::from_bits(2).only(), Some(RunStatus::Failed));
         assert_eq!(Outcomes::default().with(RunStatus::Running), Outcomes::default());
+    }
+
+    #[test]
+    fn what_became_of_an_end_is_known_by_its_name() {
+        for fate in [CallFate::Told, CallFate::GivenUp, CallFate::Skipped, CallFate::Dropped] {
+            assert_eq!(CallFate::from_name(fate.name()), Some(fate));
+        }
+        assert_eq!(CallFate::from_name(""), None);
+        assert_eq!(Settled::Withdrawn.fate(), None);
+        assert_eq!(Settled::Called.fate().map(CallFate::name), Some("told"));
+        assert_eq!(Settled::GivenUp.fate().map(CallFate::name), Some("given_up"));
     }
 
     #[test]

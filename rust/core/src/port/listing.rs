@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::key::{Epoch, RunRow, ScheduleKey};
-use crate::port::end::Call;
+use crate::port::end::{Call, LastCall};
 use crate::port::sign::Minute;
 use crate::record::{ContextHash, Parent, RunStatus};
 use crate::time::Wall;
@@ -98,6 +98,8 @@ pub struct ListedRun {
     pub overdue: Vec<Overdue>,
     /// Of which ends its callbacks are still to be told, of a run that is read alone.
     pub calls: Vec<Call>,
+    /// What became of the last one that was settled, of a run that is read alone.
+    pub last_call: Option<LastCall>,
     /// Attempts of tasks that are on no record, of a run that is read with its attempts: they are to be decided anew, or the version with
     /// which it goes on has none of their names.
     pub former: Vec<(Arc<str>, Vec<Try>)>,
@@ -168,6 +170,8 @@ pub struct RunFilter {
     pub parent: Option<Uuid>,
     /// With this kind of error.
     pub error_type: Option<String>,
+    /// With an end of which its callback is still to be told.
+    pub untold: bool,
     /// What its order is, and its bounds in time are of.
     pub by: By,
     /// Committed, or ended, then or later.

@@ -350,6 +350,9 @@ impl Shared {
         company: &mut Option<Company>,
     ) -> bool {
         let Ok(siblings) = self.store.bury(self.epoch) else { return true };
+        if siblings.buried > 0 {
+            self.tell_of_withdrawn();
+        }
         if siblings.is_buried {
             self.give_in(Note::Buried);
             return false;
@@ -504,6 +507,7 @@ impl Shared {
             *told = declared;
             self.store.wake_others(self.epoch);
             drop(told);
+            self.tell_of_withdrawn();
             // Some of their runs may have ended while nobody was there to tell.
             self.ends_came();
         }

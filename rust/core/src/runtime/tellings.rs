@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::engine::CallCounts;
+use uuid::Uuid;
+
+use crate::engine::{CallCounts, Note};
 use crate::grid::Wait;
 use crate::key::{EndKey, Epoch};
 use crate::meter::{NAMES_MAX, Named};
-use crate::port::{Change, End, InFlight};
+use crate::port::{Change, End, InFlight, Settled, Stored};
 use crate::runtime::clock::Clock;
+use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, wait_on};
 use crate::runtime::{Runtime, Shared};
 use crate::time::{Mono, Now, Wall};
@@ -76,18 +79,15 @@ impl Tellings {
     }
 }
 
-/// None of what needs no further call.
-type Outcome = Option<(Wait, String)>;
-
-/// Why nothing is to be called for an end any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
-    /// Its callback was called, and came back.
-    Called,
-    /// Its process died in each of so many calls.
-    GivenUp,
-    /// There is no such callback any more, or the run was opened again.
-    Withdrawn,
+/// What came of an end, until the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Outcome {
+    /// It needs no further call, since then.
+    Over(Settled, Wall),
+    /// It is called again, because of that error.
+    Again(Wait, String),
+    /// It was not called: its callback is declared here no more, and may be so elsewhere, or in a moment.
+    Back(Wait),
 }
 
 /// What became of a call that failed.
@@ -186,21 +186,51 @@ impl Runtime {
             Settled::GivenUp => counts.given_up += 1,
             Settled::Withdrawn => {}
         });
-        self.shared.say_end(key, None);
+        self.shared.say_end(key, Outcome::Over(settled, self.now().wall));
+    }
+
+    /// There is no such callback in this program any more: whoever declares it is to call it.
+    pub fn end_given_back(&self, key: EndKey) {
+        self.shared.say_end(key, Outcome::Back(Wait::new(LOOK_EVERY, self.now().wall)));
     }
 
     /// A call about an end has failed with `error`; whether it is made again. None if there is no such call.
     pub fn end_failed(&self, key: EndKey, error: &str) -> Option<PutOff> {
         let end = lock(&self.shared.tellings).in_hand.get(&key).cloned()?;
-        let wait = Wait::new(pause_after(end.tries), self.now().wall);
+        let now = self.now().wall;
+        let wait = Wait::new(pause_after(end.tries), now);
         let is_over = is_over_after(end.tries);
         self.shared.count_call(key, |counts| {
             counts.called += 1;
             counts.failed += 1;
             counts.given_up += u64::from(is_over);
         });
-        self.shared.say_end(key, (!is_over).then(|| (wait, error.to_owned())));
+        let outcome = match is_over {
+            true => Outcome::Over(Settled::GivenUp, now),
+            false => Outcome::Again(wait, error.to_owned()),
+        };
+        self.shared.say_end(key, outcome);
         Some(if is_over { PutOff::GivenUp } else { PutOff::Until(wait.not_before) })
+    }
+
+    /// Has the callback of a run's end be called at once, by whoever declares it; false if none waits for its next call.
+    ///
+    /// # Errors
+    /// A [`crate::port::Fault`] of the store.
+    pub fn call_soon(&self, run: Uuid) -> Stored<bool> {
+        let is_due = self.shared.store.call_soon(run, self.now().wall)?;
+        self.shared.ends_came();
+        Ok(is_due)
+    }
+
+    /// Has the callback of a run's end not be called any more; false if none waits for its next call. One that is being called is left alone.
+    ///
+    /// # Errors
+    /// A [`crate::port::Fault`] of the store.
+    pub fn skip_call(&self, run: Uuid) -> Stored<bool> {
+        let is_gone = self.shared.store.skip_call(run, self.now().wall)?;
+        self.shared.ends_came();
+        Ok(is_gone)
     }
 
     /// Whether a call has ended its process so often that it is made no more.
@@ -227,7 +257,7 @@ impl Shared {
         let unsaid = std::mem::take(&mut lock(&self.tellings).unsaid);
         for (key, outcome) in unsaid {
             // Whoever leaves waits for this look, so that it is this runner's epoch still.
-            if !self.keep_end(self.epoch, key, outcome.as_ref()) {
+            if !self.keep_end(self.epoch, key, &outcome) {
                 lock(&self.tellings).unsaid.insert(key, outcome);
             }
         }
@@ -283,8 +313,9 @@ impl Shared {
     fn say_end(&self, key: EndKey, outcome: Outcome) {
         // Held to the end: whoever leaves meanwhile would hand it on to another epoch.
         let stays = lock(&self.stays);
-        let is_kept = stays.is_none_or(|epoch| self.keep_end(epoch, key, outcome.as_ref()));
+        let is_kept = stays.is_none_or(|epoch| self.keep_end(epoch, key, &outcome));
         drop(stays);
+        self.tell_of_withdrawn();
         {
             let mut tellings = lock(&self.tellings);
             tellings.in_hand.remove(&key);
@@ -301,12 +332,20 @@ impl Shared {
         }
     }
 
-    fn keep_end(&self, epoch: Epoch, key: EndKey, outcome: Option<&(Wait, String)>) -> bool {
+    fn keep_end(&self, epoch: Epoch, key: EndKey, outcome: &Outcome) -> bool {
         let said = match outcome {
-            None => self.store.end_told(epoch, key),
-            Some((wait, error)) => self.store.put_end_off(epoch, key, *wait, error),
+            Outcome::Over(settled, at) => self.store.end_told(epoch, key, *settled, *at),
+            Outcome::Again(wait, error) => self.store.put_end_off(epoch, key, *wait, error),
+            Outcome::Back(wait) => self.store.give_end_back(epoch, key, *wait),
         };
         said.is_ok()
+    }
+
+    /// Tells of ends that were to be told when the last who declared a callback for them went, or dropped it.
+    pub(super) fn tell_of_withdrawn(&self) {
+        for (workflow, count) in self.store.withdrawn() {
+            self.order(Order::Log(Note::CallbacksDropped { workflow: workflow.into(), count }));
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use cloaca_core::port::{
     Admitted, Allowed, BURIED, Backlog, Body, Cell, Change, CronStats, End, Ending, Fault, Forgotten, Found,
     Halt, InFlight, ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Parent, Place, Playing, Receipt,
     Redacted, Renamed, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind,
-    Siblings, Sign, Skipped, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus, TickChange,
-    TriggerRow, TriggerState, Try, Unfinished, Wished, WorkflowRow,
+    Settled, Siblings, Sign, Skipped, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus,
+    TickChange, TriggerRow, TriggerState, Try, Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::{Contested, owner_of};
@@ -695,7 +695,19 @@ impl Store for MemoryStore {
         unreachable!("no workflow here has callbacks")
     }
 
-    fn end_told(&self, _epoch: Epoch, _end: EndKey) -> Stored<()> {
+    fn end_told(&self, _epoch: Epoch, _end: EndKey, _settled: Settled, _at: Wall) -> Stored<()> {
+        unreachable!("no workflow here has callbacks")
+    }
+
+    fn give_end_back(&self, _epoch: Epoch, _end: EndKey, _wait: Wait) -> Stored<()> {
+        unreachable!("no workflow here has callbacks")
+    }
+
+    fn call_soon(&self, _run: Uuid, _at: Wall) -> Stored<bool> {
+        unreachable!("no workflow here has callbacks")
+    }
+
+    fn skip_call(&self, _run: Uuid, _at: Wall) -> Stored<bool> {
         unreachable!("no workflow here has callbacks")
     }
 

@@ -19,6 +19,14 @@ macro_rules! pause_after_death {
 }
 pub(crate) use pause_after_death;
 
+/// The time by who keeps the store.
+macro_rules! now {
+    () => {
+        "now_us()"
+    };
+}
+pub(crate) use now;
+
 /// What others lock is left to them.
 macro_rules! skip_locked {
     ($table:literal) => {

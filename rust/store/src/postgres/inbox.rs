@@ -277,6 +277,7 @@ fn waiting(db: &Db, filter: &RunFilter, most: u64) -> Result<Vec<ListedRun>, Fai
         ORDER BY CASE WHEN :by_row THEN number ELSE created_at END DESC, number DESC LIMIT :most"
     );
     let is_other = filter.by == By::End
+        || filter.untold
         || filter.trigger.is_some()
         || filter.schedule.is_some()
         || filter.parent.is_some()
@@ -332,6 +333,7 @@ fn listed(row: &Row) -> db::Result<ListedRun> {
         calls: Vec::new(),
         former: Vec::new(),
         tries_left_out: Vec::new(),
+        last_call: None,
     })
 }
 

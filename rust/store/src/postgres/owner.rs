@@ -16,6 +16,9 @@ use crate::postgres::run::{self, overdue};
 use crate::postgres::seat;
 use crate::postgres::value::{count_at, signed, wall_at, wall_maybe_at};
 
+/// Of workflows, how many ends waited for a callback of theirs that nobody declares any more.
+pub type Withdrawn = Vec<(String, u64)>;
+
 /// More of a machine's name is not kept.
 const HOST_CHARS_MAX: usize = 100;
 
@@ -151,12 +154,13 @@ pub fn seen(db: &Db, epoch: Epoch, at: Wall) -> Result<(), Failure> {
 }
 
 /// Takes owners that have died off the list, and counts the others.
-pub fn bury(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<Siblings, Failure> {
+pub fn bury(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<(Siblings, Withdrawn), Failure> {
     let (mut siblings, dead) = look(db, locks, epoch, is_fresh)?;
+    let mut withdrawn = Vec::new();
     for other in &dead {
         // What nobody is to be told of any more goes as it leaves.
         end::hand_on(db, *other, &[], None)?;
-        leave(db, *other)?;
+        withdrawn.extend(leave(db, *other)?);
         run::free(db, *other)?;
         seat::forget_owner(db, *other)?;
         locks.forget(*other);
@@ -164,7 +168,7 @@ pub fn bury(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<Sibl
     siblings.living.retain(|other| !dead.contains(other));
     siblings.buried = dead.len() as u64;
     siblings.departed = siblings.departed.max(dead.into_iter().max());
-    Ok(siblings)
+    Ok((siblings, withdrawn))
 }
 
 /// At most `limit` runners that serve the store or served it, those that have not left first.
@@ -217,7 +221,7 @@ pub fn all(
 }
 
 /// Takes an owner off the list. The trait hands in no clock, so the server's tells when.
-pub fn leave(db: &Db, epoch: Epoch) -> Result<(), Failure> {
+pub fn leave(db: &Db, epoch: Epoch) -> Result<Withdrawn, Failure> {
     const SQL: &str = "
         UPDATE owners SET left_at = now_us()
         WHERE epoch = :epoch AND left_at IS NULL";
@@ -235,11 +239,11 @@ pub fn leave(db: &Db, epoch: Epoch) -> Result<(), Failure> {
     db.prepare_cached(UNWANTED)?.execute(named_params! { ":epoch": epoch.0 })?;
     overdue::hand_on(db, epoch, None)?;
     // Others may declare them without the callbacks that this one had.
-    end::renew_all(db, &told)?;
+    let withdrawn = end::renew_all(db, &told)?;
     limits::renew_all(db, &declared)?;
     // An epoch that is in no row counts as one that left, and none is given twice: the last hundred are kept to be looked at.
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
-    Ok(())
+    Ok(withdrawn)
 }
 
 /// The workflows that an owner declares, if any has limits.
@@ -254,7 +258,7 @@ fn limited_of(db: &Db, epoch: Epoch) -> Result<Vec<String>, Failure> {
 }
 
 /// Notes which workflows an owner declares, if it lives.
-pub fn declare_workflows(db: &Db, epoch: Epoch, workflows: &[WorkflowRow]) -> Result<(), Failure> {
+pub fn declare_workflows(db: &Db, epoch: Epoch, workflows: &[WorkflowRow]) -> Result<Withdrawn, Failure> {
     const FORGET: &str = "DELETE FROM workflows WHERE owner = :epoch";
     const KEEP: &str = "
         INSERT INTO workflows (name, owner, version, priority, limits, tells)
@@ -276,8 +280,9 @@ pub fn declare_workflows(db: &Db, epoch: Epoch, workflows: &[WorkflowRow]) -> Re
     }
     graph::set_aside(db)?;
     let declared: Vec<String> = workflows.iter().map(|workflow| workflow.name.to_string()).collect();
-    end::renew_all(db, &declared)?;
-    limits::renew_all(db, &[before, declared].concat())
+    let withdrawn = end::renew_all(db, &declared)?;
+    limits::renew_all(db, &[before, declared].concat())?;
+    Ok(withdrawn)
 }
 
 /// What other living owners declare.

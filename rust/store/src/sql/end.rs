@@ -7,12 +7,14 @@ use std::collections::BTreeSet;
 use cloaca_core::fate;
 use cloaca_core::grid::Wait;
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
-use cloaca_core::port::{AsItWas, Call, End, Ending, OnRun, Outcomes, RunStatus, Skipped, Told};
+use cloaca_core::port::{
+    AsItWas, Call, CallFate, End, Ending, LastCall, OnRun, Outcomes, RunStatus, Settled, Skipped, Told,
+};
 use cloaca_core::time::Wall;
 use uuid::Uuid;
 
 use super::db::{self, Db, OptionalExtension as _, Row, named_params};
-use super::dialect::{for_update, heed_listeners, pause_after_death, skip_locked};
+use super::dialect::{for_update, heed_listeners, now, pause_after_death, skip_locked};
 use super::fault::Failure;
 use super::history;
 use super::value::{id_at, signed, wall_at, wall_maybe_at};
@@ -24,30 +26,62 @@ macro_rules! is_past {
     };
 }
 
+/// What stands with a run of an end that is settled; the fate follows.
+macro_rules! settled {
+    ($fate:expr) => {
+        concat!("told_outcome = ends.outcome, told_calls = ends.tries, told_as = ", $fate)
+    };
+}
+
+/// Ends of a workflow that waited for a callback which nobody declares any more.
+macro_rules! unwanted {
+    () => {
+        "ends.listener = 0 AND ends.workflow = :name AND ends.owner IS NULL AND EXISTS (
+            SELECT 1 FROM listeners
+            WHERE listeners.workflow = :name AND listeners.listener = 0 AND (listeners.outcomes & ends.outcome) = 0)"
+    };
+}
+
 /// What the callbacks of a workflow are to be told of from now on: all that those want who declare it. What nobody wants any more is told to
-/// nobody. While nobody declares it, it stays as it was.
-pub fn renew_all(db: &Db, names: &[String]) -> Result<(), Failure> {
+/// nobody: of each workflow, how many ends that waited for it. While nobody declares it, it stays as it was.
+pub fn renew_all(db: &Db, names: &[String]) -> Result<Vec<(String, u64)>, Failure> {
     const ANY: &str = "
         SELECT 1 WHERE EXISTS (SELECT 1 FROM listeners WHERE listener = 0)
             OR EXISTS (SELECT 1 FROM workflows WHERE tells <> 0)";
+    match db.prepare_cached(ANY)?.exists([])? {
+        true => renew(db, names),
+        false => Ok(Vec::new()),
+    }
+}
+
+/// The same, also where nobody is told anything.
+fn renew(db: &Db, names: &[String]) -> Result<Vec<(String, u64)>, Failure> {
     const PUT: &str = "
         INSERT INTO listeners (workflow, listener, outcomes)
         SELECT name, 0, max(tells & 1) | max(tells & 2) | max(tells & 4) FROM workflows WHERE name = :name GROUP BY name
         ON CONFLICT (workflow, listener) DO UPDATE SET outcomes = excluded.outcomes";
-    const WITHDRAW: &str = "
-        DELETE FROM ends WHERE listener = 0 AND workflow = :name AND owner IS NULL AND EXISTS (
-            SELECT 1 FROM listeners
-            WHERE listeners.workflow = :name AND listeners.listener = 0 AND (outcomes & outcome) = 0)";
+    // Index ends_due.
+    const KEEP: &str = concat!(
+        "UPDATE runs SET ",
+        settled!(concat!("'dropped', told_at = ", now!())),
+        " FROM ends WHERE runs.row = ends.run AND ",
+        unwanted!()
+    );
+    const WITHDRAW: &str = concat!("DELETE FROM ends WHERE ", unwanted!());
     const FORGET: &str = "DELETE FROM listeners WHERE workflow = :name AND listener = 0 AND outcomes = 0";
-    if !db.prepare_cached(ANY)?.exists([])? {
-        return Ok(());
-    }
+    let mut withdrawn = Vec::new();
     for name in names {
-        for sql in [PUT, WITHDRAW, FORGET] {
-            db.prepare_cached(sql)?.execute(named_params! { ":name": name })?;
+        let apply = |sql| db.prepare_cached(sql)?.execute(named_params! { ":name": name });
+        apply(PUT)?;
+        apply(KEEP)?;
+        let many = apply(WITHDRAW)?;
+        apply(FORGET)?;
+        if many > 0 {
+            withdrawn.push((name.clone(), many as u64));
         }
     }
-    heed_listeners(db)
+    heed_listeners(db)?;
+    Ok(withdrawn)
 }
 
 /// The workflows of which `epoch` is to tell ends to callbacks.
@@ -157,10 +191,84 @@ fn status_of(outcome: i64) -> RunStatus {
 }
 
 /// It has been told, or never will be.
-pub fn told(db: &Db, epoch: Epoch, end: EndKey) -> Result<(), Failure> {
+pub fn told(db: &Db, epoch: Epoch, end: EndKey, settled: Settled, at: Wall) -> Result<(), Failure> {
+    const KEEP: &str = concat!(
+        "UPDATE runs SET ",
+        settled!(":fate, told_at = :at"),
+        " FROM ends WHERE ends.row = :row AND ends.owner = :epoch AND runs.row = ends.run"
+    );
     const SQL: &str = "DELETE FROM ends WHERE row = :row AND owner = :epoch";
+    if let Some(fate) = settled.fate() {
+        db.prepare_cached(KEEP)?.execute(named_params! {
+            ":fate": fate.name(),
+            ":at": at.0,
+            ":row": end.0,
+            ":epoch": epoch.0,
+        })?;
+    }
     db.prepare_cached(SQL)?.execute(named_params! { ":row": end.0, ":epoch": epoch.0 })?;
     Ok(())
+}
+
+/// It was not told, as who took it has no callback for it any more: it waits for whoever has. If those who declare its workflow have none, nobody is told.
+pub fn give_back(db: &Db, epoch: Epoch, end: EndKey, wait: Wait) -> Result<Vec<(String, u64)>, Failure> {
+    const DROP: &str = concat!("DELETE FROM ends WHERE row = :row AND owner = :epoch AND ", is_past!());
+    const SQL: &str = "
+        UPDATE ends SET owner = NULL, begun_at = NULL, tries = tries - 1, due_at = :due, pause_us = :pause
+        WHERE row = :row AND owner = :epoch RETURNING workflow";
+    db.prepare_cached(DROP)?.execute(named_params! { ":row": end.0, ":epoch": epoch.0 })?;
+    let mut statement = db.prepare_cached(SQL)?;
+    let params = named_params! {
+        ":row": end.0,
+        ":epoch": epoch.0,
+        ":due": wait.not_before.0,
+        ":pause": wait.span_us,
+    };
+    let names = statement.query_map(params, |row| row.get(0))?;
+    let names = names.collect::<db::Result<Vec<String>>>()?;
+    renew(db, &names)
+}
+
+/// The end of a run that waits for its callback, as a condition.
+macro_rules! waits_for_call {
+    () => {
+        "ends.run = :run AND ends.listener = 0 AND ends.owner IS NULL"
+    };
+}
+
+/// The end of a run that waits for its callback is due; false if there is none.
+pub fn call_soon(db: &Db, run: RunRow, at: Wall) -> Result<bool, Failure> {
+    // Index ends_run.
+    const SQL: &str = concat!("UPDATE ends SET due_at = :at, pause_us = 0 WHERE ", waits_for_call!());
+    Ok(db.prepare_cached(SQL)?.execute(named_params! { ":run": run.0, ":at": at.0 })? > 0)
+}
+
+/// The end of a run that waits for its callback is not told; false if there is none.
+pub fn skip_call(db: &Db, run: RunRow, at: Wall) -> Result<bool, Failure> {
+    // Index ends_run.
+    const KEEP: &str = concat!(
+        "UPDATE runs SET ",
+        settled!("'skipped', told_at = :at"),
+        " FROM ends WHERE runs.row = ends.run AND ",
+        waits_for_call!()
+    );
+    const SQL: &str = concat!("DELETE FROM ends WHERE ", waits_for_call!());
+    db.prepare_cached(KEEP)?.execute(named_params! { ":run": run.0, ":at": at.0 })?;
+    Ok(db.prepare_cached(SQL)?.execute(named_params! { ":run": run.0 })? > 0)
+}
+
+/// What became of the last end of a run that a callback was to be told of.
+pub fn last_of_run(db: &Db, run: RunRow) -> Result<Option<LastCall>, Failure> {
+    const SQL: &str = "SELECT told_outcome, told_as, told_calls, told_at FROM runs WHERE row = :run AND told_at IS NOT NULL";
+    let last = db.prepare_cached(SQL)?.query_row(named_params! { ":run": run.0 }, |row| {
+        Ok(LastCall {
+            status: status_of(row.get(0)?),
+            fate: CallFate::from_name(&row.get::<_, String>(1)?).unwrap_or(CallFate::Told),
+            tries: row.get(2)?,
+            at: wall_at(row, 3)?,
+        })
+    });
+    Ok(last.optional()?)
 }
 
 /// It is to be told again after `wait`, unless its run was opened again meanwhile: that end would be told in its place.

@@ -16,6 +16,9 @@ use crate::sqlite::run::{self, overdue};
 use crate::sqlite::seat;
 use crate::sqlite::value::{count_at, signed, wall_at, wall_maybe_at};
 
+/// Of workflows, how many ends waited for a callback of theirs that nobody declares any more.
+pub type Withdrawn = Vec<(String, u64)>;
+
 /// More of a machine's name is not kept.
 const HOST_CHARS_MAX: usize = 100;
 
@@ -96,13 +99,14 @@ pub fn seen(db: &Connection, epoch: Epoch, at: Wall) -> Result<(), Failure> {
 }
 
 /// Takes owners whose lock is free off the list, and counts the others.
-pub fn bury(db: &Connection, locks: &Locks, epoch: Epoch) -> Result<Siblings, Failure> {
+pub fn bury(db: &Connection, locks: &Locks, epoch: Epoch) -> Result<(Siblings, Withdrawn), Failure> {
     let mut siblings = Siblings { is_buried: !is_living(db, epoch)?, ..Siblings::default() };
+    let mut withdrawn = Vec::new();
     for other in others(db, epoch)? {
         if locks.is_free(other) {
             // What nobody is to be told of any more goes as it leaves.
             end::hand_on(db, other, &[], None)?;
-            leave(db, other)?;
+            withdrawn.extend(leave(db, other)?);
             run::free(db, other)?;
             seat::forget_owner(db, other)?;
             siblings.buried += 1;
@@ -111,7 +115,7 @@ pub fn bury(db: &Connection, locks: &Locks, epoch: Epoch) -> Result<Siblings, Fa
         }
     }
     siblings.departed = departed(db)?;
-    Ok(siblings)
+    Ok((siblings, withdrawn))
 }
 
 /// The newest of those that have left.
@@ -180,7 +184,7 @@ pub fn all(db: &Connection, limit: u64, since: Wall) -> Result<Vec<OwnerRow>, Fa
 }
 
 /// Takes an owner off the list. The trait hands in no clock, so SQLite's tells when.
-pub fn leave(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
+pub fn leave(db: &Connection, epoch: Epoch) -> Result<Withdrawn, Failure> {
     const SQL: &str = "
         UPDATE owners SET left_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
         WHERE epoch = :epoch AND left_at IS NULL";
@@ -196,11 +200,11 @@ pub fn leave(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
     db.prepare_cached(UNWANTED)?.execute(named_params! { ":epoch": epoch.0 })?;
     overdue::hand_on(db, epoch, None)?;
     // Others may declare them without the callbacks that this one had.
-    end::renew_all(db, &told)?;
+    let withdrawn = end::renew_all(db, &told)?;
     limits::renew_all(db, &declared)?;
     // An epoch that is in no row counts as one that left, and none is given twice: the last hundred are kept to be looked at.
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
-    Ok(())
+    Ok(withdrawn)
 }
 
 /// The workflows that an owner declares, if any has limits.
@@ -215,7 +219,11 @@ fn limited_of(db: &Connection, epoch: Epoch) -> Result<Vec<String>, Failure> {
 }
 
 /// Notes which workflows an owner declares, if it lives.
-pub fn declare_workflows(db: &Connection, epoch: Epoch, workflows: &[WorkflowRow]) -> Result<(), Failure> {
+pub fn declare_workflows(
+    db: &Connection,
+    epoch: Epoch,
+    workflows: &[WorkflowRow],
+) -> Result<Withdrawn, Failure> {
     const FORGET: &str = "DELETE FROM workflows WHERE owner = :epoch";
     const KEEP: &str = "
         INSERT INTO workflows (name, owner, version, priority, limits, tells)
@@ -237,8 +245,9 @@ pub fn declare_workflows(db: &Connection, epoch: Epoch, workflows: &[WorkflowRow
     }
     graph::set_aside(db)?;
     let declared: Vec<String> = workflows.iter().map(|workflow| workflow.name.to_string()).collect();
-    end::renew_all(db, &declared)?;
-    limits::renew_all(db, &[before, declared].concat())
+    let withdrawn = end::renew_all(db, &declared)?;
+    limits::renew_all(db, &[before, declared].concat())?;
+    Ok(withdrawn)
 }
 
 /// What other living owners declare.

@@ -35,9 +35,9 @@ pub use claim::{
     Other, Taking, cancel_requests, claim, deserted, end_deserted, ended, free, give_up, hand_out, next_due,
     others, release, reopen, request_cancel, to_hand_out,
 };
-#[cfg(test)]
-pub use list::PLANS;
 pub use list::{Depth, cron_stats, list, one, place};
+#[cfg(test)]
+pub use list::{PLANS, SORTED};
 pub use progress::{Kept, count_ends, ends, progress, timed};
 
 /// Run keys of runs that no schedule fired share this row; rows of schedules begin at 1.

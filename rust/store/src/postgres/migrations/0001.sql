@@ -133,6 +133,11 @@ CREATE TABLE runs (
     lain_us BIGINT NOT NULL DEFAULT 0,
     -- How many ends led to it, each by a trigger that was told of it.
     depth BIGINT NOT NULL DEFAULT 0,
+    -- What became of the last end that a callback was to be told of: of which outcome, after how many calls, when, and whether it was told, given up, skipped or dropped.
+    told_outcome BIGINT,
+    told_calls BIGINT,
+    told_at BIGINT,
+    told_as TEXT,
     error TEXT,
     context TEXT NOT NULL,
     final_context TEXT,
@@ -434,6 +439,7 @@ CREATE UNIQUE INDEX ends_run ON ends (run, number, listener);
 CREATE INDEX ends_due ON ends (listener, workflow, due_at) WHERE owner IS NULL;
 CREATE INDEX ends_owner ON ends (owner) WHERE owner IS NOT NULL;
 CREATE INDEX ends_listener ON ends (listener, workflow, outcome, row) WHERE listener <> 0;
+CREATE INDEX ends_untold ON ends (run) WHERE listener = 0;
 -- Here, so that no statement can end a run without it.
 CREATE FUNCTION runs_end() RETURNS TRIGGER LANGUAGE plpgsql AS $end$
 BEGIN

@@ -82,6 +82,7 @@ pub fn is_unfinished(filter: &RunFilter) -> bool {
         && filter.by == By::Creation
         && filter.run_key.is_none()
         && filter.parent.is_none()
+        && !filter.untold
 }
 
 fn text_of(filter: &RunFilter, schedule: Option<ScheduleKey>, other: Option<ScheduleKey>) -> String {
@@ -96,6 +97,8 @@ fn text_of(filter: &RunFilter, schedule: Option<ScheduleKey>, other: Option<Sche
         (filter.run_key.is_some(), "r.run_key = :key"),
         (filter.parent.is_some(), "r.parent = :parent"),
         (filter.error_type.is_some(), "r.error_type = :error"),
+        // Index ends_untold.
+        (filter.untold, "r.row IN (SELECT run FROM ends WHERE listener = 0)"),
         (filter.since.is_some() && filter.by == By::Creation, "r.created_at >= :since"),
         (filter.since.is_some() && filter.by == By::End, "r.completed_at >= :since"),
         (filter.by == By::End, "r.completed_at IS NOT NULL"),
@@ -180,6 +183,7 @@ fn run_of(row: &Row) -> db::Result<ListedRun> {
         calls: Vec::new(),
         former: Vec::new(),
         tries_left_out: Vec::new(),
+        last_call: None,
     })
 }
 
@@ -205,6 +209,7 @@ pub fn one(db: &Db, id: Uuid, depth: Depth) -> Result<Option<(ListedRun, Vec<Tas
     run.graph = graph::of_run(db, row)?;
     run.overdue = overdue::of_run(db, row)?;
     run.calls = end::of_run(db, row)?;
+    run.last_call = end::last_of_run(db, row)?;
     run.children = child::of_run(db, id)?;
     let mut tasks = tasks(db, row)?;
     if depth == Depth::Tries {
