@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 import cloaca
+from cloaca.cli.main import main
 from cloaca.telemetry import health as probed
 from cloaca.telemetry import watched
 
@@ -219,3 +220,65 @@ def test_what_open_telemetry_cannot_observe_is_refused(provided: tuple[Any, Any]
         pass
     with pytest.raises(cloaca.RunnerError, match="shut down"):
         cloaca.telemetry.otel_metrics(runner, provided[0])
+
+
+LATE = """
+import sys
+import cloaca
+from cloaca.cli.main import main
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from cloaca.telemetry import observed
+
+observed.FRESH_SECONDS = 0.0
+with cloaca.WorkflowBuilder("w"):
+    @cloaca.task()
+    def only(context): pass
+
+reader = InMemoryMetricReader()
+
+def counts():
+    found = reader.get_metrics_data()
+    scopes = [scope for each in found.resource_metrics for scope in each.scope_metrics]
+    named = {metric.name: metric.data.data_points for scope in scopes for metric in scope.metrics}
+    return [point.value for point in named["cloaca.runs_started"]]
+
+with cloaca.DefaultRunner(":memory:") as one:
+    cloaca.telemetry.otel_metrics(one)
+    metrics.set_meter_provider(MeterProvider([reader]))
+    one.execute("w")
+    print(counts())
+    with cloaca.DefaultRunner(":memory:") as other:
+        cloaca.telemetry.otel_metrics(other)
+        cloaca.telemetry.otel_metrics(one, metrics.get_meter_provider())
+        other.execute("w")
+        print(counts())
+with cloaca.DefaultRunner(":memory:") as third:
+    cloaca.telemetry.otel_metrics(third)
+    third.execute("w")
+    print(counts())
+"""
+
+
+def test_a_meter_provider_may_be_set_after_the_first_runner_is_observed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LATE], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("[1]\n[2]\n[3]\n", "")
+
+
+@pytest.mark.parametrize(
+    "name", ["a\x1b[31m", "a\nb", 'a"\\b', "nb\u00a0sp", "\u200djoined", "\x85a", "\u2028a"]
+)
+def test_the_command_tells_metrics_by_the_names_that_they_have(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    declare()
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        cloaca.trigger(workflow="w", name=name, poll_interval="1h")(lambda: 1 / 0)
+        runner.tick(name)
+        assert main(["metrics", "--database", str(tmp_path / "runs.db")]) == 0
+    found = text_string_to_metric_families(capfd.readouterr().out)
+    labels = [sample.labels for family in found for sample in family.samples]
+    assert name in {label.get("trigger") for label in labels}

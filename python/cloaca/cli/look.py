@@ -444,8 +444,9 @@ def metrics(arguments: Namespace, show: Show) -> int:
         from ..telemetry.prometheus import text
     except ImportError as error:
         raise UsageError(f'this needs {error.name}; pip install "cloaca[prometheus]"') from error
-    for line in text(found)[0].decode().splitlines():
-        show.line(clean(line))
+    for line in text(found)[0].decode().removesuffix("\n").split("\n"):
+        # What reads it knows no spelling of a letter but its own.
+        show.line(clean(line) if show.is_for_people else line)
     return OK
 
 

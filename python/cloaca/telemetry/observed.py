@@ -150,6 +150,10 @@ def _one(family: Family, one: Any, other: Any) -> Any:
 
 
 _providers: weakref.WeakKeyDictionary[Any, Observed] = weakref.WeakKeyDictionary()
+_of_process: list[Observed] = []
+"""That of the process's own provider, once it is asked for. Before the program sets that one another stands
+for it, which passes on what was made with it.
+"""
 _lock = threading.Lock()
 
 
@@ -159,7 +163,13 @@ def observe(runner: DefaultRunner, meter_provider: MeterProvider | None) -> None
         raise TypeError(f"runner is {excerpt(runner)}; it must be a DefaultRunner of this process")
     provider = get_meter_provider() if meter_provider is None else meter_provider
     with _lock:
-        observed = _providers.setdefault(provider, Observed())
+        observed = _providers.get(provider)
+        if observed is None:
+            is_own = provider is get_meter_provider()
+            observed = _of_process[0] if is_own and _of_process else Observed()
+            if is_own:
+                _of_process[:] = [observed]
+            _providers[provider] = observed
     observed.observe(runner, provider)
 
 
