@@ -9,6 +9,7 @@ use cloaca_core::context::{Bounds, hash_json, parse};
 use cloaca_core::engine::{Effects, Engine, Event, Ready, Request, Settings};
 use cloaca_core::graph::Graph;
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
+use cloaca_core::past::Past;
 use cloaca_core::policy::{self, Condition, RetryPolicy};
 use cloaca_core::poll::{self, Finish, Plan, Poller, Turn};
 use cloaca_core::port::{
@@ -237,7 +238,7 @@ pub fn crons(count: usize) -> Vec<Schedule> {
         failures: 0,
         last_at: None,
         last_fired_at: None,
-        decided_until: None,
+        past: Past::default(),
         created_at: Wall(1),
         updated_at: Wall(1),
         owner: None,
