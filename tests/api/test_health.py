@@ -459,6 +459,26 @@ def test_a_trigger_fails_by_its_row_also_once_its_ticks_are_forgotten(store: Pat
         assert [each.trigger_name for each in reading.unwell(reader)] == ["left"]
 
 
+def test_a_function_that_does_not_come_back_is_told_of_wherever_one_looks(store: Path) -> None:
+    cloaca.trigger(workflow="w", name="polled", poll_interval="1h")(flow.nothing)
+    cloaca.trigger(workflow="w", name="cron", cron="0 3 29 2 *")(flow.nothing)
+    cloaca.trigger(workflow="w", name="heard", on_run="w")(flow.nothing)
+    flow.declare("w", flow.nothing)
+    names = ("polled", "cron", "heard")
+    with cloaca.DefaultRunner(store) as runner, reading.Reader(store) as reader:
+        assert eventually(lambda: len(runner.list_cron_schedules()) == 1)
+        assert reading.unwell(reader) == []
+        change(store, f"UPDATE schedules SET in_body_since = {NOW} - 300000000, owner = 1")
+        found = {each.trigger_name: each.state for each in reading.unwell(reader)}
+        assert found == dict.fromkeys(names, "hanging")
+        for name in names:
+            told = reading.why(reader, name)
+            assert "is in its function since 20" in told
+            assert "has not come back" in told
+            others = ("next is due", "waits for a run to end", "runs next")
+            assert [other for other in others if other in told] == []
+
+
 def test_a_cron_fails_by_its_row_too(store: Path) -> None:
     def fails() -> bool:
         raise OSError("the share is gone")

@@ -49,11 +49,11 @@ def test_ls_shows_what_each_does_the_failing_ones_first(line: Line, tmp_path: Pa
 
 
 SCHEMA = {
-    "trigger": "created_at cursor disabled_at disabled_cause enabled failures kind last last_fired_at "
-    "last_poll_at next_poll_at on_run on_run_status poll_interval_ms runner state trigger_name updated_at "
-    "workflow_name",
-    "cron": "created_at cron_expression disabled_at enabled id kind last last_run_at next_run_at state "
-    "timezone trigger_name updated_at workflow_name",
+    "trigger": "created_at cursor disabled_at disabled_cause enabled failures in_body_since kind last "
+    "last_fired_at last_poll_at next_poll_at on_run on_run_status poll_interval_ms runner state trigger_name "
+    "updated_at workflow_name",
+    "cron": "created_at cron_expression disabled_at enabled id in_body_since kind last last_run_at "
+    "next_run_at state timezone trigger_name updated_at workflow_name",
     "workflow": "kind last_error last_run_at last_status oldest_at paused paused_keys pending runners running"
     " workflow_name",
     "runner": "host joined_at kind last_hour left_at name number pid polls runs seen_at state version works",

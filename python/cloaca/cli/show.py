@@ -34,6 +34,7 @@ COLOURS = {
     "red": ("Failed", "failing", "stopped", "dead", "bad", "error", "TimedOut"),
     "yellow": (
         "draining",
+        "hanging",
         "late",
         "unserved",
         "warn",

@@ -40,16 +40,17 @@ FAILED_MAX = 1000
 _UNWELL = """
     WITH looked AS (
         SELECT s.kind, s.id, s.name, s.enabled, s.disabled_cause, s.next_at, s.owner,
+            s.in_body_since IS NOT NULL AS hangs,
             s.failures > 0 OR coalesce((
                 SELECT t.outcome FROM ticks t WHERE t.schedule = s.row ORDER BY t.row DESC LIMIT 1
             ), '') = 'error' AS fails
         FROM (SELECT * FROM schedules ORDER BY row LIMIT ?1) AS s
     )
     SELECT kind, id, name, enabled FROM looked
-    WHERE NOT enabled OR fails OR (kind = 'cron' AND (next_at < ?2 OR ?4 = '[]'))
+    WHERE NOT enabled OR hangs OR fails OR (kind = 'cron' AND (next_at < ?2 OR ?4 = '[]'))
         OR (kind = 'trigger' AND (owner IS NULL OR owner NOT IN (SELECT value FROM json_each(?4))))
-    ORDER BY NOT enabled AND disabled_cause IS NOT NULL DESC, enabled AND fails DESC,
-        enabled DESC
+    ORDER BY NOT enabled AND disabled_cause IS NOT NULL DESC, enabled AND hangs DESC,
+        enabled AND fails DESC, enabled DESC
     LIMIT ?3"""
 # By runs_failed_ends. Of equal ones the row of the newest is told.
 _FAILED = """
@@ -156,7 +157,8 @@ def schedule_counts(reader: Reader) -> Counts:
 
 
 def unwell(reader: Reader, *, limit: int = SHOWN_MAX) -> list[Trigger | Cron]:
-    """Triggers and crons that are not `polled` or `scheduled`: stopped ones first, then failing ones."""
+    """Triggers and crons that are not `polled` or `scheduled`: stopped ones first, then what hangs, and
+    what fails."""
     alive = json.dumps(sorted(living(reader)))
     late_us = int((now().timestamp() - LATE_SECONDS) * 1_000_000)
     rows = reader.native.query(_UNWELL, [SCHEDULES_MAX, late_us, limit, alive])

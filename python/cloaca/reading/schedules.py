@@ -67,7 +67,8 @@ class Trigger:
 
     Attributes:
         trigger_name, workflow_name (str): its name, and what it fires.
-        state (str): `polled`; `failing`, its last poll failed; `stopped`, the engine disabled it after too
+        state (str): `polled`; `hanging`, its function has not come back for 30 seconds or longer; `failing`,
+            its last poll failed; `stopped`, the engine disabled it after too
             many failures; `disabled`, somebody switched it off; `unserved`, no living runner polls it.
         poll_interval_ms (int): how often it is polled; 0 if it is told of ends of runs.
         on_run (str | None): of whose runs' ends it is told, instead of being polled.
@@ -83,11 +84,12 @@ class Trigger:
         cursor (Any): its cursor, a JSON value.
         created_at, updated_at (str): when it was first declared, and when that or a switch last changed.
         disabled_at (str | None): since when it is switched off, if it is.
+        in_body_since (str | None): since when its function hangs, if it does.
     """
 
     trigger_name: str
     workflow_name: str
-    state: Literal["polled", "failing", "stopped", "disabled", "unserved"]
+    state: Literal["polled", "hanging", "failing", "stopped", "disabled", "unserved"]
     poll_interval_ms: int
     on_run: str | None
     on_run_status: list[str]
@@ -103,6 +105,7 @@ class Trigger:
     created_at: str
     updated_at: str
     disabled_at: str | None
+    in_body_since: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,8 @@ class Cron:
         id (str): its id.
         trigger_name (str | None): its name, if it has one.
         workflow_name (str): what it starts.
-        state (str): `scheduled`; `failing`, its function failed at its last moment; `late`, its next moment
+        state (str): `scheduled`; `hanging`, its function has not come back for 30 seconds or longer;
+            `failing`, its function failed at its last moment; `late`, its next moment
             was more than ten seconds ago; `disabled`; `unserved`, no living runner declares it.
         cron_expression, timezone (str): when it runs.
         enabled (bool): whether it does.
@@ -121,12 +125,13 @@ class Cron:
         last_run_at, next_run_at (str | None): its last moment that started a run, and its next one.
         created_at, updated_at (str): when it was first registered, and when it last changed.
         disabled_at (str | None): since when it is switched off, if it is.
+        in_body_since (str | None): since when its function hangs, if it does.
     """
 
     id: str
     trigger_name: str | None
     workflow_name: str
-    state: Literal["scheduled", "failing", "late", "disabled", "unserved"]
+    state: Literal["scheduled", "hanging", "failing", "late", "disabled", "unserved"]
     cron_expression: str
     timezone: str
     enabled: bool
@@ -136,6 +141,7 @@ class Cron:
     created_at: str
     updated_at: str
     disabled_at: str | None
+    in_body_since: str | None
 
 
 def triggers(reader: Reader, *, after: int = 0, limit: int = PAGE_ITEMS) -> Page[Trigger]:
@@ -238,11 +244,13 @@ def _trigger(
 ) -> Trigger:
     last = _tick(reader, row, ticks[row["row"]], mask) if row["row"] in ticks else None
     runner = row["owner"] if row["owner"] in alive else None
-    state: Literal["polled", "failing", "stopped", "disabled", "unserved"] = "polled"
+    state: Literal["polled", "hanging", "failing", "stopped", "disabled", "unserved"] = "polled"
     if not row["enabled"]:
         state = "stopped" if row["disabled_cause"] else "disabled"
     elif runner is None:
         state = "unserved"
+    elif row["in_body_since"] is not None:
+        state = "hanging"
     elif row["failures"] > 0 or (last is not None and last.outcome == "error"):
         # What polls answered is forgotten one day, and is written later than the row is.
         state = "failing"
@@ -266,6 +274,7 @@ def _trigger(
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         disabled_at=row["disabled_at"],
+        in_body_since=row["in_body_since"] if state == "hanging" else None,
     )
 
 
@@ -278,11 +287,13 @@ def _cron(
 ) -> Cron:
     last = _tick(reader, row, ticks[row["row"]], mask) if row["row"] in ticks else None
     age = age_of(row["next_run_at"], now())
-    state: Literal["scheduled", "failing", "late", "disabled", "unserved"] = "scheduled"
+    state: Literal["scheduled", "hanging", "failing", "late", "disabled", "unserved"] = "scheduled"
     if not row["enabled"]:
         state = "disabled"
     elif not alive or not row["is_declared"]:
         state = "unserved"
+    elif row["in_body_since"] is not None:
+        state = "hanging"
     elif row["failures"] > 0 or (last is not None and last.outcome == "error"):
         state = "failing"
     elif age is not None and age > LATE_SECONDS:
@@ -301,4 +312,5 @@ def _cron(
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         disabled_at=row["disabled_at"],
+        in_body_since=row["in_body_since"] if state == "hanging" else None,
     )

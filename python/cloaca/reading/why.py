@@ -84,6 +84,9 @@ def of_trigger(reader: Reader, trigger: Trigger) -> str:
     if trigger.runner is None:
         nobody = "is not polled: no living runner has it; start a program that declares it"
         return f"{name} {nobody}{ending(row, heard)}"
+    if trigger.in_body_since is not None:
+        since = f"since {trigger.in_body_since}, in runner {trigger.runner}"
+        return f"{name} is in its function {since}, and has not come back{ending(row, heard)}"
     off = _backs_off(reader, trigger, heard)
     record = "" if row is None else f"on record, it {told(row, heard)}"
     if heard is not None:
@@ -118,6 +121,8 @@ def of_cron(cron: Cron) -> str:
         return f"{says}, and nobody is there for it: no living runner declares it{before}"
     if (unread := of_unread(cron.cron_expression, cron.timezone)) is not None:
         return f"{says}, and {unread}{before}"
+    if cron.in_body_since is not None:
+        return f"{says}, and is in its function since {cron.in_body_since}: that has not come back{before}"
     if cron.state == "failing":
         return f"{says}, and its function is called again for {cron.next_run_at}{before}"
     if cron.state == "late":

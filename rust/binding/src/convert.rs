@@ -112,6 +112,7 @@ pub fn schedule(dict: &Bound<'_, PyDict>, row: &Schedule, due: Option<Wall>) -> 
     // Whoever declares the newest version puts it in force.
     dict.set_item("is_declared", row.origin != Origin::Declared || row.newest >= row.version)?;
     dict.set_item("version", row.version)?;
+    dict.set_item("in_body_since", stamp(row.in_body_since))?;
     dict.set_item("due_at", stamp(due))
 }
 

@@ -83,7 +83,10 @@ def overview(ask: Ask) -> Screen:
     reader = ask.reader
     since = now() - timedelta(days=1)
     counts = schedule_counts(reader)
-    concerns = [*_hanging(ask), *(_concern(each) for each in unwell(reader))]
+    concerns = [_concern(each) for each in unwell(reader)]
+    # A poll of the page's own runner is known to hang before the store is told.
+    known = {each.name for each in concerns if each.state == "hanging"}
+    concerns = [*(each for each in _hanging(ask) if each.name not in known), *concerns]
     rows = reader.native.backlog(BACKLOG_RUNS)
     found = runners(reader, backlog=rows)
     waits = _backlog(
@@ -177,6 +180,8 @@ def _concern(each: Trigger | Cron) -> Concern:
         text, since = each.disabled_cause or text, each.disabled_at
     elif each.state == "disabled":
         text, since = "switched off", each.disabled_at
+    elif each.state == "hanging":
+        text, since = "its function does not come back", each.in_body_since
     elif each.state == "unserved":
         text, since = "no living runner serves it", each.updated_at
     elif each.state == "failing" and not is_cause:
@@ -193,7 +198,7 @@ def _hanging(ask: Ask) -> list[Concern]:
     names = [row["name"] for row in ask.reader.native.query(_POLLED, [POLLED_LOOKED])]
     at = now()
     return [
-        Concern(name, "hanging", "a poll of it does not come back", since)
+        Concern(name, "hanging", "its function does not come back", since)
         for name, since in ask.source.polled_since(names).items()
         if (age_of(since, at) or 0.0) > HANGING_SECONDS
     ]
