@@ -39,6 +39,13 @@ _WAITING = """
         JOIN ends ON ends.listener = heard.listener AND ends.workflow = heard.workflow AND ends.listener <> 0
     WHERE schedules.kind = 'trigger' AND schedules.name = ? AND (heard.wanted & ends.outcome) <> 0"""
 _ENDS = f"SELECT count(*) AS many FROM (SELECT 1 {_WAITING} LIMIT ?) AS found"
+# By schedules_trigger, listeners_listener and the primary keys of `workflows` and `owners`.
+_UNDECLARED = """
+    SELECT heard.workflow FROM schedules
+        JOIN listeners AS heard ON heard.listener = schedules.row AND heard.listener <> 0
+    WHERE schedules.kind = 'trigger' AND schedules.name = ? AND heard.wanted <> 0 AND NOT EXISTS (
+        SELECT 1 FROM workflows JOIN owners ON owners.epoch = workflows.owner AND owners.left_at IS NULL
+        WHERE workflows.name = heard.workflow)"""
 # The oldest of them.
 _FIRST_END = f"SELECT id FROM runs WHERE row = (SELECT ends.run {_WAITING} ORDER BY ends.row LIMIT 1)"
 
@@ -133,11 +140,19 @@ def besides(kept: Kept, name: str | None, last: Mapping[str, Any] | None, workfl
         failed = _failed_of(kept.runs(filters.wanted(trigger=name), RUNS_LOOKED_MAX))
         if failed:
             told += _of_failures(failed, kept.hide(failed[0]["id"], failed[0]["error_message"] or ""))
+        if (unknown := unheard(kept.look, name)) is not None:
+            told += f"; no living runner declares workflow {excerpt(unknown)}, of whose ends it is to be told"
         if many := ends_waiting(kept.look, name):
             told += _of_ends(many, first_end(kept.look, name))
             if last is not None and last["outcome"] == "error":
                 told += f"; `cloaca skip {name}`, or skip_end, has it go on without that one"
     return told if workflow is None else f"{told}{why_run.of_paused(kept.pauses(), workflow)}"
+
+
+def unheard(look: Callable[[str, Sequence[Any]], list[dict[str, Any]]], name: str) -> str | None:
+    """The workflow of whose ends a trigger is to be told, if no living runner declares it."""
+    found = look(_UNDECLARED, [name])
+    return found[0]["workflow"] if found else None
 
 
 def ends_waiting(look: Callable[[str, Sequence[Any]], list[dict[str, Any]]], name: str) -> int:

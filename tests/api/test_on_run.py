@@ -839,3 +839,17 @@ def test_what_a_trigger_that_is_switched_off_is_to_be_told_is_no_trouble() -> No
         runner.set_trigger_enabled("watch", True)
         runner.run_until_idle()
         assert "for it" not in runner.why("watch")
+
+
+def test_a_trigger_that_listens_to_a_workflow_that_nobody_declares_is_told_of(tmp_path: Path) -> None:
+    declare_both()
+    cloaca.trigger(workflow="alert", name="late", on_run="ingests")(flow.nothing)
+    with cloaca.DefaultRunner(tmp_path / "a.db") as runner, reading.Reader(tmp_path / "a.db") as reader:
+        told = "no living runner declares workflow 'ingests', of whose ends it is to be told"
+        until(lambda: told in runner.why("late"))
+        assert told in reading.why(reader, "late")
+        (found,) = [each for each in reading.doctor(reader) if "'ingests'" in each.text]
+        assert (found.level, found.subject) == ("warn", "schedules")
+        declare("ingests")
+        until(lambda: "'ingests'" not in runner.why("late"))
+        assert not [each for each in reading.doctor(reader) if "'ingests'" in each.text]

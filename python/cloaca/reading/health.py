@@ -16,12 +16,12 @@ from ..copied import made_at
 from ..errors import StoreError, excerpt
 from ..health import GRACE_SECONDS, RUNNERS_MAX, health
 from ..rescue import left_beside
-from ..why import of_unread
+from ..why import of_unread, unheard
 from ..why_run import of_pause
 from .attention import FAILED_MAX, failing_callbacks, failures
 from .runners import BACKLOG_RUNS, living, runners
 from .runs import runs
-from .schedules import Cron, crons, triggers
+from .schedules import Cron, Trigger, crons, triggers
 from .store import age_of, now
 
 TYPE_CHECKING = False
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
     from ..types import Health, HealthReason
-    from .schedules import Trigger
     from .store import Reader
 
 LOOKED_MAX = 1000
@@ -320,6 +319,14 @@ def _schedules(reader: Reader, told: set[str]) -> Iterator[Finding]:
                 is_well = False
                 text = f"cron {excerpt(each.trigger_name or each.workflow_name)} {unread}"
                 yield Finding("warn", "schedules", text, "every machine that is to run it must know its zone")
+    heard = [each for each in found if isinstance(each, Trigger) and each.on_run and each.runner is not None]
+    for each in heard:
+        unknown = unheard(reader.native.query, each.trigger_name)
+        if unknown is not None:
+            is_well = False
+            text = f"trigger {excerpt(each.trigger_name)} is told of ends of {excerpt(unknown)}, a workflow"
+            way_out = "mend its on_run=, or start a program that declares that workflow"
+            yield Finding("warn", "schedules", f"{text} that no living runner declares", way_out)
     unserved = [each for each in found if each.state == "unserved" and not _is_told(each, told)]
     if unserved and living(reader):
         is_well = False
