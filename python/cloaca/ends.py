@@ -18,6 +18,7 @@ from .answer import waited_for
 from .end import raised_by
 from .failing import LINE, WHOLE, Failing, kind_of
 from .plain import ERROR, WARNING, say
+from .policy import wish_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ class Ends:
     def _failed(self, end: End, raised: BaseException) -> None:
         if self._hear is not None:
             self._hear((None, raised))
-        due = self._engine.ends.failed(end.key, raised_by(raised).text)
+        due = self._engine.ends.failed(end.key, raised_by(raised).text, wish_of(raised) or 0)
         again = "and is given up" if due is None else f"and is called again at {rows.moment(due)}"
         text = "%s of workflow '%s' raised in call %d for run %s, %s"
         values = rows.CALLBACKS[end.status], end.workflow, end.tries, end.run, again

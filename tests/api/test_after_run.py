@@ -113,6 +113,23 @@ def test_what_raises_is_called_again_later_and_later_and_the_others_meanwhile() 
         assert (call["begun_at"], call["runner"]) == (None, None)
 
 
+def test_a_callback_that_asks_to_be_called_later_is_not_called_before() -> None:
+    seen: list[str] = []
+
+    def waits(run: cloaca.types.RunDetails) -> None:
+        seen.append(runner.now[11:19])
+        # What is shorter than the pause that comes next makes that no shorter.
+        raise cloaca.RetryAfter("5m" if len(seen) == 1 else "1s")
+
+    declare(on_success=waits)
+    with Runner(START) as runner:
+        run = runner.submit("w")
+        runner.advance("5m2s")
+        assert seen == ["00:00:00", "00:05:00", "00:05:02"]
+        (call,) = runner.get_run(run.id)["callbacks"]
+        assert call["error"] == "RetryAfter: again in 1s"
+
+
 def test_it_is_given_up_after_a_day_with_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     calls: list[str] = []
 

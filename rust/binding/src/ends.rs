@@ -1,6 +1,7 @@
 //! Ends of runs that the program's callbacks are told of: handed out to the thread that calls those, and taken back with what came of each.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 
@@ -73,10 +74,12 @@ impl Ends {
         free(py, || runtime.end_given_back(EndKey(key)))
     }
 
-    /// A call about an end has failed. When it is made again, in microseconds since 1970; `None` if it is not.
-    fn failed(&self, py: Python<'_>, key: i64, error: &str) -> PyResult<Option<i64>> {
+    /// A call about an end has failed, and asks for a pause of at least so many microseconds. When it is made again, in microseconds since 1970; `None` if
+    /// it is not.
+    fn failed(&self, py: Python<'_>, key: i64, error: &str, wish_us: u64) -> PyResult<Option<i64>> {
         let runtime = self.handle.runtime(py)?;
-        Ok(match free(py, || runtime.end_failed(EndKey(key), error))? {
+        let wish = Duration::from_micros(wish_us);
+        Ok(match free(py, || runtime.end_failed(EndKey(key), error, wish))? {
             Some(PutOff::Until(due)) => Some(due.0),
             Some(PutOff::GivenUp) | None => None,
         })

@@ -194,11 +194,11 @@ impl Runtime {
         self.shared.say_end(key, Outcome::Back(Wait::new(LOOK_EVERY, self.now().wall)));
     }
 
-    /// A call about an end has failed with `error`; whether it is made again. None if there is no such call.
-    pub fn end_failed(&self, key: EndKey, error: &str) -> Option<PutOff> {
+    /// A call about an end has failed with `error`; whether it is made again, not before `wish` is over. None if there is no such call.
+    pub fn end_failed(&self, key: EndKey, error: &str, wish: Duration) -> Option<PutOff> {
         let end = lock(&self.shared.tellings).in_hand.get(&key).cloned()?;
         let now = self.now().wall;
-        let wait = Wait::new(pause_after(end.tries), now);
+        let wait = Wait::new(pause_after(end.tries).max(wish), now);
         let is_over = is_over_after(end.tries);
         self.shared.count_call(key, |counts| {
             counts.called += 1;
