@@ -161,6 +161,8 @@ with cloaca.DefaultRunner(":memory:") as runner:
     assert send.attributes["messaging.system"] == "cloaca"
     assert send.attributes["messaging.destination.name"] == "ingest"
     assert process.attributes["messaging.message.id"] == send.attributes["messaging.message.id"]
+    assert process.attributes["cloaca.run.id"] == process.attributes["messaging.message.id"]
+    assert send.attributes["cloaca.run.id"] == process.attributes["cloaca.run.id"]
     assert process.attributes["cloaca.run.status"] == "Completed"
     read, (first, second) = received["read"], received.all("price")
     assert read.parent == first.parent == process.id

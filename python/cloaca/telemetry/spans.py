@@ -94,7 +94,7 @@ class Sending:
         """These runs are asked for."""
         if self._span is not None and len(ids) == 1:
             with _apart():
-                self._span.set_attribute("messaging.message.id", ids[0])
+                self._span.set_attributes(_of_run(ids[0]))
 
     def end(self, raised: BaseException | None) -> None:
         """It is over."""
@@ -132,6 +132,11 @@ def told(workflow: str, run: str, name: str, tries: int, given: str | None) -> C
         span = _tracer().start_span(name, context=Context(), links=_links(asked), attributes=attributes)
         return Called(span, trace.set_span_in_context(span, asked))
     return None
+
+
+def _of_run(run: str) -> dict[str, str]:
+    """Its id as the conventions have it, and as all other spans do, so that one search finds them."""
+    return {"messaging.message.id": run, "cloaca.run.id": run}
 
 
 def _handed_on(context: Context) -> str | None:
@@ -382,7 +387,7 @@ class Spans:
             return known
         if known is not None:
             self.over(job.run, "Left")
-        attributes = _message(workflow, "process", **{"messaging.message.id": run_id(job)})
+        attributes = _message(workflow, "process", **_of_run(run_id(job)))
         # Whoever asked for it waits, perhaps, for what is done at once; what was put off, or taken over from
         # somebody else, is only linked.
         parent, links = (given, []) if is_fresh else (Context(), _links(given))
