@@ -52,3 +52,50 @@ def test_what_comes_after_what_is_decided_anew_is_decided_anew_too() -> None:
             "put_aside": "Skipped",
             "after": "Completed",
         }
+
+
+def test_what_comes_after_a_branch_that_was_skipped_is_not_called_again() -> None:
+    called: list[str] = []
+
+    def task(name: str, *dependencies: str, **options: object) -> None:
+        def body(context: cloaca.Context) -> None:
+            called.append(name)
+            if name == "mail" and called.count(name) == 1:
+                raise OSError("no route to host")
+
+        cloaca.task(id=name, dependencies=list(dependencies), retry_attempts=1, **options)(body)  # type: ignore[arg-type]
+
+    with cloaca.WorkflowBuilder("w"):
+        task("measure")
+        task("cool", "measure")
+        task("heat", "measure", trigger_rules=cloaca.task_failed("measure"))
+        task("pay", "cool", "heat", trigger_rules=cloaca.task_success("cool"))
+        task("mail", "pay")
+    with Runner() as runner:
+        run = runner.submit("w")
+        runner.run_until_idle()
+        assert runner.get_run(run.id)["status"] == "Failed"
+        runner.retry(run.id)
+        runner.run_until_idle()
+        assert called == ["measure", "cool", "pay", "mail", "mail"]
+        details = runner.get_run(run.id)
+        assert details["status"] == "Completed"
+        assert {task["id"]: task["status"] for task in details["tasks"]}["heat"] == "Skipped"
+
+
+def test_what_a_task_did_before_it_was_decided_anew_stays_on_record() -> None:
+    def fails(context: cloaca.Context) -> None:
+        raise OSError("no route to host")
+
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="load", retry_attempts=1)(fails)
+        cloaca.task(id="after", dependencies=["load"], trigger_rules=cloaca.always())(lambda context: None)
+    with Runner() as runner:
+        run = runner.submit("w")
+        runner.run_until_idle()
+        for _ in range(2):
+            runner.retry(run.id)
+            runner.run_until_idle()
+        tried = {task["id"]: task["tries"] for task in runner.get_run(run.id)["tasks"]}
+        assert [attempt["outcome"] for attempt in tried["load"]] == ["Failed"] * 3
+        assert [attempt["outcome"] for attempt in tried["after"]] == ["Completed"] * 3

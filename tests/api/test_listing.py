@@ -219,7 +219,7 @@ def test_contexts_are_decoded_when_they_are_looked_at(
 
     monkeypatch.setattr(row, "decode_value", counted)
     (found,) = runner.list_runs()
-    assert (found["status"], len(found), "context" in found) == ("Completed", 18, True)
+    assert (found["status"], len(found), "context" in found) == ("Completed", 19, True)
     assert decoded == []
     assert found["context"] == {"n": 1}
     assert found["context"] is found["context"]

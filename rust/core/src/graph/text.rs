@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// Of the tasks that completed, those that come after one that did not, directly or not: what they were given is not what they would be given.
+/// Of the tasks that completed, those that come after one that neither did nor was skipped, directly or not: what they were given is not what they would
+/// be given. One that was skipped after such as stay is skipped once more.
 /// `text` is a JSON array of tasks, each an array that begins with its id and the ids of those that it waits for, which stand before it.
-pub fn undone(text: &str, completed: &BTreeSet<&str>) -> Vec<String> {
+pub fn undone(text: &str, completed: &BTreeSet<&str>, skipped: &BTreeSet<&str>) -> Vec<String> {
     let tasks: Vec<Value> = serde_json::from_str(text).unwrap_or_default();
     let mut open: BTreeSet<&str> = BTreeSet::new();
     let mut found = Vec::new();
@@ -19,7 +20,7 @@ pub fn undone(text: &str, completed: &BTreeSet<&str>) -> Vec<String> {
         if is_behind && has_completed {
             found.push(id.to_owned());
         }
-        if is_behind || !has_completed {
+        if is_behind || !has_completed && !skipped.contains(id) {
             open.insert(id);
         }
     }
@@ -28,10 +29,12 @@ pub fn undone(text: &str, completed: &BTreeSet<&str>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::undone;
 
     fn of(text: &str, completed: &[&str]) -> Vec<String> {
-        undone(text, &completed.iter().copied().collect())
+        undone(text, &completed.iter().copied().collect(), &BTreeSet::new())
     }
 
     #[test]
@@ -41,6 +44,14 @@ mod tests {
         assert_eq!(of(text, &["a", "c", "d"]), ["c"]);
         assert_eq!(of(text, &["a", "b", "d", "f"]), [""; 0]);
         assert_eq!(of(text, &["elsewhere"]), [""; 0]);
+    }
+
+    #[test]
+    fn what_comes_after_what_was_skipped_stays_unless_that_is_decided_anew() {
+        let text = r#"[["a",[],null],["cool",["a"],null],["heat",["a"],null],["pay",["cool","heat"],null],["mail",["pay"],null]]"#;
+        let skipped = BTreeSet::from(["heat"]);
+        assert_eq!(undone(text, &BTreeSet::from(["a", "cool", "pay"]), &skipped), [""; 0]);
+        assert_eq!(undone(text, &BTreeSet::from(["cool", "pay", "mail"]), &skipped), ["cool", "pay", "mail"]);
     }
 
     #[test]

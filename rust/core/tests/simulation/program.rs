@@ -527,10 +527,13 @@ impl World {
     pub fn open_again(&mut self, p: usize, id: Uuid) -> Stored<bool> {
         self.tell_workflows(p)?;
         self.stumble();
+        let before = self.store.state().run(id).map(|kept| kept.tasks.clone()).unwrap_or_default();
         let reopened = self.store.reopen(self.processes[p].epoch, id);
         self.note(|| format!("{p}: opens {id} again: {reopened:?}"));
         let Some(run) = reopened? else { return Ok(false) };
-        self.witness.reopened(id, &run.tasks);
+        let workflow = self.processes[p].engine.workflow(&run.workflow).cloned();
+        let workflow = workflow.filter(|workflow| *workflow.version == *run.version);
+        self.witness.reopened(id, &before, &run.tasks, workflow.as_deref());
         self.take_over(p, vec![run]);
         Ok(true)
     }

@@ -1001,9 +1001,11 @@ impl Store for MemoryStore {
         run.is_cancelled = false;
         // What is undecided again begins at its first attempt.
         run.tries.clear();
+        let of =
+            |status| run.tasks.iter().filter(|task| task.status == status).map(|task| &*task.name).collect();
+        let (completed, skipped) = (of(TaskStatus::Completed), of(TaskStatus::Skipped));
+        let undone = graph.map_or_else(Vec::new, |text| graph::undone(&text, &completed, &skipped));
         run.tasks.retain(|task| task.status == TaskStatus::Completed);
-        let completed = run.tasks.iter().map(|task| &*task.name).collect();
-        let undone = graph.map_or_else(Vec::new, |text| graph::undone(&text, &completed));
         run.tasks.retain(|task| !undone.iter().any(|name| **name == *task.name));
         unfinished.tasks.clone_from(&run.tasks);
         (unfinished.cancelled, unfinished.is_again, unfinished.behind) = (false, true, Vec::new());

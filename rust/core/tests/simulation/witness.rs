@@ -365,8 +365,28 @@ impl Witness {
         }
     }
 
-    /// A final run was opened again, and these of its tasks stay.
-    pub fn reopened(&mut self, id: Uuid, stay: &[TaskRecord]) {
+    /// A final run was opened again, and of its tasks before these stay: those that completed, and that come after no other but such as completed or
+    /// were skipped.
+    pub fn reopened(
+        &mut self,
+        id: Uuid,
+        before: &[TaskRecord],
+        stay: &[TaskRecord],
+        workflow: Option<&Workflow>,
+    ) {
+        if let Some(workflow) = workflow {
+            let status =
+                |name: &str| before.iter().find(|record| &*record.name == name).map(|record| record.status);
+            for (task, spec) in workflow.tasks.iter().enumerate() {
+                let ancestors = workflow.graph.ancestors(task);
+                let mut above = ancestors.iter().map(|&of| status(&workflow.tasks[of].id));
+                let is_settled =
+                    above.all(|status| matches!(status, Some(TaskStatus::Completed | TaskStatus::Skipped)));
+                let should = is_settled && status(&spec.id) == Some(TaskStatus::Completed);
+                let stays = stay.iter().any(|record| record.name == spec.id);
+                assert_eq!(stays, should, "task {} of run {id}, opened again", spec.id);
+            }
+        }
         let seen = self.seen(id);
         seen.driver = None;
         seen.life += 1;

@@ -388,8 +388,7 @@ pub fn reopen(
     }
     (run.cancelled, run.is_again) = (false, true);
     (run.interruptions, run.spent) = (0, None);
-    again::undecide(db, run.row)?;
-    run.tasks = tasks(db, run.row)?;
+    run.tasks = again::undecide(db, run.row, tasks(db, run.row)?)?;
     audit::note(db, "retry", &id.to_string())?;
     Ok(Some(run))
 }

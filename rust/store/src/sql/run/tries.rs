@@ -13,31 +13,37 @@ use super::super::value::{count_at, micros, signed, try_outcome_at, wall_at, wal
 
 /// Keeps the attempts that ended since the last record of a task. Most tasks complete at once, and have none.
 pub fn put(db: &Db, change: &RunChange, task: &TaskRecord) -> Result<(), Failure> {
+    for known in &task.tries {
+        keep(db, change.run, &task.name, known, owner_of(known.maker, change.epoch))?;
+    }
+    Ok(())
+}
+
+/// Keeps one of them.
+pub fn keep(db: &Db, run: RunRow, task: &str, known: &Try, owner: Option<Epoch>) -> Result<(), Failure> {
     const PUT: &str = "
         INSERT INTO tries (run, task, nth, attempt, outcome, owner, started_at, ended_at, error_type, error, traceback)
         VALUES (:run, :task, coalesce((SELECT nth FROM tries WHERE run = :run AND task = :task ORDER BY row DESC LIMIT 1), 0) + 1,
             :attempt, :outcome, :owner, :started_at, :ended_at, :error_type, :error, :traceback)";
     // Index tries_task, which ends in the row.
-    for known in &task.tries {
-        db.prepare_cached(PUT)?.execute(named_params! {
-            ":run": change.run.0,
-            ":task": &*task.name,
-            ":attempt": known.attempt,
-            ":outcome": known.outcome.name(),
-            ":owner": owner_of(known.maker, change.epoch).map(|epoch| epoch.0),
-            ":started_at": micros(known.started_at),
-            ":ended_at": known.ended_at.0,
-            ":error_type": known.error_type.as_deref(),
-            ":error": known.error,
-            ":traceback": known.traceback,
-        })?;
-        db.prepare_cached(BOUND_TRIES)?.execute(named_params! {
-            ":run": change.run.0,
-            ":task": &*task.name,
-            ":last": signed(TRIES_LAST_MAX as u64),
-            ":first": signed(TRIES_FIRST_MAX as u64),
-        })?;
-    }
+    db.prepare_cached(PUT)?.execute(named_params! {
+        ":run": run.0,
+        ":task": task,
+        ":attempt": known.attempt,
+        ":outcome": known.outcome.name(),
+        ":owner": owner.map(|epoch| epoch.0),
+        ":started_at": micros(known.started_at),
+        ":ended_at": known.ended_at.0,
+        ":error_type": known.error_type.as_deref(),
+        ":error": known.error,
+        ":traceback": known.traceback,
+    })?;
+    db.prepare_cached(BOUND_TRIES)?.execute(named_params! {
+        ":run": run.0,
+        ":task": task,
+        ":last": signed(TRIES_LAST_MAX as u64),
+        ":first": signed(TRIES_FIRST_MAX as u64),
+    })?;
     Ok(())
 }
 
