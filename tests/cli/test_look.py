@@ -151,7 +151,7 @@ def test_a_run_is_shown_with_what_it_started_and_by_what_it_was(line: Line, tmp_
         ["child", called, "Completed"],
         ["child", told, "Completed"],
     ]
-    assert ["parent", outer, "", "", "", "", ""] in fields(line.piped("show", told))
+    assert ["parent", outer, "", "", "", "", "by a callback"] in fields(line.piped("show", told))
     assert [row[0] for row in fields(line.piped("runs", "--parent", outer[:-4]))] == [told, called]
     (whole,) = records(line.piped("show", outer, "--json"))
     assert [child["task"] for child in whole["children"]] == ["load", None]

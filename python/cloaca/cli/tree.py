@@ -57,6 +57,11 @@ def _came(kind: ParentKind | None, task: str | None, trigger: str | None) -> str
     return "which it does again" if kind == "again" else "by a callback"
 
 
+def _of_child(child: Child) -> str:
+    """How a run came of the one that it is shown with."""
+    return "does it again" if child.kind == "again" else _came(child.kind, child.task, child.trigger_name)
+
+
 class Parts(NamedTuple):
     """What is shown of a run beside its tasks."""
 
@@ -110,7 +115,8 @@ def _values(show: Show, details: RunDetails, parts: Parts) -> None:
     )
     context("context", found.id, found.context)
     if found.parent_run is not None:
-        show.values(["parent", found.parent_run, None, None, None, None, None])
+        how = _came(found.parent_kind, found.parent_task, found.trigger_name)
+        show.values(["parent", found.parent_run, None, None, None, None, how])
     for task in details.tasks:
         took = between(task.started_at, task.completed_at)
         show.values(["task", task.id, task.status, task.started_at, task.completed_at, took, task.error])
@@ -126,7 +132,8 @@ def _values(show: Show, details: RunDetails, parts: Parts) -> None:
             show.values(["changed", task.id, change.sign, change.key, None, None, told(change)])
     for child in details.children:
         took = between(child.created_at, child.completed_at)
-        show.values(["child", child.id, child.status, child.created_at, child.completed_at, took, None])
+        how = f"{child.workflow_name}, {_of_child(child)}"
+        show.values(["child", child.id, child.status, child.created_at, child.completed_at, took, how])
     for call in details.callbacks:
         show.values(
             ["callback", CALLBACKS[call.status], None, call.begun_at or call.due_at, None, None, call.error]
@@ -248,8 +255,7 @@ class Tree:
         parts = [f"run {child.id}", clean(child.workflow_name), show.word(child.status)]
         if (took := span(between(child.created_at, child.completed_at))) is not None:
             parts.append(took)
-        is_again = child.kind == "again"
-        how = "does it again" if is_again else _came(child.kind, child.task, child.trigger_name)
+        how = _of_child(child)
         show.line(f"  {show.styled('child', 'dim')}     {'  '.join(parts)}  {show.styled(how, 'dim')}")
 
     def _callback(self, call: Callback) -> None:

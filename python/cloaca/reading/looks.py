@@ -34,6 +34,7 @@ _INNER = (
     "last_fired_at",
     "owner",
     "is_declared",
+    "in_body_since",
     "version",
     "due_at",
     "failures",
