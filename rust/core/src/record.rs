@@ -10,7 +10,7 @@ use crate::key::ScheduleKey;
 use crate::time::Wall;
 use crate::tries::Try;
 
-/// 128-bit digest of a trigger's name and the canonical form of a context.
+/// 128-bit digest of the canonical form of a context; the schedule that it stands with tells those of triggers apart.
 pub type ContextHash = [u8; 16];
 
 /// Of what a run came that came of another run.
