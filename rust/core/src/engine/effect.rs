@@ -146,6 +146,8 @@ pub enum Then {
         job: Job,
         /// Where it holds a permit.
         executor: Option<Executor>,
+        /// Which question it is that is answered.
+        number: u64,
     },
     /// Some that waited for seats have them.
     Seats,

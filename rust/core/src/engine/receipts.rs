@@ -31,7 +31,9 @@ impl Engine {
         }
         match (then, receipt) {
             (Then::Begun, _) => self.begun_unkept -= 1,
-            (Then::Seated { job, executor }, receipt) => self.seated(job, executor, receipt, now, out),
+            (Then::Seated { job, executor, number }, receipt) => {
+                self.seated(job, executor, number, receipt, now, out);
+            }
             (then, Receipt::Refused(why)) => self.refused(then, &why, now, out),
             (Then::Start(ids), Receipt::Start(admitted)) => {
                 tell_kept(&ids, &admitted, out);
@@ -132,7 +134,7 @@ impl Engine {
                     run.recorded(task);
                 }
             }
-            (Then::Seats, Receipt::Seats(pass)) => self.passed(pass, out),
+            (Then::Seats, Receipt::Seats(pass)) => self.passed(pass, None, out),
             (Then::Limits, Receipt::Limits(others)) => {
                 out.logs.extend(others.into_iter().map(Note::LimitDiffers))
             }

@@ -35,6 +35,8 @@ struct Held {
     stand: Stand,
     /// Its body is home in between, and goes on once it has them.
     is_away: bool,
+    /// An attempt may ask again before all is answered that it asked before.
+    number: u64,
 }
 
 /// Those of one runner, by run and task.
@@ -48,6 +50,7 @@ pub(super) struct Seats {
     next: Option<Wall>,
     /// What was declared here.
     declared: BTreeMap<Arc<str>, Limit>,
+    asked: u64,
 }
 
 impl Seats {
@@ -109,16 +112,18 @@ impl Seats {
         Some(held)
     }
 
-    /// It has its seats; who did not know that yet.
-    fn grant(&mut self, seat: &Seat) -> Option<(Job, Stand, bool)> {
+    /// It has its seats, says the answer to the question of that number, or to another's; who waited for that. What was not answered itself
+    /// is not spoken of: the word is of seats that it had before, and has given back.
+    fn grant(&mut self, seat: &Seat, answered: Option<u64>) -> Option<(Job, bool)> {
         let held = self.places.get(seat).and_then(|place| self.held.get_mut(place))?;
-        let before = std::mem::replace(&mut held.stand, Stand::Has);
-        if before == Stand::Has {
+        let is_asked = held.stand == Stand::Asked;
+        if held.stand == Stand::Has || is_asked && answered != Some(held.number) {
             return None;
         }
+        held.stand = Stand::Has;
         let (job, is_away, limits) = (held.job, held.is_away, Arc::clone(&held.limits));
         self.count(&limits, false);
-        Some((job, before, is_away))
+        (!is_asked).then_some((job, is_away))
     }
 }
 
@@ -169,8 +174,10 @@ impl Engine {
             at: now.wall,
         };
         let is_away = executor.is_none();
-        self.seats.put(Held { job, seat, limits, stand: Stand::Asked, is_away });
-        out.commits.push((Change::Ask(ask), Then::Seated { job, executor }));
+        self.seats.asked += 1;
+        let number = self.seats.asked;
+        self.seats.put(Held { job, seat, limits, stand: Stand::Asked, is_away, number });
+        out.commits.push((Change::Ask(ask), Then::Seated { job, executor, number }));
         true
     }
 
@@ -276,12 +283,13 @@ impl Engine {
         &mut self,
         job: Job,
         executor: Option<Executor>,
+        number: u64,
         receipt: Receipt,
         now: Now,
         out: &mut Effects,
     ) {
         match receipt {
-            Receipt::Seats(pass) => self.passed(pass, out),
+            Receipt::Seats(pass) => self.passed(pass, Some(number), out),
             Receipt::Refused(why) if self.is_life(job.run, job.life) => {
                 out.logs.push(Note::ProgressRefused { run: job.run, why: why.clone() });
                 self.lose(job.run, &format!("cannot be kept: {why}"), now, out);
@@ -293,15 +301,16 @@ impl Engine {
             }
             _ => {}
         }
-        let stand = self.seats.of(job).map(|held| held.stand);
-        match (stand, executor) {
+        let asked = self.seats.of(job).filter(|held| held.number == number);
+        match (asked.map(|held| held.stand), executor) {
             (Some(Stand::Has), Some(executor)) => out.recorded.push((executor, job)),
             (Some(Stand::Has), None) => out.reseated.push(job),
             // Nobody waits for it any more, or it waits: the permit is for others.
             (_, Some(executor)) => out.unseated.push((executor, job)),
             (_, None) => {}
         }
-        if let Some(held) = self.seats.held.get_mut(&(job.run, job.task)).filter(|held| held.job == job)
+        if let Some(held) = self.seats.held.get_mut(&(job.run, job.task))
+            && held.number == number
             && held.stand == Stand::Asked
         {
             held.stand = Stand::Waits;
@@ -325,7 +334,7 @@ impl Engine {
     }
 
     /// The store has given seats to some that waited.
-    pub(super) fn passed(&mut self, pass: Pass, out: &mut Effects) {
+    pub(super) fn passed(&mut self, pass: Pass, answered: Option<u64>, out: &mut Effects) {
         for (epoch, seat) in pass.granted {
             if epoch != self.epoch {
                 if !out.seats_of.contains(&epoch) {
@@ -333,14 +342,14 @@ impl Engine {
                 }
                 continue;
             }
-            match self.seats.grant(&seat) {
-                Some((job, Stand::Waits, false)) => {
+            match self.seats.grant(&seat, answered) {
+                Some((job, false)) => {
                     self.change_rest(job, false, out);
                     out.jobs.push(self.placed(job));
                 }
-                Some((job, Stand::Waits, true)) => out.reseated.push(job),
+                Some((job, true)) => out.reseated.push(job),
                 // Whoever asked is answered in a moment.
-                _ => {}
+                None => {}
             }
         }
         if let Some((next, first)) = pass.next {

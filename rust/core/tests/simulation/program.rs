@@ -598,7 +598,7 @@ impl World {
     }
 
     /// Others may have given seats to attempts here, or set some free.
-    fn look_for_seats(&mut self, p: usize) {
+    pub fn look_for_seats(&mut self, p: usize) {
         if self.processes[p].engine.waits_for_seats() {
             self.step(p, Event::SeatsMoved);
         }

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use cloaca_core::engine::{Effects, Event, Job};
 use cloaca_core::port::{Failure, TaskStatus};
-use cloaca_core::run::{Ended, Ruling};
+use cloaca_core::run::{Ended, Ruling, Run};
 use cloaca_core::seat::Seat;
 use cloaca_core::workflow::OnInterrupt;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::process::{Stage, Worker};
+use crate::process::{Process, Stage, Worker};
+use crate::store::State;
 use crate::witness::{Postponed, marks, own};
 use crate::world::World;
 
@@ -111,12 +112,7 @@ impl World {
             assert!(beside.is_none(), "{:?} begins beside {beside:?}, whose body still runs", worker.job);
         }
         assert_eq!(kept.owner, process.epoch, "a task of run {id} started, which is another's");
-        for limit in &workflow.tasks[task].limits {
-            let seat = Seat { run: run.row, task: Arc::clone(&worker.task), attempt: worker.job.attempt };
-            assert!(store.seats.has(&limit.name, &seat), "{:?} begins without a seat", worker.job);
-            let most = limit.terms.concurrency.unwrap_or(u64::MAX);
-            assert!(store.seats.taken(&limit.name) as u64 <= most, "{} is exceeded", limit.name);
-        }
+        self.has_seats(&store, process, worker);
         let record = kept.tasks.iter().find(|record| record.name == worker.task);
         let left = record.and_then(|record| record.checkpoint.clone());
         let given = run.checkpointed(worker.job.task as usize);
@@ -262,6 +258,31 @@ impl World {
         true
     }
 
+    /// A body that waited goes on, if somebody waits for it still.
+    fn goes_on(&self, p: usize, job: Job) {
+        let process = &self.processes[p];
+        let worker = process.workers.iter().find(|worker| worker.job == job).expect("it has just gone on");
+        let counts = |run: &Run| {
+            let task = job.task as usize;
+            run.life == job.life && run.expects(task, job.attempt) && !run.is_told(task)
+        };
+        if !process.is_zombie && !worker.is_given_up && process.engine.run(job.run).is_some_and(counts) {
+            self.has_seats(&self.store.state(), process, worker);
+        }
+    }
+
+    /// Whoever is in a body under limits has a seat of each, and they are no more than there may be.
+    fn has_seats(&self, store: &State, process: &Process, worker: &Worker) {
+        let job = worker.job;
+        let run = process.engine.run(job.run).expect("it is in hand");
+        for limit in &run.workflow.tasks[job.task as usize].limits {
+            let seat = Seat { run: run.row, task: Arc::clone(&worker.task), attempt: job.attempt };
+            assert!(store.seats.has(&limit.name, &seat), "{job:?} is in its body without a seat");
+            let most = limit.terms.concurrency.unwrap_or(u64::MAX);
+            assert!(store.seats.taken(&limit.name) as u64 <= most, "{} is exceeded", limit.name);
+        }
+    }
+
     /// How long a body asks not to be called, if it does.
     fn wish(&mut self) -> Option<Duration> {
         let wishes = !self.is_calm && self.random.percent(self.scenario.body_postpones_percent);
@@ -295,6 +316,7 @@ impl World {
                 (worker.stage, worker.since, worker.awaits) = (Stage::Body, since, None);
                 let job = worker.job;
                 self.step(p, Event::Deferred(job, false));
+                self.goes_on(p, job);
             }
             return is_free;
         }
@@ -305,7 +327,16 @@ impl World {
         let worker = &mut self.processes[p].workers[index];
         worker.stage = Stage::Deferred;
         let job = worker.job;
+        if self.random.percent(30) {
+            // Its answer comes when the seats that it speaks of may have been given back.
+            self.look_for_seats(p);
+        }
         self.step(p, Event::Deferred(job, true));
+        // Its condition may hold at once.
+        if self.processes[p].seatless.contains_key(&job) && self.random.percent(50) {
+            self.processes[p].seatless.insert(job, true);
+            self.step(p, Event::WantsSeats(job));
+        }
         true
     }
 
