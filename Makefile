@@ -66,7 +66,9 @@ test-python: develop ## run the tests of the package, the examples and the docs
 	$(BIN)/python tests/halves.py
 
 test-postgres: develop ## run what the store decides once more with every store on a PostgreSQL server (TESTS=tests/api/test_cron.py: those)
-	$(BIN)/python -m pytest -p no:cacheprovider --store postgres $(or $(TESTS),tests/api/test_run.py tests/api/test_cursor.py tests/api/test_cron_terms.py tests/api/test_forget.py)
+	rm -rf target/pytest-postgres
+	$(BIN)/python -m pytest -o cache_dir=target/pytest-postgres --store postgres $(or $(TESTS),tests/api/test_run.py tests/api/test_cursor.py tests/api/test_cron_terms.py tests/api/test_forget.py) || \
+		$(BIN)/python tests/again.py target/pytest-postgres --store postgres
 
 test-again: ## run the last failures of test-python once more, if they are at most three
 	$(BIN)/python tests/again.py

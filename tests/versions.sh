@@ -27,7 +27,8 @@ of_one() {
     "$1" -m venv "$2/venv"
     grep -E '^(pytest|pytest-timeout|hypothesis|iniconfig|packaging|pluggy|Pygments|attrs|sortedcontainers|croniter|python-dateutil|pytz|six)==' requirements-dev.txt > "$2/requirements.txt"
     "$2/venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$2/requirements.txt"
-    PYTHONPATH="$PWD/python" "$2/venv/bin/python" -m pytest -x -p no:cacheprovider $quick
+    PYTHONPATH="$PWD/python" "$2/venv/bin/python" -m pytest --maxfail 4 -o "cache_dir=$2/caches" $quick ||
+        PYTHONPATH="$PWD/python" "$2/venv/bin/python" tests/again.py "$2/caches"
 }
 
 pythons=$(found)

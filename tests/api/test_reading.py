@@ -64,6 +64,8 @@ with cloaca.DefaultRunner(sys.argv[1]) as runner:
             pass
     while not any(tick["outcome"] == "error" for tick in runner.ticks("inbox")):
         pass
+    while not runner.list_runs(workflow="ingest", status="Completed"):
+        pass
     print("ready", flush=True)
     sys.stdin.read()
 """
