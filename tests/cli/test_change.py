@@ -21,6 +21,7 @@ from stage import Line, fields, run_command, served
 import cloaca
 from cloaca import reading
 from cloaca.audit import user
+from cloaca.cli import change
 
 WAIT = 30.0
 
@@ -1080,3 +1081,58 @@ def test_callbacks_that_keep_failing_are_told_of_where_one_looks(line: Line, tmp
         assert "ConnectionError: the other side is away" in told
         # What callbacks tell may be away, and the runner works all the same.
         line.piped("health")
+
+
+@pytest.mark.parametrize("verb", ["retry", "cancel"])
+def test_who_interrupts_a_change_of_many_runs_is_told_what_was_done(
+    line: Line, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    with cloaca.WorkflowBuilder("w"):
+
+        @cloaca.task(retry_attempts=1)
+        def fail(context: cloaca.Context) -> None:
+            raise OSError("no")
+
+    with cloaca.DefaultRunner("runs.db") as runner:
+        if verb == "cancel":
+            runner.pause(workflow="w")
+        runs = runner.submit_many("w", [{"n": n} for n in range(5)])
+        if verb == "retry":
+            assert {run.result(WAIT).status for run in runs} == {"Failed"}
+
+    def told(*words: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        monkeypatch.setattr(change, "_told", before)
+        before(*words)
+
+    before = change._told
+    monkeypatch.setattr(change, "_told", told)
+    monkeypatch.setattr(change, "BATCH", 2)
+    # What is read of each run would be read before the first one ends.
+    monkeypatch.setattr(reading, "run", None)
+    ids = [row[1] for row in fields(line.piped(verb, "--all", "--workflow", "w", "--yes", code=130))]
+    assert len(ids) == 2
+    assert (
+        f"interrupted when 2 of 5 were {'opened again' if verb == 'retry' else 'asked to end'}" in line.said
+    )
+    audited = [row[5] for row in fields(line.piped("audit")) if row[4] == verb]
+    assert sorted(audited) == sorted(ids)
+
+
+def test_who_waits_for_a_run_no_longer_knows_which_it_is(tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        words = ["submit", "ingest", "--context", '{"file": "slow"}', "--wait"]
+        waits = subprocess.Popen(
+            [sys.executable, "-m", "cloaca", *words],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not (slow := fields(run_command(["runs", "--status", "Running"], cwd=tmp_path).stdout)):
+            pass
+        waits.send_signal(signal.SIGINT)
+        out, said = waits.communicate(timeout=WAIT)
+    assert (waits.returncode, out) == (130, "")
+    goes_on = f"cloaca: run {slow[0][0]} goes on; `cloaca show {slow[0][0]} --wait` waits for it"
+    assert said.splitlines()[1:] == [goes_on]

@@ -45,6 +45,8 @@ def test_logs_are_filtered(line: Line, tmp_path: Path, monkeypatch: pytest.Monke
     with served(tmp_path / "runs.db"):
         run = failed(line)
         assert len(fields(line.piped("logs", run, "--level", "error"))) == 2
+        assert len(fields(line.piped("logs", run, "--level", "40"))) == 2
+        line.piped("logs", run, "--level", "shout", code=2)
         assert [cells[3] for cells in fields(line.piped("logs", run, "--attempt", "2"))] == ["2", "2"]
         assert line.said == "store: 'runs.db', the only one in this folder\n"
         assert [cells[1] for cells in fields(line.piped("logs", run, "--limit", "1"))] == ["ERROR"]

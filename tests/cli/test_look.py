@@ -466,6 +466,18 @@ def test_times_are_told_with_their_zone(line: Line, tmp_path: Path) -> None:
     assert done.stdout == "2026-07-01 02:00:00 CEST 2026-07-01 00:00:00 UTC\n"
 
 
+def test_a_local_time_that_summer_time_skips_lies_behind_the_hour() -> None:
+    code = "from cloaca.cli.moment import moment; "
+    code += (
+        "print(*(moment(f'2027-03-14T{at}', '--at').strftime('%H:%M') for at in ('01:59', '02:30', '03:00')))"
+    )
+    environment = {**os.environ, "TZ": "America/New_York"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout == "06:59 07:30 07:00\n"
+
+
 def test_help_and_version_need_no_store(line: Line) -> None:
     assert line.piped("--version") == f"cloaca {cloaca.__version__}\n"
     assert line.piped("--help") == line.piped("help")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import datetime
 from time import monotonic, sleep
 
 from .. import _cloaca, audit, check, filters, reading, rows, urgency
@@ -30,9 +30,10 @@ from ..reading.runners import living
 from ..reading.store import now
 from ..served import SERVED, version_of
 from ..why import ends_waiting, first_end, of_ends
+from .finishing import Finishing
 from .look import filters_of, with_parent
 from .main import FAILED, OK
-from .moment import moment
+from .moment import instant, moment
 from .parse import UsageError
 from .show import Show
 from .tree import wait
@@ -41,7 +42,7 @@ from .where import database, program
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
     from ..reading import Cron, Reader
@@ -191,11 +192,11 @@ def cancel(arguments: Namespace, show: Show) -> int:
     url = database(arguments.database)
     with reading.Reader(url) as reader:
         ids = _meant(reader, arguments, filters.UNFINISHED, "cancel")
-        final = [run_id for run_id in ids if reading.run(reader, run_id).run.completed_at is not None]
-    if not arguments.all and final:
-        raise WorkflowError(f"run {final[0]} is over already; only a run that is not can be cancelled")
+        for run_id in [] if arguments.all else ids:
+            if reading.run(reader, run_id).run.completed_at is not None:
+                raise WorkflowError(f"run {run_id} is over already; only a run that is not can be cancelled")
     with closing(_cloaca.Client.open(url)) as client:
-        for batch in _batches(ids, "asked to end"):
+        for batch in _batches(ids, "asked to end", show):
             for run_id, is_asked in zip(batch, client.cancel_each(batch), strict=True):
                 # One that has ended meanwhile was not asked.
                 if is_asked:
@@ -215,7 +216,7 @@ def retry(arguments: Namespace, show: Show) -> int:
         left_out: list[CloacaError] = []
         # The oldest first.
         with closing(_cloaca.Client.open(url)) as client:
-            for batch in _batches(ids[::-1] if arguments.all else ids, "opened again"):
+            for batch in _batches(ids[::-1] if arguments.all else ids, "opened again", show):
                 for run_id, (is_open, refusal) in zip(batch, client.retry_each(batch), strict=True):
                     if is_open:
                         _told(show, "retried", run_id)
@@ -288,16 +289,24 @@ def ask(what: str, arguments: Namespace) -> None:
         raise CloacaError("nothing was changed")
 
 
-def _batches(ids: list[str], what: str) -> Iterator[list[str]]:
-    """A few at a time, with a line on the terminal that says how many are done, if they are many."""
+def _batches(ids: list[str], what: str, show: Show, size: int | None = None) -> Iterator[list[str]]:
+    """A few at a time, with a line on the terminal that says how many are done, if they are many. Ctrl-C
+    waits until what has been done is told."""
     shows = len(ids) > BATCH and sys.stderr.isatty()
-    for at in range(0, len(ids), BATCH):
-        yield ids[at : at + BATCH]
-        if shows:
-            sys.stderr.write(f"\r{min(at + BATCH, len(ids)):,} of {len(ids):,} {what}")
-            sys.stderr.flush()
-    if shows:
-        sys.stderr.write("\n")
+    size = size or BATCH
+    with Finishing() as finishing:
+        for at in range(0, len(ids), size):
+            yield ids[at : at + size]
+            done = min(at + size, len(ids))
+            if shows:
+                sys.stderr.write(f"\r{done:,} of {len(ids):,} {what}")
+                sys.stderr.flush()
+            is_last = done == len(ids)
+            if shows and (finishing.is_asked or is_last):
+                sys.stderr.write("\n")
+            if finishing.is_asked and not is_last:
+                show.note(f"cloaca: interrupted when {done:,} of {len(ids):,} were {what}")
+                raise KeyboardInterrupt
 
 
 def submit(arguments: Namespace, show: Show) -> int:
@@ -333,13 +342,22 @@ def submit(arguments: Namespace, show: Show) -> int:
         _say_who_takes_them(reader, show)
         status = None
         if arguments.wait:
-            wait(reader, run_id)
-            status = reading.run(reader, run_id).run
+            status = _awaited(reader, show, run_id)
         if show.as_json:
             show.record("submitted", {"id": run_id, "new": is_new, "status": status and status.status})
         else:
             show.values([run_id, *([] if status is None else [status.status, status.error_message])])
     return OK if status is None or status.status == "Completed" else FAILED
+
+
+def _awaited(reader: Reader, show: Show, run_id: str) -> reading.Run:
+    """A run that is over. Whoever ends the wait, or meets a fault, would else not know which it is."""
+    try:
+        wait(reader, run_id)
+        return reading.run(reader, run_id).run
+    except BaseException:
+        show.note(f"cloaca: run {run_id} goes on; `cloaca show {run_id} --wait` waits for it")
+        raise
 
 
 def _first(reader: Reader, run_id: str) -> tuple[str, str]:
@@ -365,7 +383,7 @@ def _instant(text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        return datetime.fromisoformat(text).astimezone(UTC)
+        return instant(text)
     except (ValueError, OverflowError, OSError):
         raise UsageError(
             f"--at is {excerpt(text)}; write a time such as 2026-01-31T06:00, or give --delay"
@@ -515,7 +533,7 @@ def tell(arguments: Namespace, show: Show) -> int:
         if not ids:
             raise reading.MissingError("no callback of any run waits")
         with _paused(url) as runner:
-            for run_id in ids:
+            for (run_id,) in _batches(ids, "looked at", show, size=1):
                 if runner.tell_soon(run_id):
                     told += 1
                     _told(show, "told", run_id)
@@ -612,7 +630,7 @@ def prune(arguments: Namespace, show: Show) -> int:
         shown = Show(utc=arguments.utc).time(before.isoformat())
         ask(f"delete {count:,} runs that ended before {shown}", arguments)
         with closing(_cloaca.Client.open(url)) as client:
-            gone = _pruned(client, before_us, count, sys.stderr.write)
+            gone = _pruned(client, before_us, count, show)
     if show.as_json:
         show.record("pruned", {"runs": gone})
     else:
@@ -620,13 +638,17 @@ def prune(arguments: Namespace, show: Show) -> int:
     return OK
 
 
-def _pruned(client: _cloaca.Client, before_us: int, count: int, write: Callable[[str], object]) -> int:
+def _pruned(client: _cloaca.Client, before_us: int, count: int, show: Show) -> int:
     gone, shows = 0, count > 10_000 and sys.stderr.isatty()
-    while step := client.prune(before_us):
-        gone += step
-        if shows:
-            write(f"\r{gone:,} of {count:,} deleted")
-            sys.stderr.flush()
+    with Finishing() as finishing:
+        while not finishing.is_asked and (step := client.prune(before_us)):
+            gone += step
+            if shows:
+                sys.stderr.write(f"\r{gone:,} of {count:,} deleted")
+                sys.stderr.flush()
     if shows:
-        write("\n")
+        sys.stderr.write("\n")
+    if finishing.is_asked:
+        show.note(f"cloaca: interrupted when {gone:,} of {count:,} were deleted")
+        raise KeyboardInterrupt
     return gone

@@ -33,7 +33,7 @@ def logs(arguments: Namespace, show: Show) -> int:
         wanted: dict[str, Any] = {
             "task": arguments.task,
             "attempt": _number(arguments.attempt),
-            "level": arguments.level,
+            "level": _level(arguments.level),
         }
 
         def found(after: int | None) -> Logs:
@@ -103,3 +103,8 @@ def _line(show: Show, line: LogLine) -> None:
     show.line(f"{show.styled(head, 'dim')}  {level}  {clean(who)}  {logger}: {first}")
     for more in rest + ([] if line.error is None else clean_lines(line.error)):
         show.line(f"    {more}")
+
+
+def _level(text: str | None) -> str | int | None:
+    """A level by its name, or by a number."""
+    return int(text) if text is not None and text.strip().isascii() and text.strip().isdigit() else text

@@ -9,6 +9,17 @@ from ..errors import TriggerError, excerpt
 from .parse import UsageError
 
 
+def instant(text: str) -> datetime:
+    """The instant of a date or time, local if it has no zone. In an hour that summer time skips the clock
+    goes on as before it: `astimezone` takes the other way, to before the hour.
+
+    Raises:
+        ValueError, OverflowError, OSError: it is none, or beyond what there is.
+    """
+    read = datetime.fromisoformat(text)
+    return read.astimezone(UTC) if read.tzinfo is not None else datetime.fromtimestamp(read.timestamp(), UTC)
+
+
 def moment(text: str | None, option: str) -> datetime | None:
     """The moment that a text means: `24h` ago, or a date or time, local if it has no zone.
 
@@ -18,7 +29,7 @@ def moment(text: str | None, option: str) -> datetime | None:
     if text is None:
         return None
     try:
-        return datetime.fromisoformat(text).astimezone(UTC)
+        return instant(text)
     except (ValueError, OverflowError, OSError):
         pass
     try:
