@@ -251,3 +251,9 @@ def test_the_overview_tells_of_callbacks_that_keep_failing(
     assert "ConnectionError: the other side is away" in seen
     assert f"/run?id={run_id}" in page.get("/").text
     assert "keeps failing" in page.text("/system")
+
+
+def test_who_has_no_name_is_somebody(runner: cloaca.DefaultRunner) -> None:
+    page = Asking(cloaca.ui.app(runner, access=lambda request: ("act", None)))  # type: ignore[arg-type,return-value]
+    page.post("disable inbox")
+    assert [row["who"] for row in runner.audit()] == ["somebody"]

@@ -81,7 +81,9 @@ def shown(browser: webdriver.Chrome) -> str:
 
 
 def press(browser: webdriver.Chrome, text: str) -> None:
-    browser.find_element(By.XPATH, f"//button[normalize-space()='{text}']").click()
+    """One that has just come does nothing for a second."""
+    words = f"//button[normalize-space()='{text}'][not(@aria-disabled)]"
+    until(browser, lambda _: browser.find_element(By.XPATH, words)).click()
 
 
 @pytest.fixture
@@ -253,6 +255,49 @@ def test_times_are_the_readers_and_utc_on_hover(
         assert time.get_attribute("title").endswith(" UTC")
     finally:
         browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
+
+
+def test_news_leave_what_one_is_at_where_it_is(
+    browser: webdriver.Chrome, base: str, runner: cloaca.DefaultRunner
+) -> None:
+    failed(runner, 3)
+    browser.get(f"{base}/runs")
+    until(browser, lambda _: browser.find_element(By.ID, "live").text == "live")
+    ActionChains(browser).send_keys("jj").perform()
+    chosen = browser.switch_to.active_element.get_attribute("href")
+    marked = browser.execute_script(
+        "const range = document.createRange(); range.selectNodeContents(document.activeElement);"
+        "getSelection().removeAllRanges(); getSelection().addRange(range); return String(getSelection())"
+    )
+    before = len(browser.find_elements(By.CSS_SELECTOR, "tbody tr"))
+    failed(runner, 3)
+    until(browser, lambda _: len(browser.find_elements(By.CSS_SELECTOR, "tbody tr")) == before + 3)
+    assert browser.switch_to.active_element.get_attribute("href") == chosen
+    assert browser.execute_script("return String(getSelection())") == marked
+
+
+def test_a_button_that_comes_under_the_hand_does_nothing_yet(
+    browser: webdriver.Chrome, base: str, runner: cloaca.DefaultRunner, gate: threading.Event
+) -> None:
+    run = runner.submit("slow")
+    browser.get(f"{base}/run?id={run.id}")
+    until(browser, lambda _: browser.find_element(By.ID, "live").text == "live")
+    cancel = until(browser, lambda _: browser.find_element(By.XPATH, "//button[text()='Cancel']"))
+    browser.execute_script("arguments[0].focus()", cancel)
+    # Whatever comes in its place is pressed in the moment in which it does.
+    browser.execute_script(
+        "new MutationObserver((_, observer) => {"
+        "  const button = document.querySelector('button[form=act][value^=again]');"
+        "  if (button) { observer.disconnect(); setTimeout(() => button.click()); }"
+        "}).observe(document.getElementById('main'), { childList: true, subtree: true })"
+    )
+    gate.set()
+    until(browser, lambda _: "Completed" in browser.find_element(By.TAG_NAME, "h1").text)
+    assert browser.switch_to.active_element.get_attribute("id") == "main"
+    assert browser.current_url.endswith(run.id)
+    assert len(runner.list_runs(workflow="slow")) == 1
+    press(browser, "Run again from its start")
+    until(browser, lambda _: len(runner.list_runs(workflow="slow")) == 2)
 
 
 def test_keys_lead_through_the_page(

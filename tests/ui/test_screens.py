@@ -381,6 +381,7 @@ def test_a_store_that_is_not_there_yet_is_shown_once_it_is(tmp_path: Path) -> No
     answer = page.get("/")
     assert answer.status_code == 503
     assert "later.db" in answer.text
+    assert "\ncloaca_store_healthy 0.0\n" in page.get("/metrics").text
     with cloaca.DefaultRunner(path):
         assert page.get("/").status_code == 200
 

@@ -209,7 +209,7 @@ class Page:
             "nav": screen.nav,
             "main": main,
             "mark": mark_of(main) if screen.is_live else "",
-            "place": self._source._url,
+            "place": self._source.name,
         }
         response = HTMLResponse(rendered("layout.html", words | others), screen.status)
         return self._with_form(request, response)
@@ -274,7 +274,7 @@ class Page:
             "nav": screen.nav,
             "main": main,
             "back": back,
-            "place": self._source._url,
+            "place": self._source.name,
         }
         return self._with_form(request, HTMLResponse(rendered("layout.html", words), screen.status))
 

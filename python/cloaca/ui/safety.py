@@ -72,7 +72,9 @@ async def level_of(request: Request, access: Access | None, hosts: frozenset[str
     answer = access(request)
     level = await answer if inspect.isawaitable(answer) else answer
     if isinstance(level, tuple) and len(level) == 2:
-        level, request.scope[WHO] = level[0], str(level[1])
+        level, who = level
+        if who is not None:
+            request.scope[WHO] = str(who)
     if level not in ("view", "act"):
         raise Refusal(403, "You may not see this page.")
     return level

@@ -41,10 +41,18 @@
     }
   }
 
-  // Whether one may become the other: of the same kind, by its id or the first of its classes.
+  // What a row or a button is about: it must not become that of another thing under somebody's hand.
+  function about(element) {
+    if (element.nodeName === "BUTTON") return element.value;
+    if (element.nodeName !== "TR") return "";
+    const link = element.dataset.key === undefined && element.querySelector("a[href]");
+    return link ? link.getAttribute("href") : element.dataset.key || "";
+  }
+  // Whether one may become the other: of the same kind, by its id or the first of its classes, and about the same.
   function alike(old, fresh) {
     if (old.nodeName !== fresh.nodeName || (old.id || "") !== (fresh.id || "")) return false;
-    return old.nodeType !== Node.ELEMENT_NODE || old.classList[0] === fresh.classList[0];
+    if (old.nodeType !== Node.ELEMENT_NODE) return true;
+    return old.classList[0] === fresh.classList[0] && about(old) === about(fresh);
   }
 
   // Makes an element like another one and keeps what has not changed, so that focus, scroll and what is open stay.
@@ -55,7 +63,8 @@
     }
     const isTyped = old === document.activeElement && "value" in old;
     for (const { name } of [...old.attributes]) {
-      if (!fresh.hasAttribute(name) && !(old.nodeName === "DETAILS" && name === "open")) old.removeAttribute(name);
+      const isOurs = name === "aria-disabled" || (old.nodeName === "DETAILS" && name === "open");
+      if (!fresh.hasAttribute(name) && !isOurs) old.removeAttribute(name);
     }
     for (const { name, value } of fresh.attributes) {
       if (old.nodeName === "DETAILS" && name === "open") continue;
@@ -89,6 +98,27 @@
     }
   }
 
+  // A button that has just come may stand where somebody was about to press another one: it does nothing yet.
+  const SETTLES_MS = 1000;
+  function buttons() {
+    return [...main.querySelectorAll("button[form=act]")];
+  }
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("button[aria-disabled]")) event.preventDefault();
+  }, true);
+  function settle(button) {
+    button.setAttribute("aria-disabled", "true");
+    setTimeout(() => button.removeAttribute("aria-disabled"), SETTLES_MS);
+  }
+  function renew(shell) {
+    const known = new Set(buttons());
+    const hadFocus = main.contains(document.activeElement);
+    morph(main, shell);
+    buttons().filter((button) => !known.has(button)).forEach(settle);
+    // What had the focus is gone: the keys go on from here, and not from the top of the page.
+    if (hadFocus && !main.contains(document.activeElement)) main.focus({ preventScroll: true });
+  }
+
   let source = null;
   function say(text, isOn) {
     sign.hidden = false;
@@ -108,7 +138,7 @@
       localise(fresh.content);
       const shell = main.cloneNode(false);
       shell.append(fresh.content);
-      morph(main, shell);
+      renew(shell);
     });
   }
   function leave() {
