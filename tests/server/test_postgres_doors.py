@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import postgres
 import psycopg
@@ -17,7 +18,8 @@ import pytest
 import cloaca
 import cloaca.ui
 from cloaca import health as health_module
-from cloaca import reading
+from cloaca import reading, telemetry
+from cloaca.reading import attention
 
 STATEMENT = re.compile(r"\s*(SELECT|WITH)\s", re.ASCII)
 PARAMETER = re.compile(r"\?(\d*)")
@@ -223,3 +225,90 @@ def test_on_a_server_too_what_fails_by_its_row_comes_before_what_was_never_polle
             connection.execute("DELETE FROM cloaca.ticks")
         (found,) = reading.unwell(reader, limit=1)
         assert (found.trigger_name, found.state, found.last) == ("feed", "failing", None)
+
+
+def test_who_looks_again_asks_by_the_same_connection(store: str) -> None:
+    pid = "SELECT pg_backend_pid() AS pid"
+    with reading.Reader(store) as reader:
+        ((first,), (second,)) = (reader.native.query(pid, []) for _ in range(2))
+        assert first == second
+        # A statement that is wrong costs nothing but itself.
+        with pytest.raises(cloaca.CloacaError, match="nothing"):
+            reader.native.query("SELECT nothing FROM runs", [])
+        (third,) = reader.native.query(pid, [])
+        with psycopg.connect(store, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s)", [third["pid"]])
+            while other.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [third["pid"]]).fetchone():
+                pass
+        (fourth,) = reader.native.query(pid, [])
+        assert fourth != third
+        with pytest.raises(cloaca.CloacaError, match="change the database"):
+            reader.native.query("UPDATE runs SET status = 'Failed' RETURNING 1", [])
+        with pytest.raises(cloaca.CloacaError, match="change the database"):
+            reader.native.query("WITH a AS (DELETE FROM runs RETURNING 1) SELECT * FROM a", [])
+        (last,) = reader.native.query(pid, [])
+    with psycopg.connect(store, autocommit=True) as other:
+        while other.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [last["pid"]]).fetchone():
+            pass
+
+
+def test_what_needs_a_look_is_asked_for_at_once_however_much_that_is(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(40):
+
+        @cloaca.trigger(workflow="greet", poll_interval="1h", poll_at_start=True, name=f"fails{number}")
+        def fails() -> bool:
+            raise OSError("no")
+
+    with cloaca.DefaultRunner(store) as runner:
+        while runner.stats()["errors"] < 40:
+            pass
+        with reading.Reader(store) as reader:
+            asked: list[str] = []
+
+            class Counted:
+                def __getattr__(self, name: str) -> Any:
+                    asked.append(name)
+                    return getattr(native, name)
+
+            native, reader.native = reader.native, Counted()  # type: ignore[assignment]
+            while len(found := attention.unwell(reader)) < 40:
+                asked.clear()
+            assert {each.state for each in found} == {"failing"}
+            assert len(asked) < 15, asked
+
+
+@pytest.mark.parametrize("by", ["runner", "url"])
+def test_no_screen_of_the_page_shows_the_password(postgres_server: postgres.Server, by: str) -> None:
+    from starlette.testclient import TestClient
+
+    with postgres_server.database() as name, cloaca.DefaultRunner(postgres_server.url(name)):
+        url = postgres_server.loopback_url(name)
+        secret = quote(postgres.PASSWORD, safe="")
+        assert secret in url
+        with cloaca.DefaultRunner(url) as runner:
+            client = TestClient(
+                cloaca.ui.app(runner if by == "runner" else url),
+                base_url="http://127.0.0.1:8720",
+                client=("127.0.0.1", 50000),
+            )
+            for path in ("/", "/runs", "/triggers", "/workflows", "/system", "/nowhere", "/run?id=none"):
+                text = client.get(path).text
+                assert f"{name} at 127.0.0.1" in text, path
+                assert secret not in text, path
+
+
+def test_who_watches_a_store_by_its_url_names_it_without_the_password() -> None:
+    url = "postgresql://bob:PWSECRET@127.0.0.1:1/app"
+    for made in (telemetry.prometheus_app, telemetry.prometheus_collector, telemetry.health_app):
+        shown = repr(made(url))
+        assert "PWSECRET" not in shown
+        assert "app at 127.0.0.1" in shown
+
+
+def test_a_time_out_of_the_role_ends_no_question(postgres_server: postgres.Server) -> None:
+    with postgres_server.database() as name:
+        postgres_server.sql(f"ALTER DATABASE \"{name}\" SET statement_timeout TO '300ms'")
+        with cloaca.DefaultRunner(postgres_server.url(name)) as runner:
+            assert runner.query("SELECT pg_sleep(0.4) IS NULL AS woke") == [{"woke": 0}]

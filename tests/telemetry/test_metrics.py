@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import subprocess
@@ -432,10 +433,10 @@ def test_the_application_answers_what_asgi_asks(tmp_path: Path) -> None:
             assert answer.text.endswith("# EOF\n")
 
 
-def test_a_store_that_is_not_there_is_no_metrics(tmp_path: Path) -> None:
+def test_of_a_store_that_is_not_there_it_is_told_that_it_cannot_be_read(tmp_path: Path) -> None:
     answer = cloaca.telemetry.prometheus_app(tmp_path / "none.db").answer("/", "")
-    assert answer.status == 503
-    assert b"none.db" in answer.body
+    assert answer.status == 200
+    assert re.findall(rb"^cloaca_store.*", answer.body, re.M) == [b"cloaca_store_healthy 0.0"]
     with pytest.raises(cloaca.UrlError, match="memory"):
         cloaca.telemetry.prometheus_app(":memory:")
 

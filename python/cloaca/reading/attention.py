@@ -13,8 +13,8 @@ from functools import lru_cache
 from ..check import microseconds
 from ..rows import CRON_BY_NOW, TRIGGER_BY_NOW, moment
 from .runners import living
-from .schedules import LATE_SECONDS, schedules_named
-from .store import MissingError, now
+from .schedules import LATE_SECONDS, schedules_of
+from .store import now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ FAILED_MAX = 1000
 # unknown sorts first on a server.
 _UNWELL = """
     WITH looked AS (
-        SELECT s.kind, s.id, s.name, s.enabled, s.disabled_cause, s.next_at, s.owner,
+        SELECT s.row, s.kind, s.enabled, s.disabled_cause, s.next_at, s.owner,
             s.in_body_since IS NOT NULL AS hangs,
             s.failures > 0 OR coalesce((
                 SELECT t.outcome FROM ticks t WHERE t.schedule = s.row ORDER BY t.row DESC LIMIT 1
             ), '') = 'error' AS fails
         FROM (SELECT * FROM schedules ORDER BY row LIMIT ?1) AS s
     )
-    SELECT kind, id, name, enabled FROM looked
+    SELECT row FROM looked
     WHERE NOT enabled OR hangs OR fails OR (kind = 'cron' AND (next_at < ?2 OR ?4 = '[]'))
         OR (kind = 'trigger' AND (owner IS NULL OR owner NOT IN (SELECT value FROM json_each(?4))))
     ORDER BY NOT enabled AND disabled_cause IS NOT NULL DESC, enabled AND hangs DESC,
@@ -161,15 +161,8 @@ def unwell(reader: Reader, *, limit: int = SHOWN_MAX) -> list[Trigger | Cron]:
     what fails."""
     alive = json.dumps(sorted(living(reader)))
     late_us = int((now().timestamp() - LATE_SECONDS) * 1_000_000)
-    rows = reader.native.query(_UNWELL, [SCHEDULES_MAX, late_us, limit, alive])
-    found: dict[Any, Trigger | Cron] = {}
-    for row in rows:
-        try:
-            for each in schedules_named(reader, row["name"] or row["id"]):
-                found[(type(each), row["name"] or row["id"])] = each
-        except MissingError:  # it was forgotten between the two looks
-            continue
-    return [each for each in found.values() if each.state not in ("polled", "scheduled")]
+    rows = [row["row"] for row in reader.native.query(_UNWELL, [SCHEDULES_MAX, late_us, limit, alive])]
+    return [each for each in schedules_of(reader, rows) if each.state not in ("polled", "scheduled")]
 
 
 def failing_callbacks(reader: Reader) -> list[FailingCallbacks]:

@@ -187,6 +187,14 @@ def schedules_named(reader: Reader, name: str) -> list[Trigger | Cron]:
     return _by_now(reader, found) or [each for _, each in found]
 
 
+def schedules_of(reader: Reader, rows: list[int]) -> list[Trigger | Cron]:
+    """What these rows hold, in their order, without what is left of one that a deploy made the other."""
+    place = {row: at for at, row in enumerate(rows)}
+    found = _shown(reader, reader.native.schedules_of(rows)) if rows else []
+    found.sort(key=lambda each: place[each[0]["row"]])
+    return _by_now(reader, found) if found else []
+
+
 def ticks(reader: Reader, name: str, *, limit: int = PAGE_ITEMS, offset: int = 0) -> list[Tick]:
     """What the polls of a trigger, or the moments of a cron, came to, newest first.
 

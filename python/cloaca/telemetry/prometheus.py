@@ -44,12 +44,9 @@ class Collector(ClientCollector):
     def collect(self) -> Iterator[Metric]:
         """All metrics as they are now; none once the runner is shut down."""
         try:
-            found = [*self._watched.families()]
+            found = _found(self._watched)
         except RunnerError:
             return
-        except CloacaError:
-            # The program's own metrics are not to go with it.
-            found = [families.build(), families.unread()]
         yield from map(_metric, found)
 
 
@@ -65,11 +62,26 @@ class PrometheusApp(App):
     def answer(self, path: str, accept: str) -> Answer:
         """The metrics, at any path."""
         try:
-            found = [*self._watched.families()]
-        except CloacaError as error:
+            found = _found(self._watched)
+        except RunnerError as error:
             return Answer(503, f"{error}\n".encode())
         encoded, kind = text(found, accept)
         return Answer(200, encoded, kind)
+
+
+def _found(watched: Watched) -> list[Family]:
+    """All metrics; of a store by its URL that can't be read, that it can't.
+
+    Raises:
+        RunnerError: (a `RuntimeError`) the runner is shut down, or of a process before a fork.
+    """
+    try:
+        return [*watched.families()]
+    except RunnerError:
+        raise
+    except CloacaError:
+        # Who alerts by it must hear of it, and a program's own metrics are not to go with it.
+        return [families.build(), families.unread()]
 
 
 class _Fixed(ClientCollector):

@@ -70,6 +70,12 @@ impl Reader {
         found.iter().map(|row| schedule(py, row)).collect()
     }
 
+    /// Triggers and crons of these rows, by their rows.
+    fn schedules_of<'py>(&self, py: Python<'py>, rows: Vec<i64>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let found = self.read(py, move |store| store.schedules_of(&rows))?;
+        found.iter().map(|row| schedule(py, row)).collect()
+    }
+
     /// What a name stands for.
     fn named<'py>(&self, py: Python<'py>, name: String) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let found = self.read(py, move |store| store.named(&name))?;

@@ -63,6 +63,8 @@ impl Reader {
         /// # Errors
         /// As all of these: what the store met, or that this is closed.
         schedules_after(filter: ScheduleFilter, after: ScheduleKey, limit: u64) -> Stored<Vec<Schedule>>;
+        /// Schedules of these rows, by their rows.
+        schedules_of(rows: &[i64]) -> Stored<Vec<Schedule>>;
         /// What a name stands for: a trigger, a cron, or both, if it was one before it was the other.
         named(name: &str) -> Stored<Vec<Schedule>>;
         /// The cron with that id.

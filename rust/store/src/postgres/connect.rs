@@ -279,7 +279,7 @@ fn refused(
             "user '{user}' may not use database '{database}' at {host}: {said}; grant CONNECT on it"
         )),
         code if *code == SqlState::TOO_MANY_CONNECTIONS => may_pass(format!(
-            "the server at {host} has no connection left: {said}; a runner needs four: raise max_connections, or put a pooler before it"
+            "the server at {host} has no connection left: {said}; a runner needs three, and one more for each long question: raise max_connections, or put a pooler before it"
         )),
         code => match ["08", "53", "57", "58"].iter().any(|class| code.code().starts_with(class)) {
             true => may_pass(format!("the server at {host} does not serve now: {said}")),

@@ -62,6 +62,9 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
+/// So many statements without names are kept by a connection.
+const PLAIN_MAX: usize = 100;
+
 /// What a statement gives.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -71,6 +74,8 @@ pub struct Db {
     /// None once it is dropped.
     runtime: Option<Runtime>,
     statements: RefCell<HashMap<Box<str>, Kept>>,
+    /// Whose parameters have no names.
+    plain: RefCell<HashMap<Box<str>, Statement>>,
     is_lost: Cell<bool>,
     address: Arc<Address>,
     /// How the server hears that an answer is not wanted any more.
@@ -123,6 +128,7 @@ impl Db {
             client,
             runtime: Some(runtime),
             statements: RefCell::default(),
+            plain: RefCell::default(),
             is_lost: Cell::new(false),
             address: Arc::new(address.clone()),
             tls,
@@ -214,6 +220,20 @@ impl Db {
         let kept = Kept { statement, names: names.into() };
         self.statements.borrow_mut().insert(sql.into(), kept.clone());
         Ok(Prepared { db: self, kept })
+    }
+
+    /// A statement as the server has it, which is prepared once for a connection as long as those are few.
+    pub fn prepare_plain(&self, sql: &str) -> Result<Statement> {
+        if let Some(kept) = self.plain.borrow().get(sql) {
+            return Ok(kept.clone());
+        }
+        let statement = self.wait(self.client.prepare(sql))?;
+        let mut plain = self.plain.borrow_mut();
+        if plain.len() >= PLAIN_MAX {
+            plain.clear();
+        }
+        plain.insert(sql.into(), statement.clone());
+        Ok(statement)
     }
 
     /// Ends a transaction with `stamp`, and has `flush` come after it, all in one go.

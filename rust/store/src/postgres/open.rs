@@ -83,7 +83,10 @@ pub fn settings(address: &Address, kind: Use) -> String {
     }
     match kind {
         Use::Writing => settings.push_str("; SET lock_timeout TO '20s'; SET statement_timeout TO '25s'"),
-        Use::Asking => settings.push_str("; SET default_transaction_read_only TO on"),
+        // They take as long as they like, whatever the server or the role says.
+        Use::Asking => {
+            settings.push_str("; SET default_transaction_read_only TO on; SET statement_timeout TO 0");
+        }
         Use::Beating => settings.push_str(
             "; SET synchronous_commit TO off; SET lock_timeout TO '3s'; SET statement_timeout TO '4s'",
         ),

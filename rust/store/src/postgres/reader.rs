@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::copy::Sink;
 use crate::door::Door;
 use crate::postgres::address::Address;
+use crate::postgres::asked::Spare;
 use crate::postgres::db::{Db, Error};
 use crate::postgres::fault::{self, Failure};
 use crate::postgres::lock::Locks;
@@ -29,6 +30,7 @@ pub struct Reader {
     address: Address,
     /// None if it was lost: it is made anew when somebody asks.
     connection: Door<Option<Db>>,
+    spare: Spare,
     is_closed: AtomicBool,
     locks: Locks,
 }
@@ -47,7 +49,13 @@ impl Reader {
         let db = open::connection(&address, Use::Reading).map_err(told)?;
         schema::check_for_reading(&db, &address.name, &address.schema).map_err(told)?;
         let locks = Locks::of(schema::number(&db).map_err(told)?);
-        Ok(Self { connection: Door::new(Some(db)), is_closed: AtomicBool::default(), locks, address })
+        Ok(Self {
+            connection: Door::new(Some(db)),
+            spare: Spare::default(),
+            is_closed: AtomicBool::default(),
+            locks,
+            address,
+        })
     }
 
     /// What messages call it.
@@ -59,6 +67,7 @@ impl Reader {
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
         drop(self.connection.enter().and_then(|mut connection| connection.take()));
+        self.spare.close();
     }
 
     fn read<T>(&self, work: impl Fn(&Db) -> Result<T, Failure>) -> Stored<T> {
@@ -120,6 +129,11 @@ impl Reader {
         limit: u64,
     ) -> Stored<Vec<Schedule>> {
         self.read(|db| schedule::list_after(db, filter, after, limit))
+    }
+
+    /// Schedules of these rows, by their rows.
+    pub fn schedules_of(&self, rows: &[i64]) -> Stored<Vec<Schedule>> {
+        self.read(|db| schedule::of_rows(db, rows))
     }
 
     /// What a name stands for: a trigger, a cron, or both, if it was one before it was the other.
@@ -239,7 +253,14 @@ impl Reader {
 
     /// Runs one read-only statement, until `halt` is asked for.
     pub fn query(&self, sql: &str, params: &[Cell], halt: &Halt) -> Stored<Table> {
-        self.answer(halt, |db| query::run(db, sql, params))
+        let done = match self.is_closed.load(Ordering::Acquire) {
+            true => Err(Failure::closed()),
+            false => self.spare.with(&self.address, halt, |db| query::run(db, sql, params)),
+        };
+        if self.is_closed.load(Ordering::Acquire) {
+            self.spare.close();
+        }
+        done.map_err(|failure| failure.into_fault(&self.address.name))
     }
 
     /// Writes a copy of everything to a new file, on the same terms.

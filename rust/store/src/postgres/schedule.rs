@@ -589,6 +589,15 @@ pub fn list_after(
     Ok(rows.collect::<db::Result<_>>()?)
 }
 
+/// Those of these rows that are kept, by their rows.
+pub fn of_rows(db: &Db, rows: &[i64]) -> Result<Vec<Schedule>, Failure> {
+    const SQL: &str =
+        concat!("SELECT ", columns!(), " FROM schedules WHERE row = ANY(:rows::BIGINT[]) ORDER BY row");
+    let mut statement = db.prepare_cached(SQL)?;
+    let found = statement.query_map(named_params! { ":rows": rows.to_vec() }, schedule_of)?;
+    Ok(found.collect::<db::Result<_>>()?)
+}
+
 /// Schedules of a kind in the order of their registration.
 pub fn list(
     db: &Db,

@@ -108,6 +108,11 @@ impl Reader {
         self.read(|db| schedule::list_after(db, filter, after, limit))
     }
 
+    /// Schedules of these rows, by their rows.
+    pub fn schedules_of(&self, rows: &[i64]) -> Stored<Vec<Schedule>> {
+        self.read(|db| schedule::of_rows(db, rows))
+    }
+
     /// What a name stands for: a trigger, a cron, or both, if it was one before it was the other.
     pub fn named(&self, name: &str) -> Stored<Vec<Schedule>> {
         self.read(|db| {

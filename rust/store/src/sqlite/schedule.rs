@@ -610,6 +610,20 @@ pub fn list_after(
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Those of these rows that are kept, by their rows.
+pub fn of_rows(db: &Connection, rows: &[i64]) -> Result<Vec<Schedule>, Failure> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM schedules WHERE row IN (SELECT value FROM json_each(:rows)) ORDER BY row"
+    );
+    // As JSON, which numbers in brackets are.
+    let rows = format!("{rows:?}");
+    let mut statement = db.prepare_cached(SQL)?;
+    let found = statement.query_map(named_params! { ":rows": rows }, schedule_of)?;
+    Ok(found.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Schedules of a kind in the order of their registration.
 pub fn list(
     db: &Connection,
