@@ -58,10 +58,10 @@ use cloaca_core::fault_point::{Step, around};
 use cloaca_core::grid::Wait;
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Allowed, Backlog, Cell, Change, CronStats, Ear, End, Ending, Fault, Forgotten, Found, Halt, InFlight,
-    ListedRun, NewCron, Old, OwnerRow, Page, Place, Playing, Receipt, Redacted, Renamed, Reopened, RunFilter,
-    Schedule, ScheduleFilter, Settled, Siblings, Sign, Skipped, Spared, Store, Stored, Stretch, Table,
-    TaskRecord, Unfinished, Wished, WorkflowRow,
+    Allowed, Backlog, Beginning, Cell, Change, CronStats, Ear, End, Ending, Fault, Forgotten, Found, Halt,
+    InFlight, ListedRun, NewCron, Old, OwnerRow, Page, Place, Playing, Receipt, Redacted, Renamed, Reopened,
+    RunFilter, Schedule, ScheduleFilter, Settled, Siblings, Sign, Skipped, Spared, Store, Stored, Stretch,
+    Table, TaskRecord, Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::Contested;
@@ -493,6 +493,7 @@ impl Store for PostgresStore {
             run::overdue::hand_on(db, epoch, remnant)?;
             seat::hand_on(db, epoch, remnant)?;
             schedule::hand_on(db, epoch, &kept.triggers, remnant)?;
+            schedule::end_calls(db, epoch)?;
             Ok((remnant, owner::leave(db, epoch)?))
         });
         let left = left.map(|(remnant, withdrawn)| self.noting(remnant, withdrawn));
@@ -842,14 +843,18 @@ impl Store for PostgresStore {
         })
     }
 
-    fn ask_poll(&self, row: ScheduleKey) -> Stored<Option<(Epoch, i64)>> {
+    fn ask_poll(&self, row: ScheduleKey, besides: Option<Epoch>) -> Stored<Option<(Option<Epoch>, i64)>> {
         self.write(Step::SetCursor, |db| {
-            let asked = schedule::ask_poll(db, row)?;
+            let asked = schedule::ask_poll(db, row, besides)?;
             if asked.is_some() {
                 audit::note_schedule(db, "poll", row)?;
             }
             Ok(asked)
         })
+    }
+
+    fn begin_poll(&self, epoch: Epoch, beginning: Beginning) -> Stored<bool> {
+        self.write(Step::SetCursor, |db| schedule::begin_poll(db, epoch, beginning))
     }
 
     fn set_cursor(&self, row: ScheduleKey, cursor: Option<&str>) -> Stored<Option<i64>> {

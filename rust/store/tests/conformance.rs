@@ -16,11 +16,11 @@ use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::limit::{Concurrency, Key, Limits, Overflow, Rate};
 use cloaca_core::past::Passage;
 use cloaca_core::port::{
-    Admitted, AsItWas, BURIED, Body, By, CallFate, Catchup, Cell, Change, Child, CronMove, CronStats, End,
-    Fault, Forgotten, Halt, InFlight, LastCall, Line, Logged, MINUTES_KEPT_US, Maker, Minute, Moment,
-    NewCron, NewRun, Old, OnRun, Origin, Outcome, Outcomes, Overdue, Page, Parent, Place, REDACTED_KEYS_MAX,
-    Receipt, Redacted, Renamed, Room, RunChange, RunEnd, RunFilter, RunStatus, STAND_IN, Schedule,
-    ScheduleFilter, ScheduleKind, Settled, Sign, Spared, Spent, Store, Stretch, TRIES_FIRST_MAX,
+    Admitted, AsItWas, BURIED, Beginning, Body, By, CallFate, Catchup, Cell, Change, Child, CronMove,
+    CronStats, End, Fault, Forgotten, Halt, InFlight, LastCall, Line, Logged, MINUTES_KEPT_US, Maker, Minute,
+    Moment, NewCron, NewRun, Old, OnRun, Origin, Outcome, Outcomes, Overdue, Page, Parent, Place,
+    REDACTED_KEYS_MAX, Receipt, Redacted, Renamed, Room, RunChange, RunEnd, RunFilter, RunStatus, STAND_IN,
+    Schedule, ScheduleFilter, ScheduleKind, Settled, Sign, Spared, Spent, Store, Stretch, TRIES_FIRST_MAX,
     TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms, TickChange, TriggerRow, TriggerState, Try, TryOutcome,
     Unfinished, Wished, WorkflowRow,
 };
@@ -169,7 +169,8 @@ claims! {
     an_end_that_is_skipped_is_not_told_and_what_failed_at_it_is_forgotten
     of_a_run_that_ended_twice_the_first_end_is_skipped
     a_tick_about_an_end_that_limits_cannot_count_leaves_the_end
-    a_poll_is_asked_of_the_living_owner_of_a_trigger_that_is_on
+    a_poll_that_is_asked_for_stands_until_one_begins_whoever_has_the_trigger
+    a_call_about_an_end_that_ended_its_process_is_the_next_owners_to_count
     a_trigger_is_told_of_a_run_that_was_opened_again_as_it_was
     a_trigger_that_is_off_or_anothers_is_told_nothing
     what_a_trigger_wants_no_more_it_is_told_once_it_wants_that_again
@@ -2341,23 +2342,67 @@ fn an_end_that_is_skipped_is_not_told_and_what_failed_at_it_is_forgotten(store: 
     assert_eq!((skip(None), told_of(store, epoch)), (None, vec![]));
 }
 
-fn a_poll_is_asked_of_the_living_owner_of_a_trigger_that_is_on(store: &dyn Store) {
-    let epoch = store.join(Wall(1)).unwrap();
+fn a_poll_that_is_asked_for_stands_until_one_begins_whoever_has_the_trigger(store: &dyn Store) {
+    let [epoch, other] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
     let row = declare(store, epoch, trigger_row("inbox"), Wall(10)).row;
-    let asked = |name: &str| store.trigger(name).unwrap().unwrap().asked;
-    assert_eq!(asked("inbox"), None);
-    assert_eq!(store.ask_poll(row), Ok(Some((epoch, 1))));
-    assert_eq!(asked("inbox"), Some((epoch, 1)));
-    assert_eq!(store.ask_poll(row), Ok(Some((epoch, 2))));
-    assert_eq!(asked("inbox"), Some((epoch, 2)));
-    // One that is off, of nobody, or none at all: nothing is written.
+    let asked = || store.trigger("inbox").unwrap().unwrap().asked;
+    let begins = |epoch, answers| store.begin_poll(epoch, Beginning { row, answers, is_call: false });
+    assert_eq!(asked(), None);
+    assert_eq!(store.ask_poll(row, None), Ok(Some((Some(epoch), 1))));
+    assert_eq!(asked(), Some(1));
+    assert_eq!(store.ask_poll(row, Some(other)), Ok(Some((Some(epoch), 2))));
+    assert_eq!(asked(), Some(2));
+    // What was heard before the second time answers the first only; and nobody but the owner answers.
+    assert_eq!((begins(epoch, Some(1)), asked()), (Ok(true), Some(2)));
+    assert_eq!((begins(other, Some(2)), asked()), (Ok(false), Some(2)));
+    assert_eq!((begins(epoch, None), asked()), (Ok(true), Some(2)));
+    // One that is off, or none at all: nothing is written.
     store.set_enabled(row, false, None, Wall(20)).unwrap();
-    assert_eq!(store.ask_poll(row), Ok(None));
+    assert_eq!(store.ask_poll(row, None), Ok(None));
     store.set_enabled(row, true, None, Wall(30)).unwrap();
-    assert_eq!(store.ask_poll(ScheduleKey(row.0 + 100)), Ok(None));
+    assert_eq!(store.ask_poll(ScheduleKey(row.0 + 100), None), Ok(None));
+    // Who is left out of account polls it no more, it may be.
+    assert_eq!(store.ask_poll(row, Some(epoch)), Ok(None));
+    // While it changes hands there is somebody who declares it.
+    assert_eq!(declare(store, other, trigger_row("inbox"), Wall(31)).asked, Some(2));
     store.leave(epoch, &InFlight::default(), Wall(40)).unwrap();
-    assert_eq!(store.ask_poll(row), Ok(None));
-    assert_eq!(asked("inbox"), Some((epoch, 2)));
+    assert_eq!(store.ask_poll(row, None), Ok(Some((Some(epoch), 3))));
+    assert_eq!(declare(store, other, trigger_row("inbox"), Wall(41)).asked, Some(3));
+    assert_eq!((begins(other, Some(3)), asked()), (Ok(true), None));
+    assert_eq!((begins(other, Some(2)), asked()), (Ok(true), None));
+    assert_eq!(declare(store, other, trigger_row("inbox"), Wall(42)).asked, None);
+    store.leave(other, &InFlight::default(), Wall(50)).unwrap();
+    assert_eq!((store.ask_poll(row, None), asked()), (Ok(None), None));
+}
+
+fn a_call_about_an_end_that_ended_its_process_is_the_next_owners_to_count(store: &dyn Store) {
+    let [epoch, other] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let row = declare(store, epoch, trigger_row("inbox"), Wall(10)).row;
+    let calls = |epoch| store.begin_poll(epoch, Beginning { row, answers: None, is_call: true }).unwrap();
+    let died = |epoch| asked_for(store, epoch, "inbox", 1).has_died;
+    assert!(calls(epoch));
+    assert!(!died(epoch), "it goes on here");
+    assert!(!died(other), "it goes on elsewhere");
+    // What is over by then, whatever it came to, died of nothing.
+    let kept = || store.trigger("inbox").unwrap().unwrap();
+    commit(store, Change::Tick(tick(&kept(), epoch, vec![])));
+    let left = InFlight { triggers: vec![row], ..InFlight::default() };
+    let remnant = store.leave(epoch, &left, Wall(20)).unwrap().unwrap();
+    store.leave(remnant, &InFlight::default(), Wall(21)).unwrap();
+    assert!(!died(other));
+    // Nor has what was called off by who has left since.
+    assert!(calls(other));
+    store.leave(other, &InFlight::default(), Wall(30)).unwrap();
+    let third = store.join(Wall(31)).unwrap();
+    assert!(!died(third));
+    // What was in flight as its owner left is what the process ended in, unless it came home.
+    assert!(calls(third));
+    let remnant = store.leave(third, &left, Wall(40)).unwrap().unwrap();
+    let fourth = store.join(Wall(41)).unwrap();
+    assert!(!died(fourth));
+    assert_eq!(kept().owner, Some(remnant));
+    store.leave(remnant, &InFlight::default(), Wall(50)).unwrap();
+    assert!(!died(fourth));
 }
 
 fn of_a_run_that_ended_twice_the_first_end_is_skipped(store: &dyn Store) {

@@ -438,7 +438,7 @@ pub fn skip(db: &Db, listener: ScheduleKey, run: Option<Uuid>, at: Wall) -> Resu
     );
     const GONE: &str = "DELETE FROM ends WHERE row = :row AND listener = :listener";
     const ANEW: &str = "
-        UPDATE schedules SET cursor_set = cursor_set + 1, failures = 0, not_before = NULL, wait_us = NULL
+        UPDATE schedules SET cursor_set = cursor_set + 1, failures = 0, not_before = NULL, wait_us = NULL, called_by = NULL
         WHERE row = :listener";
     const NOW: &str = "SELECT cursor, cursor_set FROM schedules WHERE row = :listener";
     let next = ending_of(db, listener)?;
