@@ -181,7 +181,7 @@ pub trait Store: Send + Sync {
     /// When the next run is due that waits for its time.
     fn next_due(&self) -> Stored<Option<Wall>>;
     /// Notes which workflows `epoch` declares, in place of those before.
-    fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow]) -> Stored<()>;
+    fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow], at: Wall) -> Stored<()>;
     /// The workflows that other living owners declare.
     fn workflows_of_others(&self, epoch: Epoch) -> Stored<Vec<Arc<str>>>;
 

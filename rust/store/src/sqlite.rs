@@ -373,7 +373,7 @@ impl Store for SqliteStore {
             seat::hand_on(db, epoch, remnant)?;
             schedule::hand_on(db, epoch, &kept.triggers, remnant)?;
             schedule::end_calls(db, epoch)?;
-            Ok((remnant, owner::leave(db, epoch)?))
+            Ok((remnant, owner::leave(db, epoch, Some(at))?))
         });
         let left = left.map(|(remnant, withdrawn)| self.noting(remnant, withdrawn));
         // What is kept is nobody else's until it is home, or the process dead.
@@ -591,8 +591,8 @@ impl Store for SqliteStore {
         self.write(Step::EndTold, |db| end::put_off(db, epoch, end, wait, error))
     }
 
-    fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow]) -> Stored<()> {
-        let withdrawn = self.write(Step::Seen, |db| owner::declare_workflows(db, epoch, workflows))?;
+    fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow], at: Wall) -> Stored<()> {
+        let withdrawn = self.write(Step::Seen, |db| owner::declare_workflows(db, epoch, workflows, at))?;
         self.noting((), withdrawn);
         Ok(())
     }

@@ -928,7 +928,7 @@ impl Store for MemoryStore {
         Ok(state.unfinished.iter().filter_map(waits).min())
     }
 
-    fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow]) -> Stored<()> {
+    fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow], _at: Wall) -> Stored<()> {
         let mut state = self.enter()?;
         state.workflows.retain(|(owner, _), _| *owner != epoch);
         let declared = workflows.iter().map(|row| ((epoch, Arc::clone(&row.name)), Arc::clone(&row.version)));
