@@ -91,7 +91,8 @@ impl Poller {
         if state.in_body {
             return self.give_up(place);
         }
-        if self.rests[place as usize].has_died {
+        // Of what is plain the other half is not touched.
+        if !state.is_plain && self.rests[place as usize].has_died {
             return self.count_death(place, now);
         }
         let state = &mut self.hot[place as usize];
