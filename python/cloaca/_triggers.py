@@ -473,29 +473,28 @@ class Triggers:
         While a poll of it is in flight the next one follows at once, and one that waits because it failed
         waits no longer. Its interval and its grid stay. What this program declares and does not poll now,
         say because it is switched off, is polled when it is polled again here. Of a trigger that another
-        program polls that one is asked, within a second or so, also by a client (`work=False`). One with
-        `on_run` is told of the next end, if one waits.
+        program polls that one is asked, within a second or so, also by a client (`work=False`), or, if
+        it ends before it begins that poll, the next one that polls the trigger. One with `on_run` is told
+        of the next end, if one waits.
 
         Raises:
             TriggerError: (a `ValueError`) no such trigger, it is a cron, or it is another program's and
-                nobody polls it or it is switched off.
+                no living runner declares it or it is switched off.
         """
         engine = self._working()
         name = name_of_one(trigger_name)
         place = self._declarations.places.get(name)
         if place is None:
             return self._ask_poll(name)
-        engine.polls.poll_soon(place)
         found = engine.polls.standing(name)
-        if found is not None and found["standing"] is not None and found["standing"]["elsewhere"]:
-            engine.schedules.ask_poll(name)
+        is_elsewhere = found is not None and found["standing"] is not None and found["standing"]["elsewhere"]
+        if not (is_elsewhere and engine.schedules.ask_poll(name)):
+            engine.polls.poll_soon(place)
         return None
 
     def _ask_poll(self, name: str) -> None:
         """Asks whoever polls a trigger, by the store: as `poll_soon`, and on the audit list."""
-        engine = self._open()
-        is_nobodys = name not in self._declarations.places and self._polled_by(name) is None
-        if is_nobodys or engine.schedules.ask_poll(name) is None:
+        if not self._open().schedules.ask_poll(name):
             raise TriggerError(self._unasked(name))
 
     def _unasked(self, name: str) -> str:

@@ -234,6 +234,20 @@ def test_a_callback_that_waits_is_called_soon_or_not_at_all() -> None:
                 act("nonsense")
 
 
+def test_when_a_callback_was_dropped_is_told_by_the_runners_clock() -> None:
+    def raises(run: cloaca.types.RunDetails) -> None:
+        raise RuntimeError("not now")
+
+    declare(on_success=raises)
+    with Runner(START) as runner:
+        run = runner.submit("w")
+        runner.advance("2m")
+        declare()
+        runner.advance("1m")
+        last = runner.get_run(run.id)["last_callback"]
+        assert (last["outcome"], last["at"][:16]) == ("dropped", "2026-01-01T00:02")
+
+
 @pytest.mark.parametrize("way", ["unregistered", "without callbacks"])
 def test_an_end_that_was_taken_as_its_callback_went_is_told_once_that_is_back(
     way: str, monkeypatch: pytest.MonkeyPatch

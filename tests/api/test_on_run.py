@@ -853,3 +853,87 @@ def test_a_trigger_that_listens_to_a_workflow_that_nobody_declares_is_told_of(tm
         declare("ingests")
         until(lambda: "'ingests'" not in runner.why("late"))
         assert not [each for each in reading.doctor(reader) if "'ingests'" in each.text]
+
+
+POISONED = """
+import os, sys, threading
+import cloaca
+
+store, out = sys.argv[1:]
+
+with cloaca.WorkflowBuilder("ingest"):
+    cloaca.task(id="only")(lambda context: None)
+with cloaca.WorkflowBuilder("alert"):
+    cloaca.task(id="only")(lambda context: None)
+
+@cloaca.trigger(workflow="alert", on_run="ingest", on_error=cloaca.Backoff("30m"))
+def watch(run):
+    with open(out, "a") as file:
+        file.write(f"{run['context']['n']}\\n")
+    if run["context"]["n"] == 0:
+        os._exit(7)
+    return True
+
+with cloaca.DefaultRunner(store) as runner:
+    if not runner.list_runs(workflow="ingest"):
+        runner.execute("ingest", {"n": 0})
+    print("ready", flush=True)
+    threading.Event().wait(60)
+"""
+
+
+def test_a_call_that_ends_its_process_is_a_failed_one_and_made_again_after_a_pause(
+    store: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", POISONED, store, str(out)]
+    assert subprocess.run(command, timeout=flow.WAIT * 2, check=False).returncode == 7
+    for _ in range(2):
+        with (
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program,
+            cloaca.DefaultRunner(store, work=False) as client,
+        ):
+            assert program.stdout is not None
+            assert program.stdout.readline() == "ready\n"
+            # The pause outlives the process that began it.
+            with reading.Reader(store) as reader:
+                until(lambda reader=reader: "backs off until" in reading.why(reader, "watch"))
+            assert "the process that called it ended" in client.why("watch")
+            assert out.read_text() == "0\n"
+            (last, *before) = client.ticks("watch")
+            assert (last["outcome"], last["reason"]) == ("error", "the process that called it ended")
+            assert (last["count"], before) == (1, [])
+            (kept,) = client.query("SELECT failures FROM schedules WHERE name = 'watch'")
+            assert kept["failures"] == 1
+            program.kill()
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program,
+        cloaca.DefaultRunner(store, work=False) as client,
+    ):
+        assert program.stdout is not None
+        assert program.stdout.readline() == "ready\n"
+        assert client.skip_end("watch") is not None
+        client.submit("ingest", {"n": 1})
+        until(lambda: out.read_text() == "0\n1\n")
+        program.kill()
+
+
+def test_who_leaves_or_fails_in_a_call_has_not_died_in_it(tmp_path: Path) -> None:
+    declare_both()
+    called: list[str] = []
+
+    @cloaca.trigger(workflow="alert", on_run="ingest", on_error=cloaca.Backoff("1ms"))
+    def watch(run: Run) -> bool:
+        called.append(run["id"])
+        if len(called) == 1:
+            raise ConnectionError("no route")
+        return True
+
+    for _ in range(3):
+        with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+            before = len(alerts(runner))
+            runner.execute("ingest")
+            until(lambda runner=runner, before=before: len(alerts(runner)) > before)
+            reasons = [tick["reason"] for tick in runner.ticks("watch") if tick["outcome"] == "error"]
+            assert ["no route" in reason for reason in reasons] == [True]
+    assert len(called) == 4

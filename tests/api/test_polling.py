@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from program import eventually
+from program import eventually, start_program
 
 import cloaca
 import cloaca.testing
@@ -676,6 +676,91 @@ def test_poll_soon_asks_whoever_polls_a_trigger(tmp_path: Path, terms: dict[str,
             with pytest.raises(cloaca.TriggerError, match="nor by another living runner"):
                 other.poll_soon("theirs")
     assert not called.acquire(blocking=False)
+
+
+@pytest.mark.parametrize("backs_off", [False, True])
+def test_a_poll_that_was_asked_for_stands_until_one_begins_whoever_has_the_trigger_then(
+    tmp_path: Path, backs_off: bool
+) -> None:
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="only")(lambda context: None)
+    called, goes_on = threading.Semaphore(0), threading.Event()
+
+    @cloaca.trigger(workflow="w", poll_interval="1h", on_error=cloaca.Backoff("30m"))
+    def theirs() -> bool:
+        called.release()
+        assert goes_on.wait(WAIT)
+        if backs_off:
+            raise ConnectionError("no route")
+        return False
+
+    url = tmp_path / "a.db"
+    with cloaca.DefaultRunner(url, work=False) as other, cloaca.DefaultRunner(url) as first:
+        assert eventually(lambda: first.get_trigger_schedule("theirs") is not None)
+        first.poll_soon("theirs")
+        assert called.acquire(timeout=WAIT)
+        # Its poll is in flight, so that the one which is asked for now can only follow it: elsewhere.
+        with cloaca.DefaultRunner(url):
+            other.poll_soon("theirs")
+            leaves = threading.Thread(target=first.shutdown)
+            leaves.start()
+            assert eventually(lambda: is_closing(first))
+            goes_on.set()
+            leaves.join(WAIT)
+            assert called.acquire(timeout=WAIT), "the ask went with the runner that had the trigger"
+            assert eventually(
+                lambda: other.query("SELECT asked = answered AS done FROM schedules")[0]["done"]
+            )
+    # It is answered: who comes next polls nothing.
+    with cloaca.DefaultRunner(url) as last:
+        assert eventually(lambda: "polls" in last.why("theirs") or "backs off" in last.why("theirs"))
+        assert not called.acquire(timeout=0.5)
+
+
+def is_closing(runner: cloaca.DefaultRunner) -> bool:
+    try:
+        runner.submit("w")
+    except cloaca.RunnerError:
+        return True
+    return False
+
+
+def test_a_poll_that_was_asked_for_of_who_was_killed_then_is_the_next_ones(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    polled = threading.Event()
+    url = tmp_path / "a.db"
+    if request.config.getoption("--store") == "postgres":
+        url = request.getfixturevalue("postgres_url")
+    with start_program(
+        """
+        import sys, threading, cloaca
+        with cloaca.WorkflowBuilder("w"):
+            cloaca.task(id="only")(lambda context: None)
+        @cloaca.trigger(workflow="w", poll_interval="1h", poll_at_start=True)
+        def theirs():
+            print("polls", flush=True)
+            threading.Event().wait()
+        with cloaca.DefaultRunner(sys.argv[1]):
+            threading.Event().wait()
+        """,
+        url,
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "polls\n"
+        with cloaca.DefaultRunner(url, work=False) as other:
+            other.poll_soon("theirs")
+            program.kill()
+            program.wait()
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="only")(lambda context: None)
+
+    @cloaca.trigger(workflow="w", poll_interval="1h")
+    def theirs() -> None:
+        polled.set()
+
+    with cloaca.DefaultRunner(url):
+        assert polled.wait(WAIT)
 
 
 def test_poll_soon_of_a_cron_says_what_runs_it(runner: cloaca.DefaultRunner) -> None:

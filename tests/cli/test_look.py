@@ -228,7 +228,10 @@ def test_doctor_tells_what_is_bad_by_its_exit_code(line: Line, tmp_path: Path) -
         told = line.shown("doctor", code=1)
         assert "no runner is alive, and there are schedules or runs to serve" in told
         assert "start the program that declares them" in told
-        assert "dead" in line.piped("runners")
+        dead = line.piped("runners")
+        assert "dead" in dead
+        assert str(process.pid) in dead.split()
+        assert "PID" in line.shown("runners")
 
 
 def test_doctor_tells_what_was_switched_off(line: Line, tmp_path: Path) -> None:

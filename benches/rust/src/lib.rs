@@ -77,6 +77,8 @@ pub fn quiet_poll(triggers: i64) -> impl FnMut() {
             unfinished: Vec::new(),
             failures: 0,
             grid: None,
+            asked: None,
+            has_died: false,
             is_outdated: false,
             is_awaited: false,
         };

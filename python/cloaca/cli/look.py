@@ -32,6 +32,7 @@ ORDER = ("stopped", "hanging", "failing", "late", "unserved", "polled", "schedul
 PAGE = 200
 SEEN = 1000
 """Of so many of the newest runs it is looked what is near to what nothing has."""
+RUNNERS = ("RUNNER", "STATE", "RUNS", "SINCE", "SEEN", "LEFT", "POLLS", "NAME")
 KINDS = ("triggers", "crons", "workflows", "runners")
 
 
@@ -123,10 +124,9 @@ def _of_workflow(found: Workflow, show: Show, at: datetime) -> list[Any]:
     ]
 
 
-def _runners(reader: Reader, show: Show, limit: int, at: datetime, left: bool = False) -> None:
-    columns = ("RUNNER", "STATE", "RUNS", "SINCE", "SEEN", "LEFT", "POLLS", "NAME")
-    found = reading.runners(reader, left=left)[:limit]
-    show.table("runner", columns, [(each, _of_runner(each, show, at)) for each in found], "runners")
+def _runners(reader: Reader, show: Show, limit: int, at: datetime) -> None:
+    found = reading.runners(reader)[:limit]
+    show.table("runner", RUNNERS, [(each, _of_runner(each, show, at)) for each in found], "runners")
 
 
 def _of_runner(found: Runner, show: Show, at: datetime) -> list[Any]:
@@ -154,7 +154,9 @@ _SECTIONS = {"triggers": _triggers, "crons": _crons, "workflows": _workflows, "r
 def runners(arguments: Namespace, show: Show) -> int:
     """Who serves the store."""
     with opened(arguments) as reader:
-        _runners(reader, show, 1_000_000, now(), arguments.left)
+        found, at = reading.runners(reader, left=arguments.left), now()
+        rows = [(each, [*_of_runner(each, show, at), each.pid, each.host]) for each in found]
+        show.table("runner", (*RUNNERS, "PID", "HOST"), rows, "runners")
     return OK
 
 

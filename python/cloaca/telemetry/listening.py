@@ -22,11 +22,16 @@ if TYPE_CHECKING:
 
     from ..runner import DefaultRunner
 
-ASKING_MAX = 16
-"""So many are answered at once; of more the connection is closed."""
+ASKING_MAX = 256
+"""So many are answered at once; of more the connection is closed, but of those who ask whether the process
+lives. While a store hangs all that ask for more wait for one look at it."""
+HASTE_SECONDS = 0.02
+"""Who comes when so many are being answered has said by then what it asks for."""
+HASTE_BYTES_MAX = 8192
 ASK_SECONDS_MAX = 10.0
 """Who asks has so long for each line of it."""
 METRICS = "/metrics"
+ALIVE = "/healthz"
 
 
 _listening: weakref.WeakSet[Listening] = weakref.WeakSet()
@@ -82,6 +87,8 @@ class Listening(ThreadingHTTPServer):
         OSError: the address is taken, or not of this machine.
     """
 
+    request_queue_size = ASKING_MAX
+
     def __init__(self, host: str, port: int) -> None:
         self._metrics: App | None = None
         self._health: App | None = None
@@ -99,13 +106,15 @@ class Listening(ThreadingHTTPServer):
     def answer(self, path: str, accept: str) -> Answer:
         """What there is at a path; on any thread."""
         app = self._metrics if path == METRICS else self._health
-        if app is None or path not in (METRICS, "/healthz", "/readyz"):
+        if app is None or path not in (METRICS, ALIVE, "/readyz"):
             return Answer(404, b"there are /metrics, /healthz and /readyz\n")
         return app.answered(path, accept)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answers on a thread, if there is one for it."""
+        """Answers on a thread, if there is one for it. Whether the process lives is told without."""
         if not self._places.acquire(blocking=False):
+            if _asks_if_alive(request):
+                self.finish_request(request, client_address)
             self.shutdown_request(request)
             return
         try:
@@ -123,3 +132,15 @@ class Listening(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Who asked has gone."""
+
+
+def _asks_if_alive(request: socket.socket) -> bool:
+    """Whether that is all that is asked, and asked to its end: then nothing is waited for."""
+    request.settimeout(HASTE_SECONDS)
+    try:
+        asked = request.recv(HASTE_BYTES_MAX, socket.MSG_PEEK)
+    except OSError:
+        return False
+    words = asked.split(b" ", 2)
+    is_path = len(words) > 1 and words[1].partition(b"?")[0] == ALIVE.encode()
+    return is_path and words[0] in (b"GET", b"HEAD") and b"\r\n\r\n" in asked

@@ -113,10 +113,10 @@ impl Schedules {
         self.handle.written(py, move |runtime| runtime.set_cursor(row.row, cursor.as_deref()))
     }
 
-    /// Asks whoever polls a trigger for a poll: the runner's number, or `None` if it is off or nobody polls it.
-    fn ask_poll(&self, py: Python<'_>, name: &str) -> PyResult<Option<i64>> {
-        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(None) };
-        Ok(self.handle.written(py, move |runtime| runtime.ask_poll(row.row))?.map(|owner| owner.0))
+    /// Asks whoever polls a trigger next for a poll; false if it is off or no living runner declares it.
+    fn ask_poll(&self, py: Python<'_>, name: &str) -> PyResult<bool> {
+        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(false) };
+        self.handle.written(py, move |runtime| runtime.ask_poll(row.row))
     }
 
     /// Takes the next end away that a trigger is to be told of, or the first one of a run. The run, or `None` if there is no such end.

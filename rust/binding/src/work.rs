@@ -30,7 +30,10 @@ pub fn parts_of(ticket: Ticket, began: Now) -> TicketParts {
 /// The ticket and the time that plain numbers stand for.
 pub fn ticket_of(parts: TicketParts) -> (Ticket, Now) {
     let (place, serial, due, mono, wall, ends) = parts;
-    (Ticket { place, serial, due: Mono(due), ends }, Now { mono: Mono(mono), wall: Wall(wall) })
+    (
+        Ticket { place, serial, due: Mono(due), ends, is_noted: false },
+        Now { mono: Mono(mono), wall: Wall(wall) },
+    )
 }
 
 thread_local! {
@@ -58,6 +61,9 @@ pub fn poll_loop(
         turn = match turn {
             PollTurn::Poll(ticket, began) => {
                 PLACE.set(Some(ticket.place));
+                if ticket.is_noted {
+                    free(py, || runtime.begin_noted(ticket))?;
+                }
                 let answer = bodies.get_item(ticket.place as usize).and_then(|body| call0(&body));
                 // A body that forks comes back twice. The child has this thread, and nothing else of the runner.
                 if is_forked(generation) {

@@ -141,6 +141,14 @@ pub fn skipped(schedule: ScheduleKey, run: Uuid, at: Wall) -> Stretch {
     }
 }
 
+/// What the history says of so many ends that a trigger is told no more, as their runs are deleted: it was off, or nobody's, for too long.
+pub fn gone(schedule: ScheduleKey, count: u64, at: Wall) -> Stretch {
+    Stretch { reason: GONE.into(), count, ..skipped(schedule, Uuid::nil(), at) }
+}
+
+/// In one row, however many these are.
+const GONE: &str = "the end of a run was never told: that run was deleted, as old as it was";
+
 /// With what limits dropped of a poll that started others.
 fn with_limited(left: String, fates: &[Admitted]) -> String {
     let limited = |fate: &Admitted| match fate {

@@ -17,14 +17,14 @@ use crate::cadence;
 use crate::key::ScheduleKey;
 use crate::poll::hot::{Hot, Rest};
 use crate::poll::meter::Gathered;
-use crate::port::{Outcome, Stretch};
+use crate::port::{Beginning, Outcome, Stretch};
 use crate::time::{Mono, Wall};
 use crate::wheel::Wheel;
 
 pub use meter::{PollMeter, PollTally};
 pub use plan::{Backoff, Plan, RESOLUTION};
 pub use standing::{PollCounts, Standing, TickState};
-pub use turn::{Ended, Finish, Overdue, Ticket, Turn};
+pub use turn::{Died, Ended, Finish, Overdue, Ticket, Turn};
 
 /// Every trigger of a runner, by when it is due.
 #[derive(Debug)]
@@ -33,8 +33,8 @@ pub struct Poller {
     hot: Vec<Hot>,
     rests: Vec<Rest>,
     placed: HashMap<ScheduleKey, u32>,
-    /// How many polls others have asked for, as far as it was heard; at most one for each trigger.
-    asked: HashMap<ScheduleKey, i64>,
+    /// How many polls others had asked for when the last one began that was asked for; at most one for each trigger.
+    answered: HashMap<ScheduleKey, i64>,
     /// Places of triggers that were declared again, for the next time.
     free: HashMap<Arc<str>, Vec<u32>>,
     /// Places of triggers that were withdrawn or handed on, and of whose polls none is in flight any more; with whether they owe one.
@@ -64,7 +64,7 @@ impl Poller {
             hot: Vec::new(),
             rests: Vec::new(),
             placed: HashMap::new(),
-            asked: HashMap::new(),
+            answered: HashMap::new(),
             free: HashMap::new(),
             vacated: Vec::new(),
             per_interval: HashMap::new(),
@@ -91,6 +91,11 @@ impl Poller {
         if state.in_body {
             return self.give_up(place);
         }
+        // Of what is plain the other half is not touched.
+        if !state.is_plain && self.rests[place as usize].has_died {
+            return self.count_death(place, now);
+        }
+        let state = &mut self.hot[place as usize];
         let rest = &mut self.rests[place as usize];
         if state.is_plain {
             state.last_beat = due;
@@ -122,9 +127,14 @@ impl Poller {
             return None;
         }
         rest.asked_at = Some(now);
+        // It may only be looked at: what others asked for follows.
+        rest.is_wanted |= rest.asked.is_some();
         self.note(place);
         self.wheel.cancel(place);
-        Some(self.begin(place, now, now))
+        let ticket = self.begin(place, now, now);
+        // Who polls it by hand sees what becomes of it.
+        self.rests[place as usize].beginning = None;
+        Some(Ticket { is_noted: false, ..ticket })
     }
 
     /// Wants a poll as soon as it may be: now, or after what is in flight, or when the trigger can be polled at all. Its grid stays.
@@ -136,13 +146,24 @@ impl Poller {
 
     /// Another process has asked for so many polls of the trigger with that row by now. Each is heeded once, whatever the trigger was declared as
     /// meanwhile; those that came before the last was heard of are one.
-    pub fn asked(&mut self, schedule: ScheduleKey, times: i64, now: Mono) {
-        let Some(&place) = self.placed.get(&schedule) else { return };
-        let heard = self.asked.entry(schedule).or_insert(0);
-        if *heard < times {
-            *heard = times;
+    /// What came of one that has begun already, and that the store does not know of, is returned.
+    pub fn asked(&mut self, schedule: ScheduleKey, times: i64, now: Mono) -> Option<Beginning> {
+        let &place = self.placed.get(&schedule)?;
+        if self.answered.get(&schedule).is_some_and(|&answered| answered >= times) {
+            return Some(Beginning { row: schedule, answers: Some(times), is_call: false });
+        }
+        let rest = &mut self.rests[place as usize];
+        if rest.asked.replace(times).is_none() {
             self.poll_soon(place, now);
         }
+        None
+    }
+
+    /// What is to be written down before the body of the poll in flight in that place is called, if anything is. A process that it ends would leave no
+    /// other trace.
+    pub fn beginning(&self, place: u32) -> Option<Beginning> {
+        let beginning = self.rests[place as usize].beginning?;
+        (beginning.answers.is_some() || beginning.is_call).then_some(beginning)
     }
 
     /// Wants the poll that decides a moment of a cron, as [`Poller::poll_soon`] does. `context` is what a run of that begins with.
@@ -161,11 +182,32 @@ impl Poller {
         {
             self.wheel.arm(place, now.after(timeout));
         }
+        let mut is_noted = false;
         if !self.hot[place as usize].is_plain {
             let rest = &mut self.rests[place as usize];
             rest.shown = rest.ending.as_ref().map(|ending| ending.key);
+            let answers = rest.asked.take_if(|_| !rest.is_wanted);
+            let is_call = rest.shown.is_some() && !(rest.is_proven && rest.failures == 0);
+            rest.beginning = rest.schedule.map(|row| Beginning { row, answers, is_call });
+            if let (Some(row), Some(times)) = (rest.schedule, answers) {
+                self.answered.insert(row, times);
+            }
+            is_noted = self.beginning(place).is_some();
         }
-        Ticket { place, serial, due, ends: 0 }
+        Ticket { place, serial, due, ends: 0, is_noted }
+    }
+
+    /// The process that called it about an end ended in the call: that failed.
+    fn count_death(&mut self, place: u32, now: Mono) -> Turn {
+        let rest = &mut self.rests[place as usize];
+        let Some(ending) = rest.ending.clone() else { return Turn::Again };
+        rest.has_died = false;
+        (rest.shown, rest.pause) = (Some(ending.key), None);
+        rest.waits_from = Some(now);
+        rest.asked_at = None;
+        rest.is_wanted |= rest.asked.is_some();
+        let ended = self.end(place, true);
+        Turn::Died(Died { place, run: ending.run, ended })
     }
 
     fn give_up(&mut self, place: u32) -> Turn {
@@ -333,6 +375,7 @@ impl Poller {
             rest.cursor = cursor;
         }
         rest.fired_at = fired_at.or(rest.fired_at);
+        rest.is_proven = rest.plan.by_ends && rest.failures == 0;
         self.note(place);
         self.arm_or_make_room(place, now);
     }
@@ -366,8 +409,10 @@ impl Poller {
         let rest = &mut self.rests[place as usize];
         // Of ends of runs there may be none: the next one is told at once then.
         let has_cause = !rest.plan.by_ends || rest.ending.is_some();
-        if !state.is_plain && has_cause && std::mem::take(&mut rest.is_wanted) {
-            self.rests[place as usize].asked_at = Some(now);
+        let is_wanted = rest.is_wanted || rest.asked_at.is_some();
+        if !state.is_plain && has_cause && is_wanted {
+            rest.is_wanted = false;
+            rest.asked_at.get_or_insert(now);
             self.note(place);
             self.wheel.arm(place, now);
         } else if self.is_by_calendar(place) {

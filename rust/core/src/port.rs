@@ -44,7 +44,8 @@ pub use logged::{Line, Logged};
 pub use raw::{Cell, Table};
 pub use redacted::{REDACTED_KEYS_MAX, Redacted};
 pub use schedule::{
-    Catchup, Forgotten, NewCron, Origin, Renamed, Schedule, ScheduleFilter, ScheduleKind, Terms, Wished,
+    Beginning, Catchup, Forgotten, NewCron, Origin, Renamed, Schedule, ScheduleFilter, ScheduleKind, Terms,
+    Wished,
 };
 pub use sign::{MINUTES_KEPT_US, Minute, Sign};
 
@@ -180,7 +181,7 @@ pub trait Store: Send + Sync {
     /// When the next run is due that waits for its time.
     fn next_due(&self) -> Stored<Option<Wall>>;
     /// Notes which workflows `epoch` declares, in place of those before.
-    fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow]) -> Stored<()>;
+    fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow], at: Wall) -> Stored<()>;
     /// The workflows that other living owners declare.
     fn workflows_of_others(&self, epoch: Epoch) -> Stored<Vec<Arc<str>>>;
 
@@ -292,9 +293,13 @@ pub trait Store: Send + Sync {
     /// Sets a schedule's cursor, JSON text, beside its polls; ticks of polls that looked at the old one are refused from then on. Returns how
     /// often it has been set; none if there is no such row.
     fn set_cursor(&self, row: ScheduleKey, cursor: Option<&str>) -> Stored<Option<i64>>;
-    /// Asks whoever polls a trigger for one poll, once that owner reads [`Schedule::asked`]: what that is then. None, and nothing is written, if the
-    /// trigger is switched off or no living owner has it.
-    fn ask_poll(&self, row: ScheduleKey) -> Stored<Option<(Epoch, i64)>>;
+    /// Asks for one poll of a trigger, by whoever polls it next: who has it now, and what [`Schedule::asked`] is then. It stands until
+    /// [`Store::begin_poll`] says that a poll has begun. None, and nothing is written, if the trigger is switched off or no living owner but
+    /// `besides` has or declares it.
+    fn ask_poll(&self, row: ScheduleKey, besides: Option<Epoch>) -> Stored<Option<(Option<Epoch>, i64)>>;
+    /// Notes that a poll of a trigger of `epoch` is about to begin: so many of those that were asked for are answered with it, and it may be a
+    /// call about an end of a run, which is over with the next tick of the trigger. False, and nothing is written, if that is not its owner.
+    fn begin_poll(&self, epoch: Epoch, beginning: Beginning) -> Stored<bool>;
     /// Schedules of a kind in the order of their registration.
     fn schedules(&self, filter: ScheduleFilter, enabled_only: bool, page: Page) -> Stored<Vec<Schedule>>;
     /// At most `limit` schedules of a kind whose row is larger than `after`, by their rows: a walk through all costs each of them once.

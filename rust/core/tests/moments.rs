@@ -332,6 +332,8 @@ fn yours() -> Receipt {
         owner,
         unfinished,
         grid: None,
+        asked: None,
+        has_died: false,
         is_outdated: false,
         is_awaited: false,
     };

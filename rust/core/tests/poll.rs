@@ -6,7 +6,7 @@ use std::time::Duration;
 use cloaca_core::grid;
 use cloaca_core::key::{EndKey, Epoch, ScheduleKey};
 use cloaca_core::poll::{Backoff, Finish, Plan, Poller, Ticket, Turn};
-use cloaca_core::port::{Ending, RunStatus, Told, TriggerState};
+use cloaca_core::port::{Beginning, Ending, RunStatus, Told, TriggerState};
 use cloaca_core::time::{Mono, Now, Wall};
 use uuid::Uuid;
 
@@ -45,6 +45,8 @@ fn row(number: i64) -> TriggerState {
         unfinished: Vec::new(),
         failures: 0,
         grid: None,
+        asked: None,
+        has_died: false,
         is_outdated: false,
         is_awaited: false,
     }
@@ -311,6 +313,7 @@ fn a_poller_waits_only_when_nothing_is_due() {
                 Turn::Again => has_moved = true,
                 Turn::Wait => break,
                 Turn::TimedOut(overdue) => panic!("{overdue:?}"),
+                Turn::Died(died) => panic!("{died:?}"),
             }
         }
         assert!(poller.next_due().is_some_and(|due| due > now));
@@ -372,6 +375,81 @@ fn a_poll_that_another_process_asked_for_comes_once_also_before_a_back_off_is_ov
     }
     poller.asked(ScheduleKey(1), 4, at_ms(1007));
     due(&mut poller, at_ms(1007));
+}
+
+#[test]
+fn an_asked_for_poll_is_answered_as_it_begins_and_left_to_others_where_it_does_not() {
+    let asked = |times| TriggerState { asked: Some(times), ..row(1) };
+    let answers = |times| Some(Beginning { row: ScheduleKey(1), answers: Some(times), is_call: false });
+    let mut poller = poller(vec![plan(60_000)]);
+    let ticket = {
+        poller.asked(ScheduleKey(1), 1, at_ms(10));
+        due(&mut poller, at_ms(10))
+    };
+    assert_eq!((ticket.is_noted, poller.beginning(0)), (true, answers(1)));
+    // In flight another one is asked for twice: one poll answers both.
+    assert_eq!(poller.asked(ScheduleKey(1), 2, at_ms(11)), None);
+    assert_eq!(poller.asked(ScheduleKey(1), 3, at_ms(12)), None);
+    assert_eq!(poller.beginning(0), answers(1));
+    skip(&mut poller, ticket, at_ms(13));
+    let ticket = due(&mut poller, at_ms(13));
+    assert_eq!(poller.beginning(0), answers(3));
+    // The store has not heard of it.
+    assert_eq!(poller.asked(ScheduleKey(1), 3, at_ms(14)), answers(3));
+    // What has not begun goes with the trigger, and comes back with it.
+    poller.asked(ScheduleKey(1), 4, at_ms(15));
+    poller.hand_on(0);
+    skip(&mut poller, ticket, at_ms(16));
+    assert_eq!((poller.next(at_ms(17)), poller.next_due()), (Turn::Wait, None));
+    poller.enable(0, &asked(4), true, now(at_ms(18)));
+    assert_eq!((poller.next(at_ms(18)), poller.next_due()), (Turn::Wait, None), "it is polled elsewhere");
+    poller.enable(0, &asked(4), false, now(at_ms(19)));
+    // A look by hand is no answer.
+    let ticket = poller.poll_now(0, at_ms(19)).expect("it is not busy");
+    assert!(!ticket.is_noted);
+    poller.looked(ticket, at_ms(20));
+    let ticket = due(&mut poller, at_ms(20));
+    assert_eq!(poller.beginning(0), answers(4));
+    skip(&mut poller, ticket, at_ms(21));
+    poller.enable(0, &asked(4), false, now(at_ms(22)));
+    assert_eq!(poller.next(at_ms(23)), Turn::Wait, "it was answered here");
+    // A beat is no answer, and takes nothing of it along.
+    poller.set_enabled(ScheduleKey(1), false, at_ms(24));
+    poller.asked(ScheduleKey(1), 5, at_ms(25));
+    poller.set_enabled(ScheduleKey(1), true, at_ms(26));
+    poller.set_enabled(ScheduleKey(1), false, at_ms(27));
+    poller.set_enabled(ScheduleKey(1), true, at_ms(28));
+    let ticket = due(&mut poller, at_ms(28));
+    assert_eq!(poller.beginning(0), answers(5));
+    skip(&mut poller, ticket, at_ms(29));
+    assert!(!due(&mut poller, at_ms(120_000)).is_noted);
+}
+
+#[test]
+fn a_call_that_ended_its_process_is_a_failed_one_of_who_has_the_trigger_next() {
+    let mut poller = Poller::default();
+    let second = Duration::from_secs(1);
+    let place = poller.declare("t".into(), Plan { failures_max: Some(2), ..by_ends() }.into(), Mono(0));
+    poller.enable(place, &TriggerState { has_died: true, ..row(1) }, false, now(Mono(0)));
+    poller.tell(ending(5, 1), at_ms(1));
+    let Turn::Died(died) = poller.next(at_ms(1)) else { panic!("nobody has counted it") };
+    assert_eq!((died.ended.failures, died.ended.wait, died.ended.told), (1, Some(second), None));
+    assert_eq!(poller.next(at_ms(2)), Turn::Wait, "it is not kept yet");
+    poller.rearm(0, None, None, at_ms(2));
+    assert_eq!(poller.next(at_ms(1000)), Turn::Wait);
+    // Each call is written down until one went well.
+    for (at, failed) in [(1001, true), (3001, false)] {
+        let ticket = due(&mut poller, at_ms(at));
+        assert!(ticket.is_noted && poller.beginning(0).unwrap().is_call, "at {at}");
+        let ended = poller.ended(ticket, failed, finish(at_ms(at)), at_ms(at)).unwrap();
+        assert_eq!(ended.disable.is_some(), failed);
+        if !failed {
+            poller.heard(0);
+        }
+        poller.rearm(0, None, None, at_ms(at));
+    }
+    poller.tell(ending(6, 1), at_ms(4000));
+    assert!(!due(&mut poller, at_ms(4000)).is_noted);
 }
 
 #[test]

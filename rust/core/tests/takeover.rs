@@ -61,6 +61,8 @@ fn held_by(owner: Epoch) -> Receipt {
         owner: Some(owner),
         unfinished: Vec::new(),
         grid: None,
+        asked: None,
+        has_died: false,
         is_outdated: false,
         is_awaited: false,
     })

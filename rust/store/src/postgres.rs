@@ -58,10 +58,10 @@ use cloaca_core::fault_point::{Step, around};
 use cloaca_core::grid::Wait;
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Allowed, Backlog, Cell, Change, CronStats, Ear, End, Ending, Fault, Forgotten, Found, Halt, InFlight,
-    ListedRun, NewCron, Old, OwnerRow, Page, Place, Playing, Receipt, Redacted, Renamed, Reopened, RunFilter,
-    Schedule, ScheduleFilter, Settled, Siblings, Sign, Skipped, Spared, Store, Stored, Stretch, Table,
-    TaskRecord, Unfinished, Wished, WorkflowRow,
+    Allowed, Backlog, Beginning, Cell, Change, CronStats, Ear, End, Ending, Fault, Forgotten, Found, Halt,
+    InFlight, ListedRun, NewCron, Old, OwnerRow, Page, Place, Playing, Receipt, Redacted, Renamed, Reopened,
+    RunFilter, Schedule, ScheduleFilter, Settled, Siblings, Sign, Skipped, Spared, Store, Stored, Stretch,
+    Table, TaskRecord, Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::Contested;
@@ -493,7 +493,8 @@ impl Store for PostgresStore {
             run::overdue::hand_on(db, epoch, remnant)?;
             seat::hand_on(db, epoch, remnant)?;
             schedule::hand_on(db, epoch, &kept.triggers, remnant)?;
-            Ok((remnant, owner::leave(db, epoch)?))
+            schedule::end_calls(db, epoch)?;
+            Ok((remnant, owner::leave(db, epoch, Some(at))?))
         });
         let left = left.map(|(remnant, withdrawn)| self.noting(remnant, withdrawn));
         if let Ok(Some(remnant)) = &left {
@@ -733,8 +734,8 @@ impl Store for PostgresStore {
         self.write(Step::EndTold, |db| end::put_off(db, epoch, end, wait, error))
     }
 
-    fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow]) -> Stored<()> {
-        let withdrawn = self.write(Step::Seen, |db| owner::declare_workflows(db, epoch, workflows))?;
+    fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow], at: Wall) -> Stored<()> {
+        let withdrawn = self.write(Step::Seen, |db| owner::declare_workflows(db, epoch, workflows, at))?;
         self.noting((), withdrawn);
         Ok(())
     }
@@ -842,14 +843,18 @@ impl Store for PostgresStore {
         })
     }
 
-    fn ask_poll(&self, row: ScheduleKey) -> Stored<Option<(Epoch, i64)>> {
+    fn ask_poll(&self, row: ScheduleKey, besides: Option<Epoch>) -> Stored<Option<(Option<Epoch>, i64)>> {
         self.write(Step::SetCursor, |db| {
-            let asked = schedule::ask_poll(db, row)?;
+            let asked = schedule::ask_poll(db, row, besides)?;
             if asked.is_some() {
                 audit::note_schedule(db, "poll", row)?;
             }
             Ok(asked)
         })
+    }
+
+    fn begin_poll(&self, epoch: Epoch, beginning: Beginning) -> Stored<bool> {
+        self.write(Step::SetCursor, |db| schedule::begin_poll(db, epoch, beginning))
     }
 
     fn set_cursor(&self, row: ScheduleKey, cursor: Option<&str>) -> Stored<Option<i64>> {

@@ -16,11 +16,11 @@ use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::limit::{Concurrency, Key, Limits, Overflow, Rate};
 use cloaca_core::past::Passage;
 use cloaca_core::port::{
-    Admitted, AsItWas, BURIED, Body, By, CallFate, Catchup, Cell, Change, Child, CronMove, CronStats, End,
-    Fault, Forgotten, Halt, InFlight, LastCall, Line, Logged, MINUTES_KEPT_US, Maker, Minute, Moment,
-    NewCron, NewRun, Old, OnRun, Origin, Outcome, Outcomes, Overdue, Page, Parent, Place, REDACTED_KEYS_MAX,
-    Receipt, Redacted, Renamed, Room, RunChange, RunEnd, RunFilter, RunStatus, STAND_IN, Schedule,
-    ScheduleFilter, ScheduleKind, Settled, Sign, Spared, Spent, Store, Stretch, TRIES_FIRST_MAX,
+    Admitted, AsItWas, BURIED, Beginning, Body, By, CallFate, Catchup, Cell, Change, Child, CronMove,
+    CronStats, End, Fault, Forgotten, Halt, InFlight, LastCall, Line, Logged, MINUTES_KEPT_US, Maker, Minute,
+    Moment, NewCron, NewRun, Old, OnRun, Origin, Outcome, Outcomes, Overdue, Page, Parent, Place,
+    REDACTED_KEYS_MAX, Receipt, Redacted, Renamed, Room, RunChange, RunEnd, RunFilter, RunStatus, STAND_IN,
+    Schedule, ScheduleFilter, ScheduleKind, Settled, Sign, Spared, Spent, Store, Stretch, TRIES_FIRST_MAX,
     TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms, TickChange, TriggerRow, TriggerState, Try, TryOutcome,
     Unfinished, Wished, WorkflowRow,
 };
@@ -169,7 +169,8 @@ claims! {
     an_end_that_is_skipped_is_not_told_and_what_failed_at_it_is_forgotten
     of_a_run_that_ended_twice_the_first_end_is_skipped
     a_tick_about_an_end_that_limits_cannot_count_leaves_the_end
-    a_poll_is_asked_of_the_living_owner_of_a_trigger_that_is_on
+    a_poll_that_is_asked_for_stands_until_one_begins_whoever_has_the_trigger
+    a_call_about_an_end_that_ended_its_process_is_the_next_owners_to_count
     a_trigger_is_told_of_a_run_that_was_opened_again_as_it_was
     a_trigger_that_is_off_or_anothers_is_told_nothing
     what_a_trigger_wants_no_more_it_is_told_once_it_wants_that_again
@@ -603,7 +604,7 @@ fn crons_are_told_with_all_who_may_run_them(store: &dyn Store) {
     let registered = store.put_cron(first, &new_cron(50, "0 2 * * *")).unwrap();
     assert!(of_many().is_empty(), "nobody declares its workflow");
     for epoch in [first, second, third, client] {
-        store.declare_workflows(epoch, &[declares(&registered.workflow, "v1")]).unwrap();
+        store.declare_workflows(epoch, &[declares(&registered.workflow, "v1")], Wall(5)).unwrap();
     }
     assert_eq!(of_many(), [(registered.row, vec![first, second, third])]);
     store.without_crons(third).unwrap();
@@ -623,7 +624,7 @@ fn how_much_of_its_time_a_run_has_spent_is_told_to_who_claims_it(store: &dyn Sto
     let mail = ["mail".into()];
     let joined = |at| {
         let epoch = store.join(Wall(at)).unwrap();
-        store.declare_workflows(epoch, &[declares("mail", "v1")]).unwrap();
+        store.declare_workflows(epoch, &[declares("mail", "v1")], Wall(5)).unwrap();
         epoch
     };
     let first = joined(1);
@@ -1794,7 +1795,7 @@ fn handed(store: &dyn Store, epoch: Epoch, at: i64) -> Vec<End> {
 
 fn an_end_is_told_once_to_who_declares_the_callback(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
-    store.declare_workflows(first, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(first, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     assert_eq!(store.next_end(first, LATE), Ok(None));
     has_ended(store, second, 1, RunStatus::Failed);
     has_ended(store, second, 2, RunStatus::Completed);
@@ -1811,8 +1812,8 @@ fn an_end_is_told_once_to_who_declares_the_callback(store: &dyn Store) {
 
 fn who_has_no_callback_for_an_end_is_not_told_of_it(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
-    store.declare_workflows(first, &[tells(&[RunStatus::Failed])]).unwrap();
-    store.declare_workflows(second, &[tells(&[RunStatus::Completed])]).unwrap();
+    store.declare_workflows(first, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
+    store.declare_workflows(second, &[tells(&[RunStatus::Completed])], Wall(5)).unwrap();
     has_ended(store, second, 1, RunStatus::Failed);
     assert_eq!((store.next_end(second, LATE), handed(store, second, 100)), (Ok(None), vec![]));
     assert_eq!(handed(store, first, 100).len(), 1);
@@ -1820,16 +1821,16 @@ fn who_has_no_callback_for_an_end_is_not_told_of_it(store: &dyn Store) {
 
 fn an_end_without_a_callback_is_told_nobody(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
-    store.declare_workflows(epoch, &[declares("mail", "v1")]).unwrap();
+    store.declare_workflows(epoch, &[declares("mail", "v1")], Wall(5)).unwrap();
     has_ended(store, epoch, 1, RunStatus::Failed);
-    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     assert_eq!(store.next_end(epoch, LATE), Ok(None));
 }
 
 fn an_end_whose_callback_only_they_had_who_are_gone_waits_no_more(store: &dyn Store) {
     let [old, new] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
-    store.declare_workflows(old, &[tells(&[RunStatus::Failed, RunStatus::Completed])]).unwrap();
-    store.declare_workflows(new, &[tells(&[RunStatus::Completed])]).unwrap();
+    store.declare_workflows(old, &[tells(&[RunStatus::Failed, RunStatus::Completed])], Wall(5)).unwrap();
+    store.declare_workflows(new, &[tells(&[RunStatus::Completed])], Wall(5)).unwrap();
     has_ended(store, old, 1, RunStatus::Failed);
     has_ended(store, old, 2, RunStatus::Failed);
     has_ended(store, old, 3, RunStatus::Completed);
@@ -1844,7 +1845,7 @@ fn an_end_whose_callback_only_they_had_who_are_gone_waits_no_more(store: &dyn St
 
 fn an_end_by_a_strangers_cancel_is_told_too(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
-    store.declare_workflows(first, &[tells(&[RunStatus::Cancelled])]).unwrap();
+    store.declare_workflows(first, &[tells(&[RunStatus::Cancelled])], Wall(5)).unwrap();
     let run = NewRun { is_anyones: true, ..new_run(1) };
     commit(store, Change::Start { epoch: first, runs: vec![run], cron: None });
     store.request_cancel(second, id(1), Wall(50)).unwrap();
@@ -1855,7 +1856,7 @@ fn an_end_by_a_strangers_cancel_is_told_too(store: &dyn Store) {
 fn what_one_has_in_hand_is_nobody_elses_until_it_is_gone(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
     for epoch in [first, second] {
-        store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+        store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     }
     has_ended(store, second, 1, RunStatus::Failed);
     has_ended(store, second, 2, RunStatus::Failed);
@@ -1876,7 +1877,7 @@ fn what_one_has_in_hand_is_nobody_elses_until_it_is_gone(store: &dyn Store) {
 fn what_its_process_ended_with_is_told_one_at_a_time(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
     for epoch in [first, second] {
-        store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+        store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     }
     (1..=3).for_each(|number| has_ended(store, second, number, RunStatus::Failed));
     assert_eq!(handed(store, first, 100).len(), 3);
@@ -1896,13 +1897,13 @@ fn what_its_process_ended_with_is_told_one_at_a_time(store: &dyn Store) {
     store.end_told(second, held[1].key, Settled::Called, Wall(700)).unwrap();
     store.leave(second, &InFlight::default(), Wall(60_000_400)).unwrap();
     let third = store.join(Wall(60_000_400)).unwrap();
-    store.declare_workflows(third, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(third, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     assert_eq!(store.next_end(third, Wall(60_000_400)), Ok(Some(Wall(1_000_300))));
 }
 
 fn a_call_that_failed_waits_for_its_own_time(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
-    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     has_ended(store, epoch, 1, RunStatus::Failed);
     let end = handed(store, epoch, 100).remove(0);
     store.put_end_off(epoch, end.key, put_off(200, 500), "ValueError: no").unwrap();
@@ -1925,7 +1926,7 @@ fn put_off(at: i64, until: i64) -> Wait {
 fn a_call_that_waits_since_the_clock_was_ahead_waits_no_longer_than_it_was_to(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
     for epoch in [first, second] {
-        store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+        store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     }
     let next = |at| store.next_end(first, Wall(at)).unwrap();
     for number in [1, 2, 3] {
@@ -1948,7 +1949,7 @@ fn a_call_that_waits_since_the_clock_was_ahead_waits_no_longer_than_it_was_to(st
     assert_eq!(second_call.len(), 2);
     store.leave(second, &InFlight::default(), Wall(950)).unwrap();
     let third = store.join(Wall(1000)).unwrap();
-    store.declare_workflows(third, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(third, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     assert_eq!(handed(store, third, 1000), []);
     assert_eq!(store.next_end(third, Wall(1000)), Ok(Some(Wall(1_001_000))));
 }
@@ -1956,7 +1957,7 @@ fn a_call_that_waits_since_the_clock_was_ahead_waits_no_longer_than_it_was_to(st
 /// The clock was ahead when the run ended.
 fn an_end_from_a_clock_that_was_ahead_is_told_at_once(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
-    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     has_ended(store, epoch, 1, RunStatus::Failed);
     assert_eq!(store.next_end(epoch, Wall(50)), Ok(Some(Wall(50))));
     let [end] = &handed(store, epoch, 50)[..] else { panic!("it is due") };
@@ -1965,7 +1966,7 @@ fn an_end_from_a_clock_that_was_ahead_is_told_at_once(store: &dyn Store) {
 
 fn to_open_a_run_again_withdraws_calls_that_have_not_begun(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
-    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     has_ended(store, epoch, 1, RunStatus::Failed);
     assert!(store.reopen(epoch, id(1)).unwrap().is_some());
     assert_eq!(store.next_end(epoch, LATE), Ok(None));
@@ -1981,7 +1982,7 @@ fn to_open_a_run_again_withdraws_calls_that_have_not_begun(store: &dyn Store) {
 fn a_call_that_came_to_nothing_is_not_made_again_for_a_run_that_was_opened_meanwhile(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
     for epoch in [first, second] {
-        store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+        store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     }
     for number in [1, 2] {
         has_ended(store, second, number, RunStatus::Failed);
@@ -1999,15 +2000,15 @@ fn a_call_that_came_to_nothing_is_not_made_again_for_a_run_that_was_opened_meanw
 
 fn what_nobody_declares_any_more_is_told_to_nobody(store: &dyn Store) {
     let [old, new] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
-    store.declare_workflows(old, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(old, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     // While one wants it, it is kept for that one.
-    store.declare_workflows(new, &[declares("mail", "v2")]).unwrap();
+    store.declare_workflows(new, &[declares("mail", "v2")], Wall(5)).unwrap();
     has_ended(store, new, 1, RunStatus::Failed);
     assert_eq!(store.next_end(old, LATE), Ok(Some(Wall(100))));
     store.leave(old, &InFlight::default(), Wall(200)).unwrap();
-    store.declare_workflows(new, &[declares("mail", "v2")]).unwrap();
+    store.declare_workflows(new, &[declares("mail", "v2")], Wall(5)).unwrap();
     has_ended(store, new, 2, RunStatus::Failed);
-    store.declare_workflows(new, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(new, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     assert_eq!(store.next_end(new, LATE), Ok(None));
 }
 
@@ -2018,7 +2019,7 @@ fn last_call(store: &dyn Store, number: u128) -> Option<(RunStatus, CallFate, u3
 
 fn what_became_of_a_callback_stays_with_its_run(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
-    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed, RunStatus::Cancelled])]).unwrap();
+    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed, RunStatus::Cancelled])], Wall(5)).unwrap();
     (1..=3).for_each(|number| has_ended(store, epoch, number, RunStatus::Failed));
     assert_eq!(last_call(store, 1), None);
     let first = handed(store, epoch, 100);
@@ -2035,11 +2036,11 @@ fn what_became_of_a_callback_stays_with_its_run(store: &dyn Store) {
 
 fn an_end_that_is_given_back_is_told_by_whoever_declares_its_callback(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
-    store.declare_workflows(first, &[tells(&[RunStatus::Failed])]).unwrap();
-    store.declare_workflows(second, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(first, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
+    store.declare_workflows(second, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     has_ended(store, second, 1, RunStatus::Failed);
     let end = handed(store, first, 100).remove(0);
-    store.declare_workflows(first, &[]).unwrap();
+    store.declare_workflows(first, &[], Wall(5)).unwrap();
     store.give_end_back(first, end.key, put_off(110, 150)).unwrap();
     assert_eq!(handed(store, first, 200), []);
     let again = handed(store, second, 200).remove(0);
@@ -2048,10 +2049,10 @@ fn an_end_that_is_given_back_is_told_by_whoever_declares_its_callback(store: &dy
     assert_eq!(store.next_end(second, LATE), Ok(None), "it is the other's");
     store.give_end_back(second, end.key, put_off(210, 250)).unwrap();
     // Nobody declares the workflow: it waits. Somebody does, without the callback: it is told to nobody.
-    store.declare_workflows(second, &[]).unwrap();
-    store.declare_workflows(first, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(second, &[], Wall(5)).unwrap();
+    store.declare_workflows(first, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     let end = handed(store, first, 300).remove(0);
-    store.declare_workflows(first, &[declares("mail", "v2")]).unwrap();
+    store.declare_workflows(first, &[declares("mail", "v2")], Wall(5)).unwrap();
     assert_eq!(store.withdrawn(), []);
     store.give_end_back(first, end.key, put_off(310, 350)).unwrap();
     assert_eq!(store.withdrawn(), [("mail".to_owned(), 1)]);
@@ -2060,7 +2061,7 @@ fn an_end_that_is_given_back_is_told_by_whoever_declares_its_callback(store: &dy
 
 fn a_callback_that_waits_is_due_at_once_if_that_is_asked_for(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
-    store.declare_workflows(first, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(first, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     assert_eq!(store.call_soon(id(1), Wall(50)), Ok(false), "there is no such run");
     has_ended(store, second, 1, RunStatus::Failed);
     let end = handed(store, first, 100).remove(0);
@@ -2077,7 +2078,7 @@ fn a_callback_that_waits_is_due_at_once_if_that_is_asked_for(store: &dyn Store) 
 
 fn a_callback_that_waits_is_called_no_more_if_that_is_asked_for(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
-    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     has_ended(store, epoch, 1, RunStatus::Failed);
     let end = handed(store, epoch, 100).remove(0);
     assert_eq!(store.skip_call(id(1), Wall(150)), Ok(false), "it is being called");
@@ -2090,20 +2091,20 @@ fn a_callback_that_waits_is_called_no_more_if_that_is_asked_for(store: &dyn Stor
 
 fn callbacks_that_wait_are_counted_as_the_last_who_declares_them_drops_them(store: &dyn Store) {
     let [old, new] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
-    store.declare_workflows(old, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(old, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     (1..=3).for_each(|number| has_ended(store, old, number, RunStatus::Failed));
     let end = handed(store, old, 100).remove(0);
     store.end_told(old, end.key, Settled::Called, Wall(150)).unwrap();
     store.leave(old, &InFlight::default(), Wall(200)).unwrap();
     assert_eq!(store.withdrawn(), [], "who declares them may come back");
-    store.declare_workflows(new, &[declares("mail", "v2")]).unwrap();
+    store.declare_workflows(new, &[declares("mail", "v2")], Wall(5)).unwrap();
     assert_eq!(store.withdrawn(), [("mail".to_owned(), 2)]);
     assert_eq!(store.withdrawn(), []);
     let dropped = last_call(store, 2).map(|(status, fate, ..)| (status, fate));
     assert_eq!(dropped, Some((RunStatus::Failed, CallFate::Dropped)));
     // As the last of two leaves that declared it.
     let third = store.join(Wall(3)).unwrap();
-    store.declare_workflows(third, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(third, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     has_ended(store, new, 4, RunStatus::Failed);
     store.leave(third, &InFlight::default(), Wall(300)).unwrap();
     assert_eq!(store.withdrawn(), [("mail".to_owned(), 1)]);
@@ -2111,7 +2112,7 @@ fn callbacks_that_wait_are_counted_as_the_last_who_declares_them_drops_them(stor
 
 fn runs_are_listed_whose_callbacks_wait(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
-    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     (1..=4).for_each(|number| has_ended(store, epoch, number, RunStatus::Failed));
     has_ended(store, epoch, 5, RunStatus::Completed);
     hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
@@ -2143,7 +2144,7 @@ fn runs_are_listed_whose_callbacks_wait(store: &dyn Store) {
 
 fn a_run_is_kept_until_its_end_is_told(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
-    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     has_ended(store, epoch, 1, RunStatus::Failed);
     let old = Old { now: Wall(900), runs_before: Some(Wall(800)), ticks_before: Wall(0), ticks_max: 10 };
     assert!(store.find_old(&old, 10, &Halt::default()).unwrap().runs.is_empty());
@@ -2154,7 +2155,7 @@ fn a_run_is_kept_until_its_end_is_told(store: &dyn Store) {
 
 fn a_run_is_not_kept_for_a_callback_that_nobody_has_declared_for_long(store: &dyn Store) {
     let first = store.join(Wall(1)).unwrap();
-    store.declare_workflows(first, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(first, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     has_ended(store, first, 1, RunStatus::Failed);
     let end = handed(store, first, 100).remove(0);
     let wait = Wait { not_before: Wall(500), span_us: 400 };
@@ -2171,11 +2172,11 @@ fn a_run_is_not_kept_for_a_callback_that_nobody_has_declared_for_long(store: &dy
     assert!(found(500).runs.is_empty(), "who declares it may be back in a moment");
     let runs = found(501);
     assert_eq!(runs.runs.len(), 1);
-    store.declare_workflows(second, &[tells(&[RunStatus::Failed])]).unwrap();
+    store.declare_workflows(second, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     assert!(found(501).runs.is_empty());
     store.prune(&old(501), &runs).unwrap();
     assert!(store.run(id(1)).unwrap().is_some(), "it is declared since");
-    store.declare_workflows(second, &[]).unwrap();
+    store.declare_workflows(second, &[], Wall(5)).unwrap();
     assert_eq!(found(501).runs.len(), usize::from(handed(store, second, 900).is_empty()));
 }
 
@@ -2341,23 +2342,67 @@ fn an_end_that_is_skipped_is_not_told_and_what_failed_at_it_is_forgotten(store: 
     assert_eq!((skip(None), told_of(store, epoch)), (None, vec![]));
 }
 
-fn a_poll_is_asked_of_the_living_owner_of_a_trigger_that_is_on(store: &dyn Store) {
-    let epoch = store.join(Wall(1)).unwrap();
+fn a_poll_that_is_asked_for_stands_until_one_begins_whoever_has_the_trigger(store: &dyn Store) {
+    let [epoch, other] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
     let row = declare(store, epoch, trigger_row("inbox"), Wall(10)).row;
-    let asked = |name: &str| store.trigger(name).unwrap().unwrap().asked;
-    assert_eq!(asked("inbox"), None);
-    assert_eq!(store.ask_poll(row), Ok(Some((epoch, 1))));
-    assert_eq!(asked("inbox"), Some((epoch, 1)));
-    assert_eq!(store.ask_poll(row), Ok(Some((epoch, 2))));
-    assert_eq!(asked("inbox"), Some((epoch, 2)));
-    // One that is off, of nobody, or none at all: nothing is written.
+    let asked = || store.trigger("inbox").unwrap().unwrap().asked;
+    let begins = |epoch, answers| store.begin_poll(epoch, Beginning { row, answers, is_call: false });
+    assert_eq!(asked(), None);
+    assert_eq!(store.ask_poll(row, None), Ok(Some((Some(epoch), 1))));
+    assert_eq!(asked(), Some(1));
+    assert_eq!(store.ask_poll(row, Some(other)), Ok(Some((Some(epoch), 2))));
+    assert_eq!(asked(), Some(2));
+    // What was heard before the second time answers the first only; and nobody but the owner answers.
+    assert_eq!((begins(epoch, Some(1)), asked()), (Ok(true), Some(2)));
+    assert_eq!((begins(other, Some(2)), asked()), (Ok(false), Some(2)));
+    assert_eq!((begins(epoch, None), asked()), (Ok(true), Some(2)));
+    // One that is off, or none at all: nothing is written.
     store.set_enabled(row, false, None, Wall(20)).unwrap();
-    assert_eq!(store.ask_poll(row), Ok(None));
+    assert_eq!(store.ask_poll(row, None), Ok(None));
     store.set_enabled(row, true, None, Wall(30)).unwrap();
-    assert_eq!(store.ask_poll(ScheduleKey(row.0 + 100)), Ok(None));
+    assert_eq!(store.ask_poll(ScheduleKey(row.0 + 100), None), Ok(None));
+    // Who is left out of account polls it no more, it may be.
+    assert_eq!(store.ask_poll(row, Some(epoch)), Ok(None));
+    // While it changes hands there is somebody who declares it.
+    assert_eq!(declare(store, other, trigger_row("inbox"), Wall(31)).asked, Some(2));
     store.leave(epoch, &InFlight::default(), Wall(40)).unwrap();
-    assert_eq!(store.ask_poll(row), Ok(None));
-    assert_eq!(asked("inbox"), Some((epoch, 2)));
+    assert_eq!(store.ask_poll(row, None), Ok(Some((Some(epoch), 3))));
+    assert_eq!(declare(store, other, trigger_row("inbox"), Wall(41)).asked, Some(3));
+    assert_eq!((begins(other, Some(3)), asked()), (Ok(true), None));
+    assert_eq!((begins(other, Some(2)), asked()), (Ok(true), None));
+    assert_eq!(declare(store, other, trigger_row("inbox"), Wall(42)).asked, None);
+    store.leave(other, &InFlight::default(), Wall(50)).unwrap();
+    assert_eq!((store.ask_poll(row, None), asked()), (Ok(None), None));
+}
+
+fn a_call_about_an_end_that_ended_its_process_is_the_next_owners_to_count(store: &dyn Store) {
+    let [epoch, other] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let row = declare(store, epoch, trigger_row("inbox"), Wall(10)).row;
+    let calls = |epoch| store.begin_poll(epoch, Beginning { row, answers: None, is_call: true }).unwrap();
+    let died = |epoch| asked_for(store, epoch, "inbox", 1).has_died;
+    assert!(calls(epoch));
+    assert!(!died(epoch), "it goes on here");
+    assert!(!died(other), "it goes on elsewhere");
+    // What is over by then, whatever it came to, died of nothing.
+    let kept = || store.trigger("inbox").unwrap().unwrap();
+    commit(store, Change::Tick(tick(&kept(), epoch, vec![])));
+    let left = InFlight { triggers: vec![row], ..InFlight::default() };
+    let remnant = store.leave(epoch, &left, Wall(20)).unwrap().unwrap();
+    store.leave(remnant, &InFlight::default(), Wall(21)).unwrap();
+    assert!(!died(other));
+    // Nor has what was called off by who has left since.
+    assert!(calls(other));
+    store.leave(other, &InFlight::default(), Wall(30)).unwrap();
+    let third = store.join(Wall(31)).unwrap();
+    assert!(!died(third));
+    // What was in flight as its owner left is what the process ended in, unless it came home.
+    assert!(calls(third));
+    let remnant = store.leave(third, &left, Wall(40)).unwrap().unwrap();
+    let fourth = store.join(Wall(41)).unwrap();
+    assert!(!died(fourth));
+    assert_eq!(kept().owner, Some(remnant));
+    store.leave(remnant, &InFlight::default(), Wall(50)).unwrap();
+    assert!(!died(fourth));
 }
 
 fn of_a_run_that_ended_twice_the_first_end_is_skipped(store: &dyn Store) {
@@ -2506,6 +2551,9 @@ fn a_run_is_kept_for_a_trigger_that_somebody_serves(store: &dyn Store) {
     let gone = store.find_old(&old(i64::MAX), 10, &Halt::default()).unwrap();
     store.prune(&old(i64::MAX), &gone).unwrap();
     assert_eq!(store.ending_of(state.row), Ok(None));
+    let told = store.history(state.row, ALL).unwrap();
+    let words = "the end of a run was never told: that run was deleted, as old as it was";
+    assert_eq!([(told[0].outcome, &*told[0].reason, told[0].count)], [(Outcome::Skip, words, 1)]);
 }
 
 fn what_workflows_were_is_kept_as_long_as_runs_refer_to_it(store: &dyn Store) {
@@ -2517,8 +2565,8 @@ fn what_workflows_were_is_kept_as_long_as_runs_refer_to_it(store: &dyn Store) {
     let of = |number: u128, version: &str| NewRun { version: version.into(), ..new_run(number) };
     let graph = |number: u128| store.run(id(number)).unwrap().unwrap().0.graph;
     let [one, two] = ["tasks of v1", "tasks of v2"].map(|text| Some(text.to_owned()));
-    store.declare_workflows(first, &[drawn("v1"), declares("post", "v1")]).unwrap();
-    store.declare_workflows(second, &[drawn("v2")]).unwrap();
+    store.declare_workflows(first, &[drawn("v1"), declares("post", "v1")], Wall(5)).unwrap();
+    store.declare_workflows(second, &[drawn("v2")], Wall(5)).unwrap();
     let old_run = started(store, second, of(1, "v1"));
     let new_run = started(store, second, of(2, "v2"));
     let other = NewRun { workflow: "post".into(), ..of(3, "v1") };
@@ -2538,11 +2586,11 @@ fn what_workflows_were_is_kept_as_long_as_runs_refer_to_it(store: &dyn Store) {
     started(store, second, of(5, "v2"));
     assert_eq!(graph(5), two, "this one is declared still");
 
-    store.declare_workflows(second, &[drawn("v1")]).unwrap();
+    store.declare_workflows(second, &[drawn("v1")], Wall(5)).unwrap();
     assert_eq!(graph(4), one, "and this one again");
-    store.declare_workflows(second, &[drawn("v2")]).unwrap();
-    store.declare_workflows(second, &[]).unwrap();
-    store.declare_workflows(second, &[drawn("v2")]).unwrap();
+    store.declare_workflows(second, &[drawn("v2")], Wall(5)).unwrap();
+    store.declare_workflows(second, &[], Wall(5)).unwrap();
+    store.declare_workflows(second, &[drawn("v2")], Wall(5)).unwrap();
     assert_eq!((graph(4), graph(5)), (one, two));
 }
 
@@ -2550,7 +2598,7 @@ fn a_run_is_of_the_version_with_which_it_went_on_last(store: &dyn Store) {
     let [first, second, third] = [1, 2, 3].map(|at| store.join(Wall(at)).unwrap());
     for (owner, version) in [(first, "v1"), (second, "v2"), (third, "v3")] {
         let row = WorkflowRow { graph: format!("tasks of {version}").into(), ..declares("mail", version) };
-        store.declare_workflows(owner, &[row]).unwrap();
+        store.declare_workflows(owner, &[row], Wall(5)).unwrap();
     }
     let graph = || store.run(id(1)).unwrap().unwrap().0.graph.unwrap();
     let row = started(store, first, NewRun { version: "v1".into(), ..new_run(1) });
@@ -2571,7 +2619,7 @@ fn a_run_is_of_the_version_with_which_it_went_on_last(store: &dyn Store) {
 fn what_was_asked_for_in_a_version_that_nobody_declares_any_more_keeps_it(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
     let row = WorkflowRow { graph: "tasks".into(), ..declares("mail", "v1") };
-    store.declare_workflows(first, &[row]).unwrap();
+    store.declare_workflows(first, &[row], Wall(5)).unwrap();
     let executed = started(store, first, new_run(1));
     commit(store, ended(executed, first, RunStatus::Completed));
     store.leave(first, &InFlight::default(), Wall(30)).unwrap();
@@ -2993,7 +3041,7 @@ fn versions_of(claimed: Vec<Unfinished>) -> Vec<(Uuid, String)> {
 fn a_run_that_has_begun_is_left_to_who_declares_its_version(store: &dyn Store) {
     let [old, like, new] = [1, 2, 3].map(|at| store.join(Wall(at)).unwrap());
     let declare = |epoch, version: &str| {
-        store.declare_workflows(epoch, &[declares("mail", version)]).unwrap();
+        store.declare_workflows(epoch, &[declares("mail", version)], Wall(5)).unwrap();
     };
     let fitting = |epoch| versions_of(store.claim_fitting(epoch, LATE, 10, &["mail".into()]).unwrap());
     let as_it_was = vec![(id(1), "v1".to_owned())];
@@ -3027,8 +3075,8 @@ fn a_run_that_has_not_begun_is_of_its_claimers_version(store: &dyn Store) {
     let [old, like, new] = [1, 2, 3].map(|at| store.join(Wall(at)).unwrap());
     started(store, old, new_run(1));
     store.leave(old, &InFlight::default(), Wall(50)).unwrap();
-    store.declare_workflows(like, &[declares("mail", "v1")]).unwrap();
-    store.declare_workflows(new, &[declares("mail", "v2")]).unwrap();
+    store.declare_workflows(like, &[declares("mail", "v1")], Wall(5)).unwrap();
+    store.declare_workflows(new, &[declares("mail", "v2")], Wall(5)).unwrap();
     let claimed = store.claim_fitting(new, LATE, 10, &["mail".into()]).unwrap();
     assert_eq!(versions_of(claimed), [(id(1), "v2".to_owned())]);
     store.leave(new, &InFlight::default(), Wall(60)).unwrap();
@@ -3094,8 +3142,8 @@ fn a_claim_takes_what_is_most_urgent_first_whatever_its_workflow(store: &dyn Sto
 fn a_run_without_a_priority_has_the_one_that_its_workflow_was_declared_with(store: &dyn Store) {
     let (old, new) = (store.join(Wall(1)).unwrap(), store.join(Wall(2)).unwrap());
     let with = |number: i64| WorkflowRow { priority: priority(number).unwrap(), ..declares("mail", "v1") };
-    store.declare_workflows(old, &[with(2)]).unwrap();
-    store.declare_workflows(new, &[with(7)]).unwrap();
+    store.declare_workflows(old, &[with(2)], Wall(5)).unwrap();
+    store.declare_workflows(new, &[with(7)], Wall(5)).unwrap();
     commit(
         store,
         Change::Offer { epoch: old, runs: vec![new_run(1), NewRun { priority: priority(3), ..new_run(2) }] },
@@ -3353,7 +3401,7 @@ fn what_comes_after_what_is_undecided_is_undecided_too(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let graph = r#"[["a",[],null],["b",["a"],null],["c",["b"],{"type":"Always"}],["d",["c"],null]]"#;
     let row = WorkflowRow { graph: graph.into(), ..declares("mail", "v1") };
-    store.declare_workflows(epoch, &[row]).unwrap();
+    store.declare_workflows(epoch, &[row], Wall(5)).unwrap();
     failed_run(store, epoch, new_run(1));
     let opened = store.reopen(epoch, id(1)).unwrap().unwrap();
     assert_eq!(opened.tasks.iter().map(|task| &*task.name).collect::<Vec<_>>(), ["a"]);

@@ -180,10 +180,10 @@ fn what_was_to_end_and_nobody_goes_on_with_ends() {
     assert_eq!(status(1), RunStatus::Pending, "its owner lives");
     drop(first);
     assert_eq!(second.bury(new).unwrap().buried, 1);
-    second.declare_workflows(new, &[declares("mail", "v1")]).unwrap();
+    second.declare_workflows(new, &[declares("mail", "v1")], Wall(5)).unwrap();
     second.end_deserted(new, Wall(7)).unwrap();
     assert_eq!(status(1), RunStatus::Pending, "somebody declares its workflow");
-    second.declare_workflows(new, &[]).unwrap();
+    second.declare_workflows(new, &[], Wall(5)).unwrap();
     second.end_deserted(new, Wall(8)).unwrap();
     assert_eq!([status(1), status(2)], [RunStatus::Cancelled, RunStatus::Pending]);
 }
@@ -194,7 +194,7 @@ fn a_run_that_a_dead_owner_may_have_begun_is_not_of_its_claimers_version() {
     let mut stores: Vec<_> = (0..4).map(|_| folder.open("runs.db")).collect();
     let owners: Vec<Epoch> = (1..).zip(&stores).map(|(at, store)| store.join(Wall(at)).unwrap()).collect();
     for (owner, version) in owners.iter().zip(["v1", "v2", "v1", "v1"]) {
-        stores[3].declare_workflows(*owner, &[declares("mail", version)]).unwrap();
+        stores[3].declare_workflows(*owner, &[declares("mail", version)], Wall(5)).unwrap();
     }
     started(&*stores[0], owners[0], new_run(1));
     let mut seen = Vec::new();

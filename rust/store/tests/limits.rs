@@ -61,7 +61,7 @@ fn every(seconds: u64, burst: u64, text: Option<&str>) -> Option<Paced> {
 fn joined(store: &dyn Store, limits: &Limits) -> Epoch {
     let epoch = store.join(Wall(1)).unwrap();
     let row = WorkflowRow { limits: Some(Arc::new(limits.clone())), ..declares("mail", "v1") };
-    store.declare_workflows(epoch, &[row]).unwrap();
+    store.declare_workflows(epoch, &[row], Wall(5)).unwrap();
     epoch
 }
 
@@ -356,7 +356,7 @@ fn limits_are_those_of_the_runner_that_came_last_and_stay_when_nobody_is_there(s
     assert!(matches!(submit(store, client, of(5, "a")), Admitted::Held { .. }));
     // Declared without limits, everything that waits is anyone's.
     let plain = store.join(Wall(80)).unwrap();
-    store.declare_workflows(plain, &[declares("mail", "v1")]).unwrap();
+    store.declare_workflows(plain, &[declares("mail", "v1")], Wall(5)).unwrap();
     assert_eq!(store.claim_runs(plain, Wall(90), 9, &["mail".into()]).unwrap().len(), 5);
     assert_eq!((rows_of(store, "seats"), rows_of(store, "lanes")), (0, 0));
 }

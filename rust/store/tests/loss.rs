@@ -112,7 +112,7 @@ fn connections_that_were_cut_are_made_anew_and_nobody_notices() {
     database.cut();
     started(&*store, epoch, new_run(2));
     database.cut();
-    assert!(store.declare_workflows(epoch, &[declares("mail", "v1")]).is_ok());
+    assert!(store.declare_workflows(epoch, &[declares("mail", "v1")], Wall(5)).is_ok());
     assert_eq!(ids(&*store, &RunFilter::default()).len(), 2);
     store.close();
 }

@@ -218,6 +218,15 @@ pub enum Note {
         /// So many polls in a row have failed with this one.
         failures: u32,
     },
+    /// The process that called a trigger about an end of a run ended in the call.
+    CallDied {
+        /// The trigger.
+        trigger: Arc<str>,
+        /// The run that had ended.
+        run: Uuid,
+        /// So many calls in a row have failed with this one.
+        failures: u32,
+    },
     /// A poll went well, after others had failed.
     TriggerRecovered {
         /// The trigger.
@@ -454,6 +463,7 @@ impl Note {
             | Self::FireUnkeyed { .. }
             | Self::TriggerDisabled { .. }
             | Self::PollTimedOut { .. }
+            | Self::CallDied { .. }
             | Self::TickRefused { .. }
             | Self::DeclarationRefused { .. }
             | Self::HistoryRefused { .. }
@@ -521,6 +531,7 @@ impl Note {
             Self::FiresJudged { trigger, .. }
             | Self::TriggerDisabled { trigger, .. }
             | Self::PollTimedOut { trigger, .. }
+            | Self::CallDied { trigger, .. }
             | Self::TriggerRecovered { trigger, .. }
             | Self::PollTooLong { trigger, .. }
             | Self::EventLost { trigger }
@@ -641,6 +652,16 @@ impl Display for Note {
                 write!(f, "trigger '{trigger}' {}", poll_timed_out(*timeout))?;
                 if *failures > 1 {
                     write!(f, "; {failures} failed polls in a row")?;
+                }
+                Ok(())
+            }
+            Self::CallDied { trigger, run, failures } => {
+                write!(
+                    f,
+                    "trigger '{trigger}': the process that called it about the end of run {run} ended in that call"
+                )?;
+                if *failures > 1 {
+                    write!(f, "; {failures} failed calls in a row")?;
                 }
                 Ok(())
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::history::{Streak, Tally};
 use crate::key::{EndKey, ScheduleKey};
 use crate::poll::plan::Plan;
-use crate::port::Ending;
+use crate::port::{Beginning, Ending};
 use crate::time::{Mono, Wall};
 
 /// What every quiet poll touches, in one line of the cache: with many triggers its misses are what a poll costs.
@@ -72,6 +72,14 @@ pub(super) struct Rest {
     pub waits_from: Option<Mono>,
     /// It is to be polled as soon as it can be.
     pub is_wanted: bool,
+    /// How many polls of it had been asked for by others when that was heard, until one begins.
+    pub asked: Option<i64>,
+    /// The last call about an end went well here: of the next one nothing is written down before it begins.
+    pub is_proven: bool,
+    /// The process of a former owner ended while it was called about an end, which nobody has counted yet.
+    pub has_died: bool,
+    /// What is to be written down of the poll in flight.
+    pub beginning: Option<Beginning>,
     pub fired_at: Option<Wall>,
     pub cursor: Option<Arc<str>>,
     /// How often somebody has set it, beside its polls; and how often that was when the tick on its way to the store left.

@@ -109,6 +109,10 @@ impl Poller {
             told: None,
             waits_from: None,
             is_wanted: false,
+            asked: None,
+            is_proven: false,
+            has_died: false,
+            beginning: None,
             fired_at: None,
             cursor: None,
             cursor_set: 0,
@@ -128,6 +132,7 @@ impl Poller {
         rest.retired = true;
         // Also one that was asked for, and has not begun.
         let is_wanted = std::mem::take(&mut rest.is_wanted) || rest.asked_at.is_some() && !state.in_body;
+        let asked = rest.asked.take();
         if !state.in_body {
             rest.asked_at = None;
             self.wheel.cancel(old);
@@ -137,6 +142,7 @@ impl Poller {
         let rest = &mut self.rests[new as usize];
         rest.older = Some(old);
         rest.is_wanted = is_wanted && by_calendar == [false, false];
+        rest.asked = asked;
         self.note(old);
         if let Some(first) = first {
             self.rests[first as usize].successor = Some(new);
@@ -154,6 +160,7 @@ impl Poller {
         if !self.hot[place as usize].in_body {
             self.wheel.cancel(place);
         }
+        self.leave_asked(place);
         if let Some(schedule) = schedule.filter(|schedule| self.placed.get(schedule) == Some(&place)) {
             self.placed.remove(&schedule);
         }
@@ -169,7 +176,18 @@ impl Poller {
         if !self.hot[place as usize].in_body {
             self.wheel.cancel(place);
         }
+        self.leave_asked(place);
         self.begin_leaving(place);
+    }
+
+    /// A poll that others have asked for and that has not begun is left to whoever polls the trigger next.
+    fn leave_asked(&mut self, place: u32) {
+        let rest = &mut self.rests[place as usize];
+        rest.is_proven = false;
+        if rest.asked.take().is_some() {
+            rest.is_wanted = false;
+            rest.asked_at = rest.asked_at.filter(|_| self.hot[place as usize].in_body);
+        }
     }
 
     fn begin_leaving(&mut self, place: u32) {
@@ -258,6 +276,12 @@ impl Poller {
         rest.schedule = Some(row.row);
         rest.enabled = enabled;
         rest.elsewhere = elsewhere;
+        rest.has_died = row.has_died && rest.plan.by_ends && !elsewhere;
+        let answered = self.answered.get(&row.row).copied().unwrap_or(0);
+        if let Some(times) = row.asked.filter(|&times| times > answered && !elsewhere) {
+            rest.asked = Some(times);
+            rest.is_wanted = true;
+        }
         if is_set && !rest.plan.by_calendar && self.hot[place as usize].in_body {
             rest.cursor_seen.get_or_insert(rest.cursor_set);
         }
@@ -432,6 +456,7 @@ impl Poller {
         self.rests[place as usize].elsewhere = true;
         self.rests[place as usize].make_up = None;
         self.forget_ends(place);
+        self.leave_asked(place);
         self.hot[place as usize].in_commit = false;
         self.note(place);
         self.wheel.cancel(place);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use crate::key::ScheduleKey;
 use crate::port::{Stretch, Told};
 use crate::time::{Mono, Wall};
@@ -13,6 +15,8 @@ pub enum Turn {
     Poll(Ticket),
     /// A body took too long: its poll failed without it.
     TimedOut(Overdue),
+    /// A call about an end of a run ended the process that made it: it failed, and nobody has counted that yet.
+    Died(Died),
     /// So many triggers are on the move in the wheel that it stops half-way: ask again at once.
     Again,
     /// Nothing is due before [`Poller::next_due`](crate::poll::Poller::next_due), which is later than now.
@@ -30,6 +34,8 @@ pub struct Ticket {
     pub due: Mono,
     /// How many ends of runs were known when it began; whoever hands it out says so.
     pub ends: i64,
+    /// Whether something is to be written down before its body is called: see [`Poller::beginning`](crate::poll::Poller::beginning).
+    pub is_noted: bool,
 }
 
 /// A poll that was given up.
@@ -41,6 +47,17 @@ pub struct Overdue {
     pub serial: u32,
     /// How long it was waited for.
     pub timeout: Duration,
+    /// What follows for its trigger.
+    pub ended: Ended,
+}
+
+/// A call that ended its process, as whoever polls the trigger next finds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Died {
+    /// The trigger's place.
+    pub place: u32,
+    /// The run about whose end it is.
+    pub run: Uuid,
     /// What follows for its trigger.
     pub ended: Ended,
 }

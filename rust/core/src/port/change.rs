@@ -484,6 +484,10 @@ pub struct TriggerState {
     pub failures: u32,
     /// When it is due, if that was kept before this declaration.
     pub grid: Option<grid::Kept>,
+    /// How often a poll of it has been asked for, if none has begun since the last time.
+    pub asked: Option<i64>,
+    /// Whether it was being called about an end of a run when the process of a former owner ended.
+    pub has_died: bool,
     /// Another living owner declares a newer version: who asks does not poll it, and lets it go if it has it.
     pub is_outdated: bool,
     /// Others have to hear of it: they declare an older version and don't poll it any more, or a newer one than is declared here by now.

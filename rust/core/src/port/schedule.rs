@@ -62,8 +62,8 @@ pub struct Schedule {
     pub on_run: Option<OnRun>,
     /// What is kept of when a trigger is due; none of a cron.
     pub grid: Option<Kept>,
-    /// Of which owner a poll of a trigger was asked for last, and how often that has been done of any.
-    pub asked: Option<(Epoch, i64)>,
+    /// How often a poll of a trigger has been asked for, if none has begun since the last time.
+    pub asked: Option<i64>,
 }
 
 impl Schedule {
@@ -182,6 +182,17 @@ pub struct NewCron<'a> {
     pub catchup: Catchup,
     /// When it was registered.
     pub at: Wall,
+}
+
+/// What is written down of a poll before its body is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beginning {
+    /// The trigger.
+    pub row: ScheduleKey,
+    /// What [`Schedule::asked`] was when it was heard, if somebody asked for the poll.
+    pub answers: Option<i64>,
+    /// Whether it is about an end of a run.
+    pub is_call: bool,
 }
 
 /// Where triggers are to change hands.

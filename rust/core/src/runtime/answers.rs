@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::context::hash_text;
 use crate::engine::{self, Event, Fire, Foreseen, Foretold, Note, Polled, Rehearsal, poll_timed_out};
 use crate::key::ScheduleKey;
-use crate::poll::{Finish, Overdue, Poller, Standing, TickState, Ticket};
+use crate::poll::{Died, Finish, Overdue, Poller, Standing, TickState, Ticket};
 use crate::port::{Store, Stored};
 use crate::runtime::Runtime;
 use crate::runtime::keeper::Order;
@@ -19,6 +19,9 @@ use crate::urgency::Urgency;
 
 /// A wait from this on is written down. A shorter one is over before a runner that comes next has taken stock.
 const WAIT_KEPT: Duration = Duration::from_secs(5);
+
+/// What stands with a call about an end of a run that came to nothing as its process ended: it may be what ended that.
+const CALL_DIED: &str = "the process that called it ended";
 
 /// A fire as a poll answered it.
 #[derive(Debug, Clone, PartialEq)]
@@ -328,6 +331,45 @@ impl Runtime {
             told: None,
             holds: None,
         }));
+    }
+
+    /// What a call came to that ended its process is found, and counted, by whoever comes next.
+    pub(super) fn call_died(&self, died: Died, now: Now) {
+        let Died { place, run, ended } = died;
+        let failed = {
+            let mut polls = lock(&self.shared.polls);
+            let (trigger, failures) = (polls.poller.name(place), polls.poller.failing(place));
+            if polls.is_failure_told(place, failures, now) {
+                self.shared.order(Order::Log(Note::CallDied { trigger, run, failures }));
+            }
+            polls.failed(place, CALL_DIED, ended.disable.as_deref())
+        };
+        failed.into_iter().for_each(|order| self.shared.order(order));
+        self.step(Event::Polled(Polled {
+            place,
+            schedule: ended.schedule,
+            cursor_set: ended.cursor_set,
+            at: now.wall,
+            ends: 0,
+            duration_us: 0,
+            fires: Vec::new(),
+            cursor: None,
+            reason: Err(CALL_DIED.to_owned()),
+            history: ended.history,
+            disable: ended.disable,
+            wait: ended.wait,
+            failures: ended.failures,
+            told: None,
+            holds: None,
+        }));
+    }
+
+    /// Writes down that a poll begins, where that outlives this process: see [`Ticket::is_noted`]. What the store does not take holds up no poll.
+    pub fn begin_noted(&self, ticket: Ticket) {
+        let beginning = lock(&self.shared.polls).poller.beginning(ticket.place);
+        if let Some(beginning) = beginning {
+            let _ = self.shared.store.begin_poll(self.shared.epoch, beginning);
+        }
     }
 
     /// Each time would fill the log: see [`is_told`].

@@ -503,7 +503,7 @@ impl Shared {
         let mut told = lock(&self.workflows_told);
         // Under the lock: of two who say it, the later knows more.
         let declared = lock(&self.engine).workflow_rows();
-        if *told != declared && self.store.declare_workflows(self.epoch, &declared).is_ok() {
+        if *told != declared && self.store.declare_workflows(self.epoch, &declared, self.now().wall).is_ok() {
             *told = declared;
             self.store.wake_others(self.epoch);
             drop(told);

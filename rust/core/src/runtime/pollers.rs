@@ -276,6 +276,12 @@ impl Runtime {
                     polls = lock(&self.shared.polls);
                     polls.body_since = None;
                 }
+                Turn::Died(died) => {
+                    drop(polls);
+                    self.call_died(died, self.now());
+                    polls = lock(&self.shared.polls);
+                    polls.body_since = None;
+                }
                 // To wait would give the interpreter away, and cost a busy one's switch interval.
                 Turn::Again => {
                     drop(polls);

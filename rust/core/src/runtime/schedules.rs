@@ -12,7 +12,7 @@ use crate::admit::Overlap;
 use crate::cron::Cron;
 use crate::engine::{Backfilled, Declared, Effects, Event, cron_context};
 use crate::error::{Error, Kind, Result};
-use crate::key::{Epoch, ScheduleKey};
+use crate::key::ScheduleKey;
 use crate::poll::{Backoff, Plan};
 use crate::port::{
     Catchup, Forgotten, NewCron, Origin, Renamed, Schedule, ScheduleKind, Skipped, Stored, TriggerRow,
@@ -200,6 +200,8 @@ impl Runtime {
             unfinished: Vec::new(),
             failures: 0,
             grid: None,
+            asked: None,
+            has_died: false,
             is_outdated: false,
             is_awaited: false,
         };
@@ -344,19 +346,23 @@ impl Runtime {
         Ok(true)
     }
 
-    /// Has whoever polls a trigger poll it as soon as may be, in whatever process: which owner. None if it is switched off or no living owner has it.
+    /// Has whoever polls a trigger next poll it as soon as may be, in whatever process. False if it is switched off or no living owner has or declares
+    /// it.
     ///
     /// # Errors
     /// A [`crate::port::Fault`] of the store.
-    pub fn ask_poll(&self, trigger: ScheduleKey) -> Stored<Option<Epoch>> {
-        let Some((owner, times)) = self.shared.store.ask_poll(trigger)? else { return Ok(None) };
-        if owner == self.shared.epoch {
+    pub fn ask_poll(&self, trigger: ScheduleKey) -> Stored<bool> {
+        let is_declared = lock(&self.shared.polls).poller.place_of(trigger).is_some();
+        // What is declared here no more may still be this owner's for a moment.
+        let besides = (!is_declared).then_some(self.shared.epoch);
+        let Some((owner, times)) = self.shared.store.ask_poll(trigger, besides)? else { return Ok(false) };
+        if owner == Some(self.shared.epoch) {
             let now = self.now().mono;
             lock(&self.shared.polls).poller.asked(trigger, times, now);
             self.shared.wake_pollers();
         }
         self.wake_others();
-        Ok(Some(owner))
+        Ok(true)
     }
 
     /// The trigger is not told of its next end, or the first one of a run; none if there is no such end. A call that is under way about it comes to
@@ -470,18 +476,24 @@ impl Shared {
     /// must know that it may be older.
     pub(super) fn switch_as_read(&self, version: u64, triggers: &[Schedule]) -> bool {
         let now = self.now();
+        let mut begun = Vec::new();
         let mut engine = lock(&self.engine);
         let is_current = self.schedules_version() == version;
         if is_current {
             engine.step(Event::News, now, &mut Effects::default());
             let poller = &mut lock(&self.polls).poller;
-            for Schedule { row, enabled, cursor, cursor_set, asked, .. } in triggers {
+            for Schedule { row, enabled, cursor, cursor_set, asked, owner, .. } in triggers {
                 poller.set_enabled(*row, *enabled, now.mono);
                 poller.set_cursor(*row, cursor.as_deref(), *cursor_set);
-                if let Some((_, times)) = asked.filter(|&(of, _)| of == self.epoch) {
-                    poller.asked(*row, times, now.mono);
+                if let Some(times) = asked.filter(|_| *owner == Some(self.epoch)) {
+                    begun.extend(poller.asked(*row, times, now.mono));
                 }
             }
+        }
+        drop(engine);
+        // What the store did not take as they began.
+        for beginning in begun {
+            let _ = self.store.begin_poll(self.epoch, beginning);
         }
         is_current
     }

@@ -36,6 +36,7 @@ impl World {
         match self.processes[p].poller.next(now.mono) {
             Turn::Poll(ticket) => self.begin_poll(p, ticket, false),
             Turn::TimedOut(overdue) => self.poll_given_up(p, overdue),
+            Turn::Died(died) => panic!("nobody here is told of ends of runs: {died:?}"),
             Turn::Again => {}
             Turn::Wait => return false,
         }

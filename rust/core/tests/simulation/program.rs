@@ -541,7 +541,11 @@ impl World {
     /// The store knows in which versions a process declares its workflows.
     fn tell_workflows(&mut self, p: usize) -> Stored<()> {
         let process = &self.processes[p];
-        self.store.declare_workflows(process.epoch, &process.engine.workflow_rows())
+        self.store.declare_workflows(
+            process.epoch,
+            &process.engine.workflow_rows(),
+            cloaca_core::time::Wall(5),
+        )
     }
 
     /// A program declares a workflow or a trigger again.

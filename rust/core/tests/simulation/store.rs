@@ -9,11 +9,11 @@ use cloaca_core::graph;
 use cloaca_core::grid::{self, Wait};
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Admitted, Allowed, BURIED, Backlog, Body, Cell, Change, CronStats, End, Ending, Fault, Forgotten, Found,
-    Halt, InFlight, ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Parent, Place, Playing, Receipt,
-    Redacted, Renamed, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter, ScheduleKind,
-    Settled, Siblings, Sign, Skipped, Spared, Store, Stored, Stretch, Table, TaskRecord, TaskStatus,
-    TickChange, TriggerRow, TriggerState, Try, Unfinished, Wished, WorkflowRow,
+    Admitted, Allowed, BURIED, Backlog, Beginning, Body, Cell, Change, CronStats, End, Ending, Fault,
+    Forgotten, Found, Halt, InFlight, ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Parent, Place,
+    Playing, Receipt, Redacted, Renamed, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter,
+    ScheduleKind, Settled, Siblings, Sign, Skipped, Spared, Store, Stored, Stretch, Table, TaskRecord,
+    TaskStatus, TickChange, TriggerRow, TriggerState, Try, Unfinished, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::{Contested, owner_of};
@@ -681,6 +681,8 @@ fn state_of(schedule: &Schedule) -> TriggerState {
         unfinished: Vec::new(),
         failures: schedule.failures,
         grid: None,
+        asked: None,
+        has_died: false,
         is_outdated: false,
         is_awaited: false,
     }
@@ -926,7 +928,7 @@ impl Store for MemoryStore {
         Ok(state.unfinished.iter().filter_map(waits).min())
     }
 
-    fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow]) -> Stored<()> {
+    fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow], _at: Wall) -> Stored<()> {
         let mut state = self.enter()?;
         state.workflows.retain(|(owner, _), _| *owner != epoch);
         let declared = workflows.iter().map(|row| ((epoch, Arc::clone(&row.name)), Arc::clone(&row.version)));
@@ -1038,8 +1040,12 @@ impl Store for MemoryStore {
         Ok(true)
     }
 
-    fn ask_poll(&self, _row: ScheduleKey) -> Stored<Option<(Epoch, i64)>> {
+    fn ask_poll(&self, _row: ScheduleKey, _besides: Option<Epoch>) -> Stored<Option<(Option<Epoch>, i64)>> {
         unreachable!("nobody here asks for polls")
+    }
+
+    fn begin_poll(&self, _epoch: Epoch, _beginning: Beginning) -> Stored<bool> {
+        unreachable!("nobody here asks for polls, or is told of ends of runs")
     }
 
     fn set_cursor(&self, row: ScheduleKey, cursor: Option<&str>) -> Stored<Option<i64>> {

@@ -179,7 +179,7 @@ impl Filling {
         const SQL: &str = "SELECT epoch FROM owners WHERE left_at IS NULL";
         let dead = self.db.prepare_cached(SQL)?.query_map([], |row| row.get(0).map(Epoch))?;
         for epoch in dead.collect::<db::Result<Vec<_>>>()? {
-            owner::leave(&self.db, epoch)?;
+            owner::leave(&self.db, epoch, None)?;
             run::free(&self.db, epoch)?;
             seat::forget_owner(&self.db, epoch)?;
         }

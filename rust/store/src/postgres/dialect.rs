@@ -62,7 +62,7 @@ pub const ASK: &str = "
 pub const ADVANCE: &str = "
     UPDATE schedules SET cursor = CASE WHEN cursor_set = :cursor_set THEN coalesce(:cursor, cursor) ELSE cursor END,
         last_at = CASE WHEN kind = 'cron' THEN last_at ELSE :at END, not_before = :not_before, wait_us = :wait_us,
-        failures = :failures
+        failures = :failures, called_by = NULL
     WHERE row = :row AND owner = :epoch AND (cursor_set = :cursor_set OR kind = 'cron')";
 
 /// The tries of a task beyond the first and the last ones; index tries_task, which ends in the row.

@@ -160,7 +160,7 @@ pub fn bury(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<(Sib
     for other in &dead {
         // What nobody is to be told of any more goes as it leaves.
         end::hand_on(db, *other, &[], None)?;
-        withdrawn.extend(leave(db, *other)?);
+        withdrawn.extend(leave(db, *other, None)?);
         run::free(db, *other)?;
         seat::forget_owner(db, *other)?;
         locks.forget(*other);
@@ -221,7 +221,7 @@ pub fn all(
 }
 
 /// Takes an owner off the list. The trait hands in no clock, so the server's tells when.
-pub fn leave(db: &Db, epoch: Epoch) -> Result<Withdrawn, Failure> {
+pub fn leave(db: &Db, epoch: Epoch, at: Option<Wall>) -> Result<Withdrawn, Failure> {
     const SQL: &str = "
         UPDATE owners SET left_at = now_us()
         WHERE epoch = :epoch AND left_at IS NULL";
@@ -239,7 +239,7 @@ pub fn leave(db: &Db, epoch: Epoch) -> Result<Withdrawn, Failure> {
     db.prepare_cached(UNWANTED)?.execute(named_params! { ":epoch": epoch.0 })?;
     overdue::hand_on(db, epoch, None)?;
     // Others may declare them without the callbacks that this one had.
-    let withdrawn = end::renew_all(db, &told)?;
+    let withdrawn = end::renew_all(db, &told, at)?;
     limits::renew_all(db, &declared)?;
     // An epoch that is in no row counts as one that left, and none is given twice: the last hundred are kept to be looked at.
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
@@ -258,7 +258,12 @@ fn limited_of(db: &Db, epoch: Epoch) -> Result<Vec<String>, Failure> {
 }
 
 /// Notes which workflows an owner declares, if it lives.
-pub fn declare_workflows(db: &Db, epoch: Epoch, workflows: &[WorkflowRow]) -> Result<Withdrawn, Failure> {
+pub fn declare_workflows(
+    db: &Db,
+    epoch: Epoch,
+    workflows: &[WorkflowRow],
+    at: Wall,
+) -> Result<Withdrawn, Failure> {
     const FORGET: &str = "DELETE FROM workflows WHERE owner = :epoch";
     const KEEP: &str = "
         INSERT INTO workflows (name, owner, version, priority, limits, tells)
@@ -280,7 +285,7 @@ pub fn declare_workflows(db: &Db, epoch: Epoch, workflows: &[WorkflowRow]) -> Re
     }
     graph::set_aside(db)?;
     let declared: Vec<String> = workflows.iter().map(|workflow| workflow.name.to_string()).collect();
-    let withdrawn = end::renew_all(db, &declared)?;
+    let withdrawn = end::renew_all(db, &declared, Some(at))?;
     limits::renew_all(db, &[before, declared].concat())?;
     Ok(withdrawn)
 }

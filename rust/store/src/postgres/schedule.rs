@@ -34,7 +34,9 @@ use crate::postgres::schedule::twin::{Twin, twins};
 use crate::postgres::schedule::version::{Version, Versions};
 use crate::postgres::value::{failures_at, id_at, past_at, signed, wall_at, wall_maybe_at};
 
-pub use cursor::{Advanced, ByHand, advance, ask_poll, move_cursor, moved_on, set_cursor};
+pub use cursor::{
+    Advanced, ByHand, advance, ask_poll, begin_poll, end_calls, move_cursor, moved_on, set_cursor,
+};
 pub use name::{delete_cron, forget, rename};
 pub use spread::{contested, crons_of_many, want, wished};
 
@@ -58,7 +60,7 @@ macro_rules! columns {
          origin_at, heeded_until, last_at, not_before, wait_us, disabled_at,
          (SELECT workflow FROM listeners WHERE listener = schedules.row AND listener <> 0 AND wanted <> 0),
          (SELECT wanted FROM listeners WHERE listener = schedules.row AND listener <> 0 AND wanted <> 0),
-         decided, failures, asked, asked_of"
+         decided, failures, CASE WHEN asked > answered THEN asked END"
     };
 }
 use columns;
@@ -88,7 +90,7 @@ fn schedule_of(row: &Row) -> db::Result<Schedule> {
         newest: row.get(25)?,
         in_body_since: wall_maybe_at(row, 27)?,
         grid: grid_of(row, 28)?,
-        asked: row.get::<_, Option<i64>>(39)?.map(Epoch).zip(row.get(38)?),
+        asked: row.get(38)?,
         on_run: on_run_of(row)?,
     })
 }
@@ -157,6 +159,8 @@ struct Known {
     tenure: Option<(Wall, Wall)>,
     /// The one that is in force.
     version: Version,
+    /// Which owner calls it about an end of a run, or did as its process ended.
+    called_by: Option<Epoch>,
 }
 
 /// Declares triggers within one transaction, with its statements at hand: a program may declare a million.
@@ -186,7 +190,8 @@ impl<'c> Declaring<'c> {
         const KNOWN: &str = "
             SELECT row, enabled, cursor, last_fired_at, owner, workflow IS NOT DISTINCT FROM :workflow
                 AND interval_us IS NOT DISTINCT FROM :interval_us AND allow_concurrent IS NOT DISTINCT FROM :allow_concurrent,
-                origin_at, heeded_until, last_at, not_before, wait_us, taken_at, digest, version, cursor_set, failures
+                origin_at, heeded_until, last_at, not_before, wait_us, taken_at, digest, version, cursor_set, failures,
+                CASE WHEN asked > answered THEN asked END, called_by
             FROM schedules WHERE kind = 'trigger' AND name = :name";
         const INSERT: &str = "
             INSERT INTO schedules
@@ -234,7 +239,7 @@ impl<'c> Declaring<'c> {
         let Some(known) = self.known(trigger)? else {
             return self.insert(epoch, trigger, at, &others, cron, decided_by);
         };
-        let Known { is_same, mut state, tenure, version } = known;
+        let Known { is_same, mut state, tenure, version, called_by } = known;
         let number = self.versions.number(&trigger.name, trigger.digest, version)?;
         let declared = Version { digest: Some(trigger.digest), number };
         state.is_outdated = others.iter().any(|&(_, other)| other > number);
@@ -298,6 +303,7 @@ impl<'c> Declaring<'c> {
             None => {}
         }
         state.grid = state.grid.map(|grid| grid::Kept { heeded_until, ..grid });
+        state.has_died = called_by.is_some_and(|former| former != epoch);
         state.unfinished = self.others_of(epoch, state.row, &trigger.workflow)?;
         Ok(state)
     }
@@ -361,12 +367,15 @@ impl<'c> Declaring<'c> {
                 unfinished: Vec::new(),
                 failures: failures_at(row, 15)?,
                 grid: grid_of(row, 6)?,
+                asked: row.get(16)?,
+                has_died: false,
                 is_outdated: false,
                 is_awaited: false,
             };
             let tenure = wall_maybe_at(row, 11)?.zip(state.grid.and_then(|grid| grid.heeded_until));
             let version = Version { digest: row.get(12)?, number: row.get(13)? };
-            Ok(Known { is_same: row.get(5)?, state, tenure, version })
+            let called_by = row.get::<_, Option<i64>>(17)?.map(Epoch);
+            Ok(Known { is_same: row.get(5)?, state, tenure, version, called_by })
         };
         Ok(self.known.query_row(params, read).optional()?)
     }
@@ -445,6 +454,8 @@ impl<'c> Declaring<'c> {
             unfinished: Vec::new(),
             failures: 0,
             grid: None,
+            asked: None,
+            has_died: false,
             is_outdated,
             is_awaited: !is_outdated && !others.is_empty(),
         })

@@ -43,19 +43,20 @@ macro_rules! unwanted {
 }
 
 /// What the callbacks of a workflow are to be told of from now on: all that those want who declare it. What nobody wants any more is told to
-/// nobody: of each workflow, how many ends that waited for it. While nobody declares it, it stays as it was.
-pub fn renew_all(db: &Db, names: &[String]) -> Result<Vec<(String, u64)>, Failure> {
+/// nobody: of each workflow, how many ends that waited for it. While nobody declares it, it stays as it was. Where no clock is handed in the store's
+/// own tells when.
+pub fn renew_all(db: &Db, names: &[String], at: Option<Wall>) -> Result<Vec<(String, u64)>, Failure> {
     const ANY: &str = "
         SELECT 1 WHERE EXISTS (SELECT 1 FROM listeners WHERE listener = 0)
             OR EXISTS (SELECT 1 FROM workflows WHERE tells <> 0)";
     match db.prepare_cached(ANY)?.exists([])? {
-        true => renew(db, names),
+        true => renew(db, names, at),
         false => Ok(Vec::new()),
     }
 }
 
 /// The same, also where nobody is told anything.
-fn renew(db: &Db, names: &[String]) -> Result<Vec<(String, u64)>, Failure> {
+fn renew(db: &Db, names: &[String], at: Option<Wall>) -> Result<Vec<(String, u64)>, Failure> {
     const PUT: &str = "
         INSERT INTO listeners (workflow, listener, outcomes)
         SELECT name, 0, max(tells & 1) | max(tells & 2) | max(tells & 4) FROM workflows WHERE name = :name GROUP BY name
@@ -63,7 +64,7 @@ fn renew(db: &Db, names: &[String]) -> Result<Vec<(String, u64)>, Failure> {
     // Index ends_due.
     const KEEP: &str = concat!(
         "UPDATE runs SET ",
-        settled!(concat!("'dropped', told_at = ", now!())),
+        settled!(concat!("'dropped', told_at = coalesce(:at, ", now!(), ")")),
         " FROM ends WHERE runs.row = ends.run AND ",
         unwanted!()
     );
@@ -73,7 +74,8 @@ fn renew(db: &Db, names: &[String]) -> Result<Vec<(String, u64)>, Failure> {
     for name in names {
         let apply = |sql| db.prepare_cached(sql)?.execute(named_params! { ":name": name });
         apply(PUT)?;
-        apply(KEEP)?;
+        let params = named_params! { ":name": name, ":at": at.map(|at| at.0) };
+        db.prepare_cached(KEEP)?.execute(params)?;
         let many = apply(WITHDRAW)?;
         apply(FORGET)?;
         if many > 0 {
@@ -226,7 +228,7 @@ pub fn give_back(db: &Db, epoch: Epoch, end: EndKey, wait: Wait) -> Result<Vec<(
     };
     let names = statement.query_map(params, |row| row.get(0))?;
     let names = names.collect::<db::Result<Vec<String>>>()?;
-    renew(db, &names)
+    renew(db, &names, Some(Wall(wait.not_before.0.saturating_sub(wait.span_us))))
 }
 
 /// The end of a run that waits for its callback, as a condition.
@@ -438,7 +440,7 @@ pub fn skip(db: &Db, listener: ScheduleKey, run: Option<Uuid>, at: Wall) -> Resu
     );
     const GONE: &str = "DELETE FROM ends WHERE row = :row AND listener = :listener";
     const ANEW: &str = "
-        UPDATE schedules SET cursor_set = cursor_set + 1, failures = 0, not_before = NULL, wait_us = NULL
+        UPDATE schedules SET cursor_set = cursor_set + 1, failures = 0, not_before = NULL, wait_us = NULL, called_by = NULL
         WHERE row = :listener";
     const NOW: &str = "SELECT cursor, cursor_set FROM schedules WHERE row = :listener";
     let next = ending_of(db, listener)?;

@@ -1,8 +1,9 @@
 //! Forgets what is older than somebody wants to keep. Invariant: nothing that decides about the future goes: no unfinished run,
 //! no run key whose time is not over, no cursor. What was found by reading is looked at once more when it is deleted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use cloaca_core::fate;
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{Found, Old, Spared};
 use cloaca_core::time::Wall;
@@ -13,7 +14,7 @@ use super::dialect::{ABOUT_PRUNE, LAST_SIGN};
 use super::fault::Failure;
 use super::run::tries;
 use super::value::signed;
-use super::{end, graph, logged};
+use super::{end, graph, history, logged};
 
 /// Whether a run was started by hand with a run key that is in use: who comes with it once more gets that run.
 macro_rules! is_keyed {
@@ -114,10 +115,10 @@ pub fn run(db: &Db, old: &Old, found: &Found) -> Result<u64, Failure> {
     );
     const TASKS: &str = "DELETE FROM tasks WHERE run = :row";
     // Index ends_run.
-    const ENDS: &str = "DELETE FROM ends WHERE run = :row";
+    const ENDS: &str = "DELETE FROM ends WHERE run = :row RETURNING listener";
     const TICK: &str = "DELETE FROM ticks WHERE row = :row";
     const KEY: &str = "DELETE FROM run_keys WHERE schedule = :schedule AND key = :key AND expires_at <= :now";
-    let (mut gone, mut workflows) = (0, BTreeSet::new());
+    let (mut gone, mut workflows, mut untold) = (0, BTreeSet::new(), BTreeMap::new());
     let (mut run, mut tasks) = (db.prepare_cached(RUN)?, db.prepare_cached(TASKS)?);
     for row in &found.runs {
         // Somebody may have opened it again.
@@ -126,7 +127,9 @@ pub fn run(db: &Db, old: &Old, found: &Found) -> Result<u64, Failure> {
         if let Some(workflow) = run.query_row(params, |row| row.get::<_, String>(0)).optional()? {
             workflows.insert(workflow);
             tasks.execute(named_params! { ":row": row.0 })?;
-            db.prepare_cached(ENDS)?.execute(named_params! { ":row": row.0 })?;
+            for listener in all::<i64>(db, ENDS, named_params! { ":row": row.0 }, |row| row.get(0))? {
+                *untold.entry(listener).or_insert(0) += 1;
+            }
             tries::forget(db, *row)?;
             logged::forget(db, *row)?;
             gone += 1;
@@ -134,6 +137,11 @@ pub fn run(db: &Db, old: &Old, found: &Found) -> Result<u64, Failure> {
     }
     workflows.iter().try_for_each(|workflow| graph::forget(db, workflow))?;
     old.runs_before.map_or(Ok(()), |before| end::forget_unwanted(db, before))?;
+    // Those of callbacks are of no trigger.
+    let untold = untold.into_iter().filter(|&(listener, _)| listener != 0);
+    let untold: Vec<_> =
+        untold.map(|(listener, count)| fate::gone(ScheduleKey(listener), count, old.now)).collect();
+    history::append(db, &untold)?;
     let mut tick = db.prepare_cached(TICK)?;
     for row in &found.ticks {
         gone += tick.execute(named_params! { ":row": row })?;

@@ -60,7 +60,7 @@ pub const ASK: &str = "
 pub const ADVANCE: &str = "
     UPDATE schedules SET cursor = iif(cursor_set = :cursor_set, coalesce(:cursor, cursor), cursor),
         last_at = iif(kind = 'cron', last_at, :at), not_before = :not_before, wait_us = :wait_us,
-        failures = :failures
+        failures = :failures, called_by = NULL
     WHERE row = :row AND owner = :epoch AND (cursor_set = :cursor_set OR kind = 'cron')";
 
 /// The tries of a task beyond the first and the last ones; index tries_task, which ends in the row.

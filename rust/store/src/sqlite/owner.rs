@@ -106,7 +106,7 @@ pub fn bury(db: &Connection, locks: &Locks, epoch: Epoch) -> Result<(Siblings, W
         if locks.is_free(other) {
             // What nobody is to be told of any more goes as it leaves.
             end::hand_on(db, other, &[], None)?;
-            withdrawn.extend(leave(db, other)?);
+            withdrawn.extend(leave(db, other, None)?);
             run::free(db, other)?;
             seat::forget_owner(db, other)?;
             siblings.buried += 1;
@@ -184,7 +184,7 @@ pub fn all(db: &Connection, limit: u64, since: Wall) -> Result<Vec<OwnerRow>, Fa
 }
 
 /// Takes an owner off the list. The trait hands in no clock, so SQLite's tells when.
-pub fn leave(db: &Connection, epoch: Epoch) -> Result<Withdrawn, Failure> {
+pub fn leave(db: &Connection, epoch: Epoch, at: Option<Wall>) -> Result<Withdrawn, Failure> {
     const SQL: &str = "
         UPDATE owners SET left_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
         WHERE epoch = :epoch AND left_at IS NULL";
@@ -200,7 +200,7 @@ pub fn leave(db: &Connection, epoch: Epoch) -> Result<Withdrawn, Failure> {
     db.prepare_cached(UNWANTED)?.execute(named_params! { ":epoch": epoch.0 })?;
     overdue::hand_on(db, epoch, None)?;
     // Others may declare them without the callbacks that this one had.
-    let withdrawn = end::renew_all(db, &told)?;
+    let withdrawn = end::renew_all(db, &told, at)?;
     limits::renew_all(db, &declared)?;
     // An epoch that is in no row counts as one that left, and none is given twice: the last hundred are kept to be looked at.
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
@@ -223,6 +223,7 @@ pub fn declare_workflows(
     db: &Connection,
     epoch: Epoch,
     workflows: &[WorkflowRow],
+    at: Wall,
 ) -> Result<Withdrawn, Failure> {
     const FORGET: &str = "DELETE FROM workflows WHERE owner = :epoch";
     const KEEP: &str = "
@@ -245,7 +246,7 @@ pub fn declare_workflows(
     }
     graph::set_aside(db)?;
     let declared: Vec<String> = workflows.iter().map(|workflow| workflow.name.to_string()).collect();
-    let withdrawn = end::renew_all(db, &declared)?;
+    let withdrawn = end::renew_all(db, &declared, Some(at))?;
     limits::renew_all(db, &[before, declared].concat())?;
     Ok(withdrawn)
 }

@@ -78,7 +78,8 @@ CREATE TABLE schedules (
     catchup TEXT COLLATE "C",
     cursor_set BIGINT NOT NULL DEFAULT 0,
     asked BIGINT NOT NULL DEFAULT 0,
-    asked_of BIGINT,
+    answered BIGINT NOT NULL DEFAULT 0,
+    called_by BIGINT,
     digest BIGINT,
     version BIGINT NOT NULL DEFAULT 0,
     free_since BIGINT,
@@ -91,6 +92,7 @@ CREATE UNIQUE INDEX schedules_cron ON schedules (workflow, expression, timezone)
 CREATE INDEX schedules_cron_name ON schedules (name) WHERE kind = 'cron' AND name <> '';
 CREATE UNIQUE INDEX schedules_declared ON schedules (name) WHERE kind = 'cron' AND declared_as IS NOT NULL;
 CREATE INDEX schedules_polled ON schedules (owner) WHERE kind = 'trigger' AND enabled;
+CREATE INDEX schedules_called ON schedules (owner) WHERE called_by IS NOT NULL;
 CREATE INDEX schedules_in_body ON schedules (owner) WHERE in_body_since IS NOT NULL;
 
 -- What may be long stands last. Claims, ends and listings go by the partial indices below.

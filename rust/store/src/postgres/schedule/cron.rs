@@ -52,6 +52,8 @@ pub fn moment(db: &Db, row: ScheduleKey, seen: Wall, moment: Wall) -> Result<(Mo
             unfinished: Vec::new(),
             failures: failures_at(row, 9)?,
             grid: None,
+            asked: None,
+            has_died: false,
             is_outdated: false,
             is_awaited: false,
         };

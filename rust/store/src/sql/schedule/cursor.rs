@@ -2,7 +2,7 @@
 //! Invariant: a tick of a poll that began before somebody moved its trigger on leaves nothing, or of a cron not the cursor.
 
 use cloaca_core::key::{Epoch, ScheduleKey};
-use cloaca_core::port::TickChange;
+use cloaca_core::port::{Beginning, TickChange};
 
 use super::super::db::{Db, OptionalExtension as _, named_params};
 use super::super::dialect::ADVANCE;
@@ -67,17 +67,49 @@ pub fn move_cursor(db: &Db, change: &TickChange, cursor: &str) -> Result<(), Fai
     Ok(())
 }
 
-/// Asks the living owner of a trigger that is switched on for a poll; who that is and how often that has been done, or none if nobody polls it.
-pub fn ask_poll(db: &Db, row: ScheduleKey) -> Result<Option<(Epoch, i64)>, Failure> {
+/// Asks for a poll of a trigger that is switched on; who has it and how often that has been done, or none if no living owner but `besides` has or
+/// declares it.
+pub fn ask_poll(
+    db: &Db,
+    row: ScheduleKey,
+    besides: Option<Epoch>,
+) -> Result<Option<(Option<Epoch>, i64)>, Failure> {
     // Primary keys.
     const SQL: &str = "
-        UPDATE schedules SET asked = asked + 1, asked_of = owner
-        WHERE row = :row AND kind = 'trigger' AND enabled
-            AND EXISTS (SELECT 1 FROM owners WHERE epoch = schedules.owner AND left_at IS NULL)
+        UPDATE schedules SET asked = asked + 1
+        WHERE row = :row AND kind = 'trigger' AND enabled AND EXISTS (
+            SELECT 1 FROM owners WHERE left_at IS NULL AND epoch <> :besides AND (
+                epoch = schedules.owner
+                OR EXISTS (SELECT 1 FROM declared WHERE declared.name = schedules.name AND declared.owner = epoch)))
         RETURNING owner, asked";
-    let params = named_params! { ":row": row.0 };
-    let asked = db.prepare_cached(SQL)?.query_row(params, |row| Ok((Epoch(row.get(0)?), row.get(1)?)));
+    let params = named_params! { ":row": row.0, ":besides": besides.map_or(0, |epoch| epoch.0) };
+    let asked = db
+        .prepare_cached(SQL)?
+        .query_row(params, |row| Ok((row.get::<_, Option<i64>>(0)?.map(Epoch), row.get(1)?)));
     Ok(asked.optional()?)
+}
+
+/// Notes that a poll of a trigger of `epoch` is about to begin, by which others are answered or which may end its process; false if it is not its.
+pub fn begin_poll(db: &Db, epoch: Epoch, beginning: Beginning) -> Result<bool, Failure> {
+    const SQL: &str = "
+        UPDATE schedules SET answered = CASE WHEN answered < :answers THEN :answers ELSE answered END,
+            called_by = CASE WHEN :is_call THEN owner ELSE called_by END
+        WHERE row = :row AND owner = :epoch";
+    let params = named_params! {
+        ":row": beginning.row.0,
+        ":epoch": epoch.0,
+        ":answers": beginning.answers.unwrap_or(0),
+        ":is_call": beginning.is_call,
+    };
+    Ok(db.prepare_cached(SQL)?.execute(params)? == 1)
+}
+
+/// No call of `epoch` about an end of a run is under way any more.
+pub fn end_calls(db: &Db, epoch: Epoch) -> Result<(), Failure> {
+    // Index schedules_called.
+    const SQL: &str = "UPDATE schedules SET called_by = NULL WHERE called_by IS NOT NULL AND owner = :epoch";
+    db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0 })?;
+    Ok(())
 }
 
 /// Sets a cursor, also for what else the name is or was; how often that has been done now, none if there is no such row.

@@ -51,9 +51,12 @@ ALTER TABLE schedules ADD COLUMN overlap TEXT;
 ALTER TABLE schedules ADD COLUMN catchup TEXT;
 -- How often somebody has set a cursor beside the polls that move it: what a poll decided by an older one is refused.
 ALTER TABLE schedules ADD COLUMN cursor_set INTEGER NOT NULL DEFAULT 0;
--- How often a poll of a trigger has been asked for beside its interval, and of which owner the last time.
+-- How often a poll of a trigger has been asked for beside its interval, and how often that was when the last one began; and who calls it about an
+-- end of a run, until that call is over.
 ALTER TABLE schedules ADD COLUMN asked INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE schedules ADD COLUMN asked_of INTEGER;
+ALTER TABLE schedules ADD COLUMN answered INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE schedules ADD COLUMN called_by INTEGER;
+CREATE INDEX schedules_called ON schedules (owner) WHERE called_by IS NOT NULL;
 -- How attempts ended, but for those that completed at once, which their tasks' rows tell. They outlive the rows of tasks that are undecided
 -- again, and are in the order in which they were kept; of many those between are not kept, and each says which of them it is.
 CREATE TABLE tries (

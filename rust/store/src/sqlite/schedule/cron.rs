@@ -57,6 +57,8 @@ pub fn moment(
             unfinished: Vec::new(),
             failures: failures_at(row, 9)?,
             grid: None,
+            asked: None,
+            has_died: false,
             is_outdated: false,
             is_awaited: false,
         };
