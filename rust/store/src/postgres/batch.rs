@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::postgres::fault::Failure;
 use crate::postgres::limits::{self, Terms};
 use crate::postgres::plan::Stretch;
+use crate::postgres::run::Fires;
 use crate::postgres::schedule::{Advanced, ByHand, Declaring, twin};
 use crate::postgres::{audit, end, history, logged, owner, rehearse, run, schedule, seat};
 
@@ -261,14 +262,19 @@ impl<'c> Batch<'c> {
         let mut judge = Judge::new(tick.room);
         let mut fates = Vec::with_capacity(tick.fires.len());
         let mut moment = Bearer::default();
-        for fire in &tick.fires {
-            let fate = match moment.refuses(fire) {
-                Some(fate) => fate,
-                None => self.judged(&judge, tick, fire)?,
+        let mut together = Fires::of(self.db, &tick.fires, tick.at)?;
+        for (place, fire) in tick.fires.iter().enumerate() {
+            let fate = match (moment.refuses(fire), &mut together) {
+                (Some(fate), _) => fate,
+                (None, Some(fires)) => self.judged_of(fires, &judge, tick, (place, fire), &mut fates)?,
+                (None, None) => self.judged(&judge, tick, fire)?,
             };
             moment.note(fire, &fate);
             judge.note(fire, &fate);
             fates.push(fate);
+        }
+        if let Some(mut fires) = together {
+            fires.write(self.db, tick.epoch, &mut fates)?;
         }
         Ok(fates)
     }
@@ -285,6 +291,25 @@ impl<'c> Batch<'c> {
             Next::Try => self.admit(Some(tick.epoch), fire, tick.at),
             Next::HoldBack => Ok(Admitted::HeldBack),
             Next::Full(room) => Ok(match run::key_holder(self.db, fire, tick.at)? {
+                Some(of) => Admitted::DuplicateKey { of: Some(of) },
+                None => Admitted::Overlaps { with: room.with.unwrap_or(fire.id) },
+            }),
+        }
+    }
+
+    /// The same of one of many.
+    fn judged_of<'f>(
+        &mut self,
+        fires: &mut Fires<'f>,
+        judge: &Judge,
+        tick: &TickChange,
+        (place, fire): (usize, &'f NewRun),
+        fates: &mut [Admitted],
+    ) -> Result<Admitted, Failure> {
+        match judge.next(fire.cursor.is_some()) {
+            Next::Try => fires.admit(self.db, &mut self.terms, tick.epoch, (place, fire), fates),
+            Next::HoldBack => Ok(Admitted::HeldBack),
+            Next::Full(room) => Ok(match fires.key_holder(fire) {
                 Some(of) => Admitted::DuplicateKey { of: Some(of) },
                 None => Admitted::Overlaps { with: room.with.unwrap_or(fire.id) },
             }),

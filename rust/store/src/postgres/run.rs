@@ -7,6 +7,7 @@ mod again;
 pub mod child;
 mod claim;
 mod list;
+mod many;
 #[path = "../sql/run/overdue.rs"]
 pub mod overdue;
 #[path = "../sql/run/progress.rs"]
@@ -35,6 +36,7 @@ pub use claim::{
     others, release, reopen, request_cancel, to_hand_out,
 };
 pub use list::{Depth, cron_stats, is_unfinished, list, one, place};
+pub use many::{Fires, insert_all};
 pub use progress::{Kept, count_ends, ends, progress, timed};
 
 /// Run keys of runs that no schedule fired share this row; rows of schedules begin at 1.
