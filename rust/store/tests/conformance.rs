@@ -4232,7 +4232,7 @@ fn what_is_over_of_a_cron_only_grows(store: &dyn Store) {
     };
     let cron = declared_at(10, "0 2 * * *");
     let past = || store.cron(cron.id).unwrap().unwrap().past.text();
-    assert_eq!(past(), "[[10,10]]", "what came before it was declared");
+    assert_eq!(past(), "[10,0,[[10,10]]]", "what came before it was declared");
     let decided = |from: i64, until: i64| {
         let seen = store.cron(cron.id).unwrap().unwrap().updated_at;
         let decided = Some(Passage { from: Wall(from), until: Wall(until) });
@@ -4244,23 +4244,23 @@ fn what_is_over_of_a_cron_only_grows(store: &dyn Store) {
         }
         past()
     };
-    assert_eq!(decided(10, 20), "[[10,20]]");
-    assert_eq!(decided(200, 300), "[[10,20],[200,300]]", "by a clock that was ahead");
-    assert_eq!(decided(5, 6), "[[5,6],[10,20],[200,300]]", "or is behind");
+    assert_eq!(decided(10, 20), "[10,0,[[10,20]]]");
+    assert_eq!(decided(200, 300), "[10,0,[[10,20],[200,300]]]", "by a clock that was ahead");
+    assert_eq!(decided(5, 6), "[10,1,[[5,6],[10,20],[200,300]]]", "or is behind");
     declared_at(150, "0 3 * * *");
     assert_eq!(
         past(),
-        "[[6,6],[20,20],[150,150],[300,300]]",
+        "[150,0,[[6,6],[20,20],[150,150],[300,300]]]",
         "what another expression would have had before"
     );
-    assert_eq!(decided(300, 310), "[[6,6],[20,20],[150,150],[300,310]]");
+    assert_eq!(decided(300, 310), "[150,0,[[6,6],[20,20],[150,150],[300,310]]]");
     store.update_cron(cron.id, "0 5 * * *", "UTC", None, Wall(340)).unwrap();
-    assert_eq!(past(), "[[6,6],[20,20],[150,150],[310,310],[340,340]]");
-    assert_eq!(decided(340, 350), "[[6,6],[20,20],[150,150],[310,310],[340,350]]");
+    assert_eq!(past(), "[340,0,[[6,6],[20,20],[150,150],[310,310],[340,340]]]");
+    assert_eq!(decided(340, 350), "[340,0,[[6,6],[20,20],[150,150],[310,310],[340,350]]]");
     store.update_cron(cron.id, "0 5 * * *", "UTC", None, Wall(400)).unwrap();
     assert_eq!(
         past(),
-        "[[6,6],[20,20],[150,150],[310,310],[340,350],[400,400]]",
+        "[340,0,[[6,6],[20,20],[150,150],[310,310],[340,350],[400,400]]]",
         "the same: it was off, say"
     );
 }
