@@ -279,6 +279,7 @@ claims! {
     what_is_off_stays_off_when_it_becomes_a_cron_or_is_polled_and_one_switch_serves_both
     since_when_something_is_off_no_edit_moves
     what_is_over_of_a_cron_only_grows
+    a_moment_is_borne_by_the_first_that_its_run_key_does_not_refuse
     a_query_with_the_wrong_number_of_parameters_is_refused
     a_query_with_a_typing_error_says_so
     the_store_still_writes_after_a_refused_query
@@ -4263,6 +4264,30 @@ fn what_is_over_of_a_cron_only_grows(store: &dyn Store) {
         "[340,0,[[6,6],[20,20],[150,150],[310,310],[340,350],[400,400]]]",
         "the same: it was off, say"
     );
+}
+
+fn a_moment_is_borne_by_the_first_that_its_run_key_does_not_refuse(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let cron = store.put_cron(epoch, &declared_cron(50, "nightly", "0 2 * * *")).unwrap();
+    let used = keyed(&cron, 1, "k", None);
+    started(store, epoch, used.clone());
+    let decided = |first: u128, at: i64| {
+        let bearer = NewRun { scheduled_at: Some(Wall(at)), ..keyed(&cron, first, "k", None) };
+        let beside = [first + 1, first + 2, first + 3];
+        let beside = beside.map(|number| NewRun { schedule: Some(cron.row), ..new_run(number) });
+        let [second, third, fourth] = beside;
+        let again = NewRun { run_key: used.run_key.clone(), ..second };
+        let runs = vec![bearer, again, third, fourth];
+        admitted(commit(store, Change::Start { epoch, runs, cron: None }))
+    };
+    let refused = Admitted::DuplicateKey { of: Some(id(1)) };
+    for (first, at) in [(10, 100), (20, 200)] {
+        let fates = decided(first, at);
+        assert_eq!(fates[..2], [refused.clone(), refused.clone()]);
+        assert!(fates[2].is_kept() && fates[3].is_kept(), "{fates:?}");
+    }
+    let borne = Admitted::DuplicateKey { of: Some(id(22)) };
+    assert_eq!(decided(30, 200), [refused, borne.clone(), borne.clone(), borne], "it has run");
 }
 
 fn cron_stats_count_moments_of_all_crons(store: &dyn Store) {

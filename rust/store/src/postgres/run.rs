@@ -241,7 +241,8 @@ fn ended_since(db: &Db, new: &NewRun) -> Result<Option<Admitted>, Failure> {
     Ok(db.prepare_cached(SQL)?.query_row(params, ended).optional()?)
 }
 
-fn moment_holder(db: &Db, new: &NewRun) -> Result<Option<Uuid>, Failure> {
+/// The run that bears its moment.
+pub fn moment_holder(db: &Db, new: &NewRun) -> Result<Option<Uuid>, Failure> {
     // Index runs_slot.
     const SQL: &str = "SELECT id FROM runs WHERE schedule = :schedule AND scheduled_at = :moment";
     let params =

@@ -34,12 +34,14 @@ pub struct Fires<'f> {
 }
 
 impl<'f> Fires<'f> {
-    /// None of those that are to come one after another: few, or of more than one trigger.
+    /// None of those that are to come one after another: few, of a moment, or of more than one trigger.
     pub fn of(db: &Db, fires: &'f [NewRun], at: Wall) -> Result<Option<Self>, Failure> {
         let schedule = fires.first().and_then(|fire| fire.schedule);
         // In the store a key with a NUL is the same as another one without.
         let is_odd = |fire: &NewRun| {
-            fire.schedule != schedule || fire.run_key.as_ref().is_some_and(|(key, _)| key.contains('\0'))
+            fire.schedule != schedule
+                || fire.scheduled_at.is_some()
+                || fire.run_key.as_ref().is_some_and(|(key, _)| key.contains('\0'))
         };
         let Some(schedule) = schedule.filter(|_| fires.len() >= FIRES_MIN && !fires.iter().any(is_odd))
         else {
@@ -89,7 +91,7 @@ impl<'f> Fires<'f> {
             if let Some(&of) = unique.and_then(|hash| self.guarded.get(&hash)) {
                 return Ok(Admitted::DuplicateHash { of });
             }
-            if !is_limited && fire.scheduled_at.is_none() {
+            if !is_limited {
                 self.note(fire);
                 self.kept.push((place, fire));
                 // Until it is written.
