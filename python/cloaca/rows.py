@@ -13,18 +13,21 @@ _IS_POLLED = "EXISTS (SELECT 1 FROM owners WHERE epoch = {}.owner AND left_at IS
 _IS_DECLARED = """EXISTS (
     SELECT 1 FROM declared JOIN owners ON epoch = declared.owner AND left_at IS NULL
     WHERE declared.name = {0}.name AND declared.version = {0}.version)"""
+# The one that has served the name last is not stale. A cron that was made after the trigger was taken over
+# last may have had no moment yet. Versions tell nothing: a deploy that goes back declares an old one.
+_CRON_WAS_LAST = "({0}.stale OR {1}.created_at > coalesce({0}.taken_at, 0))"
 CRON_BY_NOW = f"""
     (NOT {_IS_POLLED.format("schedules")} AND EXISTS (SELECT 1 FROM schedules AS cron
         WHERE cron.kind = 'cron' AND cron.name = schedules.name AND cron.name <> ''
             AND cron.declared_as IS NOT NULL AND NOT cron.registered
-            AND (cron.version > schedules.version OR {_IS_DECLARED.format("cron")})))"""
+            AND ({_IS_DECLARED.format("cron")} OR {_CRON_WAS_LAST.format("schedules", "cron")})))"""
 """Whether the row of a trigger is left from before a deploy made its name a cron, or before that was undone.
 While somebody polls it, it is."""
 TRIGGER_BY_NOW = f"""
     (schedules.declared_as IS NOT NULL AND NOT schedules.registered AND NOT {_IS_DECLARED.format("schedules")}
         AND EXISTS (SELECT 1 FROM schedules AS polled
             WHERE polled.kind = 'trigger' AND polled.name = schedules.name
-                AND (polled.version > schedules.version OR {_IS_POLLED.format("polled")})))"""
+                AND ({_IS_POLLED.format("polled")} OR NOT {_CRON_WAS_LAST.format("polled", "schedules")})))"""
 """The same of the row of a declared cron, whose name is a trigger's by now."""
 
 TYPE_CHECKING = False

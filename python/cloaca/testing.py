@@ -54,6 +54,8 @@ PATIENCE_SECONDS = 30.0
 LOOK_SECONDS = 1.0
 """How long in real time the conditions of `defer_until` may take, before they are not waited for."""
 _RUNS_MAX = 2**31
+# The last second that there is, in microseconds since 1970.
+_LAST_US = 253_402_300_799_000_000
 
 
 def tick(
@@ -257,9 +259,17 @@ class Runner(DefaultRunner):
             span (Duration): a duration such as `"1h"`, seconds, or a `timedelta`.
 
         Raises:
-            RunnerError: (a `RuntimeError`) a body does not come back.
+            RunnerError: (a `RuntimeError`) a body does not come back, a body calls it, or one has shut the
+                runner down.
+            ArgumentError: (a `ValueError`) it goes beyond the year 9999, after which there are no dates.
         """
-        self._advance(microseconds_of(span, "span", smallest_us=0))
+        span_us = microseconds_of(span, "span", smallest_us=0)
+        if self._open().now() + span_us > _LAST_US:
+            raise ArgumentError(
+                f"span is {excerpt(span)}, and the clock shows {self.now}: it ends with the year 9999, after"
+                " which there are no dates; begin earlier, with start="
+            )
+        self._advance(span_us)
 
     def run_until_idle(self) -> None:
         """Does everything that is due now, and waits until it is done. Raises what `advance` raises."""
@@ -282,7 +292,17 @@ class Runner(DefaultRunner):
         self._raise_errors()
 
     def _move(self, span_us: int) -> None:
-        if not self._open().advance(span_us, PATIENCE_SECONDS):
+        engine = self._open()
+        body = attempt.body(engine)
+        # Nobody waits for what is told of the end of a run before the clock moves.
+        if body is not None and not isinstance(body, attempt.calling):
+            raise RunnerError(
+                "a trigger or task of this runner moves its clock, which waits for that very body to come"
+                " back; call advance and run_until_idle from the test"
+            )
+        if not engine.advance(span_us, PATIENCE_SECONDS):
+            # A body, or another thread, has shut it down meanwhile.
+            self._open()
             raise RunnerError(
                 f"a trigger or task did not come back within {PATIENCE_SECONDS:g} s of real time"
             )

@@ -251,6 +251,18 @@ def test_a_cursor_is_kept_with_what_the_moment_starts(url: str) -> None:
         assert [context["n"] for context in runner.fired("report")] == [0, 1, 2]
 
 
+def test_a_used_run_key_takes_away_nothing_of_what_its_moment_fires_beside_it() -> None:
+    def nightly(tick: Tick) -> list[TriggerResult]:
+        once = TriggerResult.fire({"n": 0}, run_key="once")
+        return [once, once, TriggerResult.fire({"n": tick.scheduled_at[8:10]}), TriggerResult.fire({"n": 9})]
+
+    declare(nightly)
+    with cloaca.testing.Runner(START) as runner:
+        runner.advance("3d")
+        fired = [context["n"] for context in runner.fired("report")]
+        assert sorted(map(str, fired)) == ["0", "01", "02", "03", "9", "9", "9"]
+
+
 def test_a_tick_knows_the_runs_of_its_cron() -> None:
     known: list[Any] = []
 

@@ -72,6 +72,21 @@ def test_what_was_missed_is_made_up_for_as_the_cron_says(
         assert (row["catchup"], row["next_run_at"]) == (catchup, "2026-03-06T03:00:00.000000Z")
 
 
+def test_a_moment_that_fails_is_tried_again_though_nothing_is_made_up_for() -> None:
+    failures = iter(range(6))
+
+    def failing(tick: cloaca.Tick) -> None:
+        if next(failures, None) is not None:
+            raise ValueError("not yet")
+
+    with cloaca.WorkflowBuilder("report"):
+        cloaca.task(id="only", retry_attempts=1)(lambda context: None)
+    cloaca.trigger(workflow="report", name="nightly", cron="0 3 * * *", catchup="none")(failing)
+    with cloaca.testing.Runner(START) as runner:
+        runner.advance("1d")
+        assert moments(runner) == ["01T03:00"]
+
+
 @HOWS
 @pytest.mark.parametrize(
     ("overlap", "ran"),

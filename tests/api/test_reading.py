@@ -335,6 +335,29 @@ def test_a_cron_that_no_living_program_declares_is_unserved(tmp_path: Path) -> N
         cloaca.unregister_trigger(name)
 
 
+@pytest.mark.parametrize("first", ["polled", "timed"])
+def test_what_a_name_was_last_is_what_it_is_also_once_its_program_has_ended(
+    tmp_path: Path, first: str
+) -> None:
+    path = tmp_path / "runs.db"
+    declare_workflow("w")
+
+    def told(kind: str) -> str:
+        how = {"poll_interval": "1h"} if kind == "polled" else {"cron": "0 3 29 2 *"}
+        cloaca.trigger(workflow="w", name="a", **how)(lambda: False)  # type: ignore[call-overload]
+        with cloaca.DefaultRunner(path):
+            pass
+        cloaca.unregister_trigger("a")
+        with reading.Reader(path) as reader:
+            return reading.why(reader, "a")
+
+    if first == "polled":
+        assert told("polled").startswith("trigger 'a' is not polled")
+    assert told("timed").startswith("trigger 'a' is a cron")
+    # A deploy that is taken back declares an old version again.
+    assert told("polled").startswith("trigger 'a' is not polled")
+
+
 def test_what_a_name_was_before_is_listed_no_more(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     declare_workflow("w")

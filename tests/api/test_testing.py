@@ -575,3 +575,48 @@ def test_everything_stays_declared_if_that_is_asked_for() -> None:
     with cloaca.testing.isolated(triggers="all"), cloaca.testing.Runner() as runner:
         runner.advance("1h")
         assert (runner.polls("inbox") > 0, runner.polls("outbox") > 0) == (True, True)
+
+
+@pytest.mark.parametrize("call", ["advance", "run_until_idle"])
+@pytest.mark.parametrize("where", ["trigger", "task"])
+def test_a_body_that_moves_the_clock_is_told_that_it_would_wait_for_itself(call: str, where: str) -> None:
+    runners: list[cloaca.testing.Runner] = []
+
+    def move() -> None:
+        (runner,) = runners
+        runner.advance("1m") if call == "advance" else runner.run_until_idle()
+
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="only", retry_attempts=1)(lambda context: move() if where == "task" else None)
+
+    @cloaca.trigger(workflow="w", poll_interval="1m")
+    def moving(tick: cloaca.Tick) -> cloaca.TriggerResult:
+        if where == "trigger":
+            move()
+        return cloaca.TriggerResult.fire()
+
+    with cloaca.testing.Runner(raise_errors=True) as runner:
+        runners.append(runner)
+        with pytest.raises(RuntimeError) as raised:
+            runner.advance("1m")
+        told = [str(raised.value), *getattr(raised.value, "__notes__", [])]
+        assert "call advance and run_until_idle from the test" in " ".join(told)
+
+
+def test_a_body_that_shuts_the_runner_down_is_no_body_that_hangs() -> None:
+    runners: list[cloaca.testing.Runner] = []
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="only")(lambda context: runners[0].shutdown(0.0))
+    runner = cloaca.testing.Runner()
+    runners.append(runner)
+    runner.submit("w")
+    with pytest.raises(cloaca.RunnerError, match="shut down"):
+        runner.advance("1m")
+
+
+def test_a_clock_ends_where_dates_end() -> None:
+    with cloaca.testing.Runner("9999-12-31T20:00:00Z") as runner:
+        with pytest.raises(cloaca.CloacaError, match="there are no dates; begin earlier"):
+            runner.advance("1d")
+        runner.advance("3h")
+        assert runner.now == "9999-12-31T23:00:00.000000Z"

@@ -184,7 +184,10 @@ pub fn left_out(dropped: u64, held_back: u64) -> String {
 
 /// Why a fire was dropped; in the engine's words for what it drops itself.
 pub fn dropped(fire: &NewRun, fate: &Admitted) -> Option<String> {
-    let key = fire.run_key.as_ref().map_or("", |(key, _)| key);
+    let key = || {
+        let key = fire.run_key.as_ref().map(|(key, _)| format!("run key '{}'", excerpt(key)));
+        key.unwrap_or_else(|| "its moment".to_owned())
+    };
     match fate {
         Admitted::Started { .. } | Admitted::Held { .. } | Admitted::HeldBack => None,
         Admitted::Limited(limited) => {
@@ -199,11 +202,7 @@ pub fn dropped(fire: &NewRun, fate: &Admitted) -> Option<String> {
         Admitted::Ended { of, .. } => {
             Some(format!("deduplicated: run {of} with an equal context ended after this poll began"))
         }
-        Admitted::DuplicateKey { of: Some(of) } => {
-            Some(format!("deduplicated: run key '{}' started run {of}", excerpt(key)))
-        }
-        Admitted::DuplicateKey { of: None } => {
-            Some(format!("deduplicated: run key '{}' was used before", excerpt(key)))
-        }
+        Admitted::DuplicateKey { of: Some(of) } => Some(format!("deduplicated: {} started run {of}", key())),
+        Admitted::DuplicateKey { of: None } => Some(format!("deduplicated: {} was used before", key())),
     }
 }

@@ -9,7 +9,10 @@
 use crate::time::Wall;
 
 /// So many are kept apart. What lies between two is lost of a cron that has more: it was passed over, or the clock was ahead of it.
-pub const PASSAGES_MAX: usize = 8;
+pub const PASSAGES_MAX: usize = 16;
+
+/// A clock by which so much has gone by, though it shows a time before the declaration, is right for all that anybody knows.
+const LIVED_US: i64 = 24 * 60 * 60 * 1_000_000;
 
 /// Moments that were decided one after another: all of a cron from the first to the last, both among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +33,10 @@ impl Passage {
 /// What is over of a cron.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Past {
+    /// When it was declared, or changed last; none of one that release 0.1.0 left.
+    since: Option<Wall>,
+    /// What has gone by since then on clocks that showed less, in microseconds.
+    lived_us: i64,
     /// Ascending, none touches another.
     passages: Vec<Passage>,
 }
@@ -37,12 +44,13 @@ pub struct Past {
 impl Past {
     /// Of a cron that is declared at that time: what came before is over.
     pub fn declared(at: Wall) -> Self {
-        Self { passages: vec![Passage::at(at)] }
+        Self { since: Some(at), lived_us: 0, passages: vec![Passage::at(at)] }
     }
 
     /// Moments have been decided, or the clock has come past them.
     pub fn pass(&mut self, passage: Passage) {
         let Passage { mut from, mut until } = passage;
+        let known_us = self.before_us();
         self.passages.retain(|other| {
             let is_apart = other.until < from || until < other.from;
             if !is_apart {
@@ -52,6 +60,7 @@ impl Past {
         });
         let place = self.passages.partition_point(|other| other.until < from);
         self.passages.insert(place, Passage { from, until });
+        self.lived_us = self.lived_us.saturating_add(self.before_us() - known_us);
         if self.passages.len() > PASSAGES_MAX {
             // What the clock has passed lies behind; what lies ahead of it has to come yet, the furthest last.
             let kept = if place > 0 { 0 } else { self.passages.len() - 2 };
@@ -64,6 +73,20 @@ impl Past {
     pub fn change(&mut self, at: Wall) {
         self.passages.iter_mut().for_each(|passage| passage.from = passage.until);
         self.pass(Passage::at(at));
+        (self.since, self.lived_us) = (Some(at), 0);
+    }
+
+    /// How much of what lies before the declaration has been passed.
+    fn before_us(&self) -> i64 {
+        let Some(since) = self.since else { return 0 };
+        let spans =
+            self.passages.iter().map(|passage| passage.until.min(since).0.saturating_sub(passage.from.0));
+        spans.filter(|span| *span > 0).fold(0, i64::saturating_add)
+    }
+
+    /// Whether a clock that shows `now` may be behind, so that nothing that it has gone past was missed.
+    pub fn may_be_behind(&self, now: Wall) -> bool {
+        self.since.is_some_and(|since| now < since) && self.lived_us < LIVED_US
     }
 
     /// Up to when all is over once the clock shows `now`.
@@ -72,21 +95,23 @@ impl Past {
         Some(begun.until.min(now))
     }
 
-    /// As it is stored: pairs of microseconds, ascending.
+    /// As it is stored, in microseconds: when it was declared, what has gone by before that, and the pairs, ascending.
     pub fn text(&self) -> String {
         let pairs: Vec<String> =
             self.passages.iter().map(|Passage { from, until }| format!("[{},{}]", from.0, until.0)).collect();
-        format!("[{}]", pairs.join(","))
+        let since = self.since.map_or("null".to_owned(), |since| since.0.to_string());
+        format!("[{since},{},[{}]]", self.lived_us, pairs.join(","))
     }
 
     /// What was stored, if it can be read.
     pub fn read(text: &str) -> Option<Self> {
-        let pairs: Vec<(i64, i64)> = serde_json::from_str(text).ok()?;
+        let (since, lived_us, pairs): (Option<i64>, i64, Vec<(i64, i64)>) =
+            serde_json::from_str(text).ok()?;
         let mut past = Self::default();
         pairs
             .into_iter()
             .for_each(|(from, until)| past.pass(Passage { from: Wall(from), until: Wall(until) }));
-        Some(past)
+        Some(Self { since: since.map(Wall), lived_us, ..past })
     }
 }
 
@@ -102,15 +127,19 @@ mod tests {
 
     #[test]
     fn what_touches_is_one() {
-        assert_eq!(past(&[(5, 5), (8, 9), (1, 2), (5, 8)]).text(), "[[1,2],[5,9]]");
-        assert_eq!(past(&[(1, 2), (3, 4), (0, 9)]).text(), "[[0,9]]");
+        assert_eq!(past(&[(5, 5), (8, 9), (1, 2), (5, 8)]).text(), "[null,0,[[1,2],[5,9]]]");
+        assert_eq!(past(&[(1, 2), (3, 4), (0, 9)]).text(), "[null,0,[[0,9]]]");
     }
 
     #[test]
     fn it_is_read_as_it_was_written() {
         let known = past(&[(1, 2), (5, 9)]);
         assert_eq!(Past::read(&known.text()), Some(known));
-        assert_eq!(Past::read("[]"), Some(Past::default()));
+        assert_eq!(Past::read("[null,0,[]]"), Some(Past::default()));
+        let mut declared = Past::declared(Wall(7));
+        declared.pass(Passage { from: Wall(1), until: Wall(3) });
+        assert_eq!(declared.text(), "[7,2,[[1,3],[7,7]]]");
+        assert_eq!(Past::read(&declared.text()), Some(declared));
         assert_eq!([Past::read(""), Past::read("7")], [None, None]);
     }
 
@@ -127,7 +156,25 @@ mod tests {
     fn another_expression_has_decided_nothing_and_makes_up_for_nothing() {
         let mut known = past(&[(1, 2), (5, 9)]);
         known.change(Wall(7));
-        assert_eq!(known.text(), "[[2,2],[7,7],[9,9]]");
+        assert_eq!(known.text(), "[7,0,[[2,2],[7,7],[9,9]]]");
+    }
+
+    #[test]
+    fn a_clock_before_the_declaration_is_behind_until_a_day_has_gone_by() {
+        let mut known = Past::declared(Wall(9 * LIVED_US));
+        let mut go = |from: i64, until: i64| {
+            known.pass(Passage { from: Wall(from), until: Wall(until) });
+            known.may_be_behind(Wall(8 * LIVED_US))
+        };
+        assert!(go(LIVED_US, LIVED_US + 9));
+        assert!(go(10 * LIVED_US, 12 * LIVED_US), "what lies behind it says nothing");
+        assert!(go(LIVED_US + 9, LIVED_US + 20) && go(LIVED_US, LIVED_US + 20), "each counts once");
+        assert!(go(0, LIVED_US - 21));
+        assert!(!go(7 * LIVED_US, 7 * LIVED_US + 1));
+        assert!(!known.may_be_behind(Wall(9 * LIVED_US)));
+        known.change(Wall(20 * LIVED_US));
+        assert!(known.may_be_behind(Wall(9 * LIVED_US)) && !known.may_be_behind(Wall(20 * LIVED_US)));
+        assert!(!Past::default().may_be_behind(Wall(0)));
     }
 
     #[test]

@@ -115,6 +115,7 @@ claims! {
     a_rehearsal_that_fails_leaves_the_store_usable
     a_tick_under_an_old_epoch_changes_nothing
     an_equal_run_that_ended_since_stands_in_the_way
+    fires_of_one_tick_meet_what_they_would_meet_one_after_another
     ends_of_one_transaction_share_a_number
     the_cursor_of_a_row_stops_at_what_was_dropped
     a_used_key_passes_where_there_is_no_room
@@ -279,6 +280,7 @@ claims! {
     what_is_off_stays_off_when_it_becomes_a_cron_or_is_polled_and_one_switch_serves_both
     since_when_something_is_off_no_edit_moves
     what_is_over_of_a_cron_only_grows
+    a_moment_is_borne_by_the_first_that_its_run_key_does_not_refuse
     a_query_with_the_wrong_number_of_parameters_is_refused
     a_query_with_a_typing_error_says_so
     the_store_still_writes_after_a_refused_query
@@ -989,6 +991,121 @@ fn an_equal_run_that_ended_since_stands_in_the_way(store: &dyn Store) {
     assert!(matches!(since(&trigger, 3, 6, Some(before)), Admitted::Started { .. }));
     assert!(matches!(since(&other, 4, 5, Some(before)), Admitted::Started { .. }));
     assert!(matches!(since(&trigger, 5, 5, Some(number)), Admitted::Started { .. }));
+}
+
+/// A fire of one of two triggers that are to fare alike.
+fn alike(trigger: &Schedule, number: u128, draw: &mut impl FnMut(u64) -> u64, before: i64) -> NewRun {
+    let keyed = |draw: u64| match draw {
+        0..3 => None,
+        3 => Some(("a".to_owned(), Some(Wall(40)))),
+        4 => Some(("b".to_owned(), Some(Wall(90)))),
+        other => Some((format!("c{other}"), None)),
+    };
+    let limits = Limits {
+        concurrency: Some(Concurrency { limit: 3, key: None, overflow: Overflow::DropNew }),
+        ..Limits::default()
+    };
+    let is_limited = draw(4) == 0;
+    let workflow = if is_limited { format!("few of {}", trigger.name) } else { "mail".to_owned() };
+    let unhashed = draw(8) == 0;
+    let new = unique(trigger, number, u8::try_from(draw(6)).unwrap());
+    NewRun {
+        workflow: workflow.into(),
+        limits: is_limited.then(|| Arc::new(limits)),
+        context_hash: new.context_hash.filter(|_| !unhashed),
+        unique_hash: !unhashed && draw(4) > 0,
+        run_key: keyed(draw(8)),
+        ends: (draw(2) > 0).then_some(before),
+        cursor: (draw(5) == 0).then(|| number.to_string()),
+        priority: priority(i64::try_from(draw(9) + 1).unwrap()).filter(|_| number.is_multiple_of(2)),
+        ..new
+    }
+}
+
+fn fires_of_one_tick_meet_what_they_would_meet_one_after_another(store: &dyn Store) {
+    const APART: u128 = 1_000_000;
+    let epoch = store.join(Wall(1)).unwrap();
+    for seed in 1..=25_u64 {
+        let mut state = seed;
+        let mut draw = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        let name = |kind: &str| format!("{kind} {seed}");
+        let triggers = [declared(store, epoch, &name("at once")), declared(store, epoch, &name("singly"))];
+        let mut unfinished: Vec<[RunRow; 2]> = Vec::new();
+        let mut number = u128::from(seed) * 1_000;
+        for round in 0..4 {
+            let before = store.ends().unwrap();
+            if round > 0 {
+                let ends = unfinished.split_off(unfinished.len() / 2);
+                let ends = ends.iter().flatten().map(|row| ended(*row, epoch, RunStatus::Completed));
+                store.commit(&ends.collect::<Vec<_>>()).unwrap();
+            }
+            let many = 1 + draw(12);
+            let drawn = draw(u64::MAX);
+            let [at_once, singly] = [0, 1].map(|which| {
+                let mut state = drawn;
+                let mut draw = |below: u64| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (state >> 33) % below
+                };
+                let first = number + if which == 0 { 0 } else { APART };
+                let fires = (first..).take(many as usize);
+                fires.map(|number| alike(&triggers[which], number, &mut draw, before)).collect::<Vec<_>>()
+            });
+            number += u128::from(many);
+            let story = format!("seed {seed}, round {round}: {at_once:?}");
+            let mut has_stopped = false;
+            let mut apart = |new: NewRun| {
+                let in_row = new.cursor.is_some();
+                if in_row && has_stopped {
+                    return Admitted::HeldBack;
+                }
+                let fate = fire(store, &triggers[1], epoch, vec![new]).remove(0);
+                has_stopped |= in_row && !fate.is_kept() && !matches!(fate, Admitted::DuplicateKey { .. });
+                fate
+            };
+            let singly: Vec<Admitted> = singly.into_iter().map(&mut apart).collect();
+            let at_once = fire(store, &triggers[0], epoch, at_once);
+            assert_eq!(at_once.len(), singly.len(), "{story}");
+            for (together, alone) in at_once.iter().zip(&singly) {
+                let here = |of: Uuid| id(of.as_u128() % APART);
+                let same = match (together, alone) {
+                    (Admitted::Started { row }, Admitted::Started { row: other })
+                    | (Admitted::Held { row }, Admitted::Held { row: other }) => {
+                        unfinished.push([*row, *other]);
+                        true
+                    }
+                    (Admitted::DuplicateHash { of }, Admitted::DuplicateHash { of: other }) => {
+                        *of == here(*other)
+                    }
+                    (Admitted::DuplicateKey { of }, Admitted::DuplicateKey { of: other }) => {
+                        *of == other.map(here)
+                    }
+                    (Admitted::Ended { of, number }, Admitted::Ended { of: other, number: last }) => {
+                        *of == here(*other) && number == last
+                    }
+                    (Admitted::Limited(_), Admitted::Limited(_)) => true,
+                    (Admitted::HeldBack, Admitted::HeldBack) => true,
+                    _ => false,
+                };
+                assert!(same, "{together:?} and {alone:?} in {story}");
+            }
+            let rows: Vec<i64> = at_once.iter().filter_map(Admitted::row).map(|row| row.0).collect();
+            assert!(rows.is_sorted(), "they are numbered in their order: {rows:?}");
+        }
+        let kept = |which: usize| {
+            let filter = RunFilter { trigger: Some(triggers[which].name.clone()), ..any() };
+            let mut runs = store.runs(&filter, ALL).unwrap();
+            runs.sort_by_key(|run| run.id.as_u128() % APART);
+            let told = |run: &cloaca_core::port::ListedRun| {
+                (run.id.as_u128() % APART, run.run_key.clone(), run.context_hash, run.priority, run.status)
+            };
+            runs.iter().map(told).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(0), kept(1), "seed {seed}");
+    }
 }
 
 fn ends_of_one_transaction_share_a_number(store: &dyn Store) {
@@ -4164,7 +4281,7 @@ fn what_is_over_of_a_cron_only_grows(store: &dyn Store) {
     };
     let cron = declared_at(10, "0 2 * * *");
     let past = || store.cron(cron.id).unwrap().unwrap().past.text();
-    assert_eq!(past(), "[[10,10]]", "what came before it was declared");
+    assert_eq!(past(), "[10,0,[[10,10]]]", "what came before it was declared");
     let decided = |from: i64, until: i64| {
         let seen = store.cron(cron.id).unwrap().unwrap().updated_at;
         let decided = Some(Passage { from: Wall(from), until: Wall(until) });
@@ -4176,25 +4293,49 @@ fn what_is_over_of_a_cron_only_grows(store: &dyn Store) {
         }
         past()
     };
-    assert_eq!(decided(10, 20), "[[10,20]]");
-    assert_eq!(decided(200, 300), "[[10,20],[200,300]]", "by a clock that was ahead");
-    assert_eq!(decided(5, 6), "[[5,6],[10,20],[200,300]]", "or is behind");
+    assert_eq!(decided(10, 20), "[10,0,[[10,20]]]");
+    assert_eq!(decided(200, 300), "[10,0,[[10,20],[200,300]]]", "by a clock that was ahead");
+    assert_eq!(decided(5, 6), "[10,1,[[5,6],[10,20],[200,300]]]", "or is behind");
     declared_at(150, "0 3 * * *");
     assert_eq!(
         past(),
-        "[[6,6],[20,20],[150,150],[300,300]]",
+        "[150,0,[[6,6],[20,20],[150,150],[300,300]]]",
         "what another expression would have had before"
     );
-    assert_eq!(decided(300, 310), "[[6,6],[20,20],[150,150],[300,310]]");
+    assert_eq!(decided(300, 310), "[150,0,[[6,6],[20,20],[150,150],[300,310]]]");
     store.update_cron(cron.id, "0 5 * * *", "UTC", None, Wall(340)).unwrap();
-    assert_eq!(past(), "[[6,6],[20,20],[150,150],[310,310],[340,340]]");
-    assert_eq!(decided(340, 350), "[[6,6],[20,20],[150,150],[310,310],[340,350]]");
+    assert_eq!(past(), "[340,0,[[6,6],[20,20],[150,150],[310,310],[340,340]]]");
+    assert_eq!(decided(340, 350), "[340,0,[[6,6],[20,20],[150,150],[310,310],[340,350]]]");
     store.update_cron(cron.id, "0 5 * * *", "UTC", None, Wall(400)).unwrap();
     assert_eq!(
         past(),
-        "[[6,6],[20,20],[150,150],[310,310],[340,350],[400,400]]",
+        "[340,0,[[6,6],[20,20],[150,150],[310,310],[340,350],[400,400]]]",
         "the same: it was off, say"
     );
+}
+
+fn a_moment_is_borne_by_the_first_that_its_run_key_does_not_refuse(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let cron = store.put_cron(epoch, &declared_cron(50, "nightly", "0 2 * * *")).unwrap();
+    let used = keyed(&cron, 1, "k", None);
+    started(store, epoch, used.clone());
+    let decided = |first: u128, at: i64| {
+        let bearer = NewRun { scheduled_at: Some(Wall(at)), ..keyed(&cron, first, "k", None) };
+        let beside = [first + 1, first + 2, first + 3];
+        let beside = beside.map(|number| NewRun { schedule: Some(cron.row), ..new_run(number) });
+        let [second, third, fourth] = beside;
+        let again = NewRun { run_key: used.run_key.clone(), ..second };
+        let runs = vec![bearer, again, third, fourth];
+        admitted(commit(store, Change::Start { epoch, runs, cron: None }))
+    };
+    let refused = Admitted::DuplicateKey { of: Some(id(1)) };
+    for (first, at) in [(10, 100), (20, 200)] {
+        let fates = decided(first, at);
+        assert_eq!(fates[..2], [refused.clone(), refused.clone()]);
+        assert!(fates[2].is_kept() && fates[3].is_kept(), "{fates:?}");
+    }
+    let borne = Admitted::DuplicateKey { of: Some(id(22)) };
+    assert_eq!(decided(30, 200), [refused, borne.clone(), borne.clone(), borne], "it has run");
 }
 
 fn cron_stats_count_moments_of_all_crons(store: &dyn Store) {

@@ -109,10 +109,15 @@ impl Engine {
                 return self.crons.insert(state);
             }
         }
-        let first = state.first_left(self.crons.tried_again(row).unwrap_or(state.next), now.wall);
+        let again = self.crons.tried_again(row);
+        let first = state.first_left(again.unwrap_or(state.next), now.wall);
         let ScheduleKind::Cron { terms, .. } = &state.schedule.kind else { return };
         let moments_max = usize::try_from(self.settings.catchup_max).unwrap_or(usize::MAX);
-        let (moments, has_older) = due_moments(&state.cron, first, now.wall, terms.catchup, moments_max);
+        let catchup = match state.schedule.past.may_be_behind(now.wall) {
+            true => Catchup::Nothing,
+            false => terms.catchup,
+        };
+        let (moments, has_older) = due_moments(&state.cron, first, again, now.wall, catchup, moments_max);
         let last = moments.back().copied().unwrap_or(now.wall);
         let next = state.cron.next(last);
         let passage = state.passage(moments.front().copied().unwrap_or(last), last);
@@ -217,10 +222,11 @@ impl Engine {
     }
 }
 
-/// The moments from `first` to `now` that are to run, and whether more were missed than may be made up for.
+/// The moments from `first` to `now` that are to run, and whether more were missed than may be made up for. The one that is tried `again` was not missed.
 fn due_moments(
     cron: &Cron,
     first: Wall,
+    again: Option<Wall>,
     now: Wall,
     catchup: Catchup,
     moments_max: usize,
@@ -230,7 +236,7 @@ fn due_moments(
         Catchup::Last if moments_max > 0 => (newest_moments(cron, first, now, 1).0, false),
         _ => {
             let (mut moments, _) = newest_moments(cron, first, now, 1);
-            moments.retain(|moment| now.0.saturating_sub(moment.0) <= ON_TIME_US);
+            moments.retain(|moment| now.0.saturating_sub(moment.0) <= ON_TIME_US || Some(*moment) == again);
             (moments, false)
         }
     }

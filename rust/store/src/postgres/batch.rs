@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::postgres::fault::Failure;
 use crate::postgres::limits::{self, Terms};
 use crate::postgres::plan::Stretch;
+use crate::postgres::run::Fires;
 use crate::postgres::schedule::{Advanced, ByHand, Declaring, twin};
 use crate::postgres::{audit, end, history, logged, owner, rehearse, run, schedule, seat};
 
@@ -55,27 +56,45 @@ pub fn rehearse(db: &Db, work: &mut Playing<'_>, fault: impl Fn(Failure) -> Faul
     work(&mut |change| batch.play(change).map_err(&fault))
 }
 
-/// Of several runs of one moment the first bears its scheduled time. Where that is used the moment has been run, and the others with it.
+/// Of several runs of one moment the first bears its scheduled time. Where that is used the moment has been run, and the others with it. One that its run key
+/// refuses leaves it to the next.
 #[derive(Default)]
 struct Bearer {
     /// The run that used it, where still kept.
     used_by: Option<Option<Uuid>>,
+    /// The moment that the one before was to bear.
+    left: Option<Wall>,
 }
 
 impl Bearer {
     fn refuses(&self, new: &NewRun) -> Option<Admitted> {
-        let is_of_moment = new.schedule.is_some() && new.scheduled_at.is_none();
-        self.used_by.filter(|_| is_of_moment).map(|of| Admitted::DuplicateKey { of })
+        self.used_by.filter(|_| is_of_moment(new)).map(|of| Admitted::DuplicateKey { of })
     }
 
-    fn note(&mut self, new: &NewRun, fate: &Admitted) {
-        if new.scheduled_at.is_some() {
-            self.used_by = match fate {
-                Admitted::DuplicateKey { of } => Some(*of),
-                _ => None,
-            };
-        }
+    /// The same run with the moment that it is to bear, if that is left to it.
+    fn bearing(&self, new: &NewRun) -> Option<NewRun> {
+        let left = self.left.filter(|_| is_of_moment(new));
+        left.map(|moment| NewRun { scheduled_at: Some(moment), ..new.clone() })
     }
+
+    fn note(&mut self, db: &Db, new: &NewRun, fate: &Admitted) -> Result<(), Failure> {
+        if new.scheduled_at.is_none() {
+            return Ok(());
+        }
+        (self.used_by, self.left) = match fate {
+            Admitted::DuplicateKey { .. } => match run::moment_holder(db, new)? {
+                Some(of) => (Some(Some(of)), None),
+                None => (None, new.scheduled_at),
+            },
+            _ => (None, None),
+        };
+        Ok(())
+    }
+}
+
+/// Whether a run is of a moment that another one bears.
+fn is_of_moment(new: &NewRun) -> bool {
+    new.schedule.is_some() && new.scheduled_at.is_none()
 }
 
 struct Batch<'c> {
@@ -261,14 +280,20 @@ impl<'c> Batch<'c> {
         let mut judge = Judge::new(tick.room);
         let mut fates = Vec::with_capacity(tick.fires.len());
         let mut moment = Bearer::default();
-        for fire in &tick.fires {
-            let fate = match moment.refuses(fire) {
-                Some(fate) => fate,
-                None => self.judged(&judge, tick, fire)?,
+        let mut together = Fires::of(self.db, &tick.fires, tick.at)?;
+        for (place, fire) in tick.fires.iter().enumerate() {
+            let bearing = moment.bearing(fire);
+            let fate = match (moment.refuses(fire), &mut together) {
+                (Some(fate), _) => fate,
+                (None, Some(fires)) => self.judged_of(fires, &judge, tick, (place, fire), &mut fates)?,
+                (None, None) => self.judged(&judge, tick, bearing.as_ref().unwrap_or(fire))?,
             };
-            moment.note(fire, &fate);
+            moment.note(self.db, bearing.as_ref().unwrap_or(fire), &fate)?;
             judge.note(fire, &fate);
             fates.push(fate);
+        }
+        if let Some(mut fires) = together {
+            fires.write(self.db, tick.epoch, &mut fates)?;
         }
         Ok(fates)
     }
@@ -285,6 +310,25 @@ impl<'c> Batch<'c> {
             Next::Try => self.admit(Some(tick.epoch), fire, tick.at),
             Next::HoldBack => Ok(Admitted::HeldBack),
             Next::Full(room) => Ok(match run::key_holder(self.db, fire, tick.at)? {
+                Some(of) => Admitted::DuplicateKey { of: Some(of) },
+                None => Admitted::Overlaps { with: room.with.unwrap_or(fire.id) },
+            }),
+        }
+    }
+
+    /// The same of one of many.
+    fn judged_of<'f>(
+        &mut self,
+        fires: &mut Fires<'f>,
+        judge: &Judge,
+        tick: &TickChange,
+        (place, fire): (usize, &'f NewRun),
+        fates: &mut [Admitted],
+    ) -> Result<Admitted, Failure> {
+        match judge.next(fire.cursor.is_some()) {
+            Next::Try => fires.admit(self.db, &mut self.terms, tick.epoch, (place, fire), fates),
+            Next::HoldBack => Ok(Admitted::HeldBack),
+            Next::Full(room) => Ok(match fires.key_holder(fire) {
                 Some(of) => Admitted::DuplicateKey { of: Some(of) },
                 None => Admitted::Overlaps { with: room.with.unwrap_or(fire.id) },
             }),
@@ -313,11 +357,13 @@ impl<'c> Batch<'c> {
             let mut moment = Bearer::default();
             let mut admitted = Vec::with_capacity(runs.len());
             for new in runs {
+                let bearing = moment.bearing(new);
+                let new = bearing.as_ref().unwrap_or(new);
                 let fate = match moment.refuses(new) {
                     Some(fate) => fate,
                     None => batch.admit(Some(epoch), new, new.created_at)?,
                 };
-                moment.note(new, &fate);
+                moment.note(batch.db, new, &fate)?;
                 if fate.is_kept() {
                     audit::note(batch.db, "submit", &new.id.to_string())?;
                 }

@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 
 use cloaca_core::audit;
-use cloaca_core::key::{Epoch, RunRow};
+use cloaca_core::key::Epoch;
 use cloaca_core::port::{Admitted, Change, NewRun, Receipt, RunChange, RunStatus, TaskRecord};
 
 use crate::postgres::db::{self, Db, named_params};
 use crate::postgres::fault::Failure;
 use crate::postgres::limits::Terms;
-use crate::postgres::run::tries;
+use crate::postgres::run::{self, tries};
 use crate::postgres::value::micros;
 
 /// Fewer changes are written as quickly one after another.
@@ -98,10 +98,10 @@ impl<'c> Stretch<'c> {
         if kept.is_empty() {
             return Ok(());
         }
-        let mut rows = insert(db, &kept)?;
+        let mut rows = run::insert_all(db, &kept)?;
         for (place, runs) in places {
             let admitted = runs.iter().map(|new| match rows.remove(&new.id) {
-                Some(row) => Ok(Admitted::Started { row: RunRow(row) }),
+                Some(row) => Ok(Admitted::Started { row }),
                 None => Err(Failure::Refused(format!("run {} is in the store already", new.id))),
             });
             receipts[place] = Some(Receipt::Start(admitted.collect::<Result<_, _>>()?));
@@ -168,46 +168,6 @@ fn is_plain(new: &NewRun) -> bool {
         && new.scheduled_at.is_none()
         && new.ends.is_none()
         && new.parent.is_none()
-}
-
-/// The rows of those that are new, by their ids.
-fn insert(db: &Db, kept: &[(Option<Epoch>, &NewRun)]) -> Result<HashMap<uuid::Uuid, i64>, Failure> {
-    // Numbered in their order.
-    const SQL: &str = "
-        INSERT INTO runs (id, workflow, version, status, unique_hash, waits, owner, created_at, context, priority, due_at, delay_us, not_before, trace)
-        SELECT id, workflow, version, 'Pending', unique_hash, waits, owner, created_at, context,
-            coalesce(priority, (SELECT priority FROM workflows WHERE name = new.workflow ORDER BY owner DESC LIMIT 1), 5),
-            due_at, delay_us, not_before, trace
-        FROM unnest(:id::UUID[], :workflow::TEXT[], :version::TEXT[], :unique_hash::BOOLEAN[], :waits::BOOLEAN[], :owner::BIGINT[],
-            :created_at::BIGINT[], :context::TEXT[], :priority::BIGINT[], :due_at::BIGINT[], :delay_us::BIGINT[],
-            :not_before::BIGINT[], :trace::TEXT[])
-            WITH ORDINALITY AS new (id, workflow, version, unique_hash, waits, owner, created_at, context, priority, due_at,
-                delay_us, not_before, trace, place)
-        ORDER BY place
-        ON CONFLICT DO NOTHING RETURNING id, row";
-    let column =
-        |of: &dyn Fn(&NewRun) -> Option<i64>| kept.iter().map(|(_, new)| of(new)).collect::<Vec<_>>();
-    let owner = |(by, new): &(Option<Epoch>, &NewRun)| by.and_then(|by| new.owner(by)).map(|epoch| epoch.0);
-    let mut statement = db.prepare_cached(SQL)?;
-    let rows = statement.query_map(
-        named_params! {
-            ":id": kept.iter().map(|(_, new)| new.id).collect::<Vec<_>>(),
-            ":workflow": kept.iter().map(|(_, new)| &*new.workflow).collect::<Vec<_>>(),
-            ":version": kept.iter().map(|(_, new)| &*new.version).collect::<Vec<_>>(),
-            ":unique_hash": kept.iter().map(|(_, new)| new.unique_hash).collect::<Vec<_>>(),
-            ":waits": kept.iter().map(|(_, new)| new.waits).collect::<Vec<_>>(),
-            ":owner": kept.iter().map(owner).collect::<Vec<_>>(),
-            ":created_at": kept.iter().map(|(_, new)| new.created_at.0).collect::<Vec<_>>(),
-            ":context": kept.iter().map(|(_, new)| &*new.context).collect::<Vec<_>>(),
-            ":priority": column(&|new| new.priority.map(|priority| i64::from(priority.number()))),
-            ":due_at": column(&|new| micros(new.due_at)),
-            ":delay_us": column(&|new| new.delay_us),
-            ":not_before": column(&|new| micros(new.due_at.filter(|_| new.is_delayed()))),
-            ":trace": kept.iter().map(|(_, new)| new.trace.as_deref()).collect::<Vec<_>>(),
-        },
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    Ok(rows.collect::<db::Result<_>>()?)
 }
 
 /// How these runs stand, but for those that are final.

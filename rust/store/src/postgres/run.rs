@@ -7,6 +7,7 @@ mod again;
 pub mod child;
 mod claim;
 mod list;
+mod many;
 #[path = "../sql/run/overdue.rs"]
 pub mod overdue;
 #[path = "../sql/run/progress.rs"]
@@ -35,6 +36,7 @@ pub use claim::{
     others, release, reopen, request_cancel, to_hand_out,
 };
 pub use list::{Depth, cron_stats, is_unfinished, list, one, place};
+pub use many::{Fires, insert_all};
 pub use progress::{Kept, count_ends, ends, progress, timed};
 
 /// Run keys of runs that no schedule fired share this row; rows of schedules begin at 1.
@@ -239,7 +241,8 @@ fn ended_since(db: &Db, new: &NewRun) -> Result<Option<Admitted>, Failure> {
     Ok(db.prepare_cached(SQL)?.query_row(params, ended).optional()?)
 }
 
-fn moment_holder(db: &Db, new: &NewRun) -> Result<Option<Uuid>, Failure> {
+/// The run that bears its moment.
+pub fn moment_holder(db: &Db, new: &NewRun) -> Result<Option<Uuid>, Failure> {
     // Index runs_slot.
     const SQL: &str = "SELECT id FROM runs WHERE schedule = :schedule AND scheduled_at = :moment";
     let params =

@@ -33,27 +33,45 @@ pub fn rehearse(db: &Connection, work: &mut Playing<'_>, fault: impl Fn(Failure)
     work(&mut |change| batch.play(change).map_err(&fault))
 }
 
-/// Of several runs of one moment the first bears its scheduled time. Where that is used the moment has been run, and the others with it.
+/// Of several runs of one moment the first bears its scheduled time. Where that is used the moment has been run, and the others with it. One that its run key
+/// refuses leaves it to the next.
 #[derive(Default)]
 struct Bearer {
     /// The run that used it, where still kept.
     used_by: Option<Option<Uuid>>,
+    /// The moment that the one before was to bear.
+    left: Option<Wall>,
 }
 
 impl Bearer {
     fn refuses(&self, new: &NewRun) -> Option<Admitted> {
-        let is_of_moment = new.schedule.is_some() && new.scheduled_at.is_none();
-        self.used_by.filter(|_| is_of_moment).map(|of| Admitted::DuplicateKey { of })
+        self.used_by.filter(|_| is_of_moment(new)).map(|of| Admitted::DuplicateKey { of })
     }
 
-    fn note(&mut self, new: &NewRun, fate: &Admitted) {
-        if new.scheduled_at.is_some() {
-            self.used_by = match fate {
-                Admitted::DuplicateKey { of } => Some(*of),
-                _ => None,
-            };
-        }
+    /// The same run with the moment that it is to bear, if that is left to it.
+    fn bearing(&self, new: &NewRun) -> Option<NewRun> {
+        let left = self.left.filter(|_| is_of_moment(new));
+        left.map(|moment| NewRun { scheduled_at: Some(moment), ..new.clone() })
     }
+
+    fn note(&mut self, db: &Connection, new: &NewRun, fate: &Admitted) -> Result<(), Failure> {
+        if new.scheduled_at.is_none() {
+            return Ok(());
+        }
+        (self.used_by, self.left) = match fate {
+            Admitted::DuplicateKey { .. } => match run::moment_holder(db, new)? {
+                Some(of) => (Some(Some(of)), None),
+                None => (None, new.scheduled_at),
+            },
+            _ => (None, None),
+        };
+        Ok(())
+    }
+}
+
+/// Whether a run is of a moment that another one bears.
+fn is_of_moment(new: &NewRun) -> bool {
+    new.schedule.is_some() && new.scheduled_at.is_none()
 }
 
 struct Batch<'c> {
@@ -240,11 +258,13 @@ impl<'c> Batch<'c> {
         let mut fates = Vec::with_capacity(tick.fires.len());
         let mut moment = Bearer::default();
         for fire in &tick.fires {
+            let bearing = moment.bearing(fire);
+            let fire = bearing.as_ref().unwrap_or(fire);
             let fate = match moment.refuses(fire) {
                 Some(fate) => fate,
                 None => self.judged(&judge, tick, fire)?,
             };
-            moment.note(fire, &fate);
+            moment.note(self.db, fire, &fate)?;
             judge.note(fire, &fate);
             fates.push(fate);
         }
@@ -288,11 +308,13 @@ impl<'c> Batch<'c> {
             let mut moment = Bearer::default();
             let mut admitted = Vec::with_capacity(runs.len());
             for new in runs {
+                let bearing = moment.bearing(new);
+                let new = bearing.as_ref().unwrap_or(new);
                 let fate = match moment.refuses(new) {
                     Some(fate) => fate,
                     None => batch.admit(Some(epoch), new, new.created_at)?,
                 };
-                moment.note(new, &fate);
+                moment.note(batch.db, new, &fate)?;
                 if fate.is_kept() {
                     audit::note(batch.db, "submit", &new.id.to_string())?;
                 }

@@ -244,7 +244,8 @@ fn ended_since(db: &Connection, new: &NewRun) -> Result<Option<Admitted>, Failur
     Ok(db.prepare_cached(SQL)?.query_row(params, ended).optional()?)
 }
 
-fn moment_holder(db: &Connection, new: &NewRun) -> Result<Option<Uuid>, Failure> {
+/// The run that bears its moment.
+pub fn moment_holder(db: &Connection, new: &NewRun) -> Result<Option<Uuid>, Failure> {
     // Index runs_slot.
     const SQL: &str = "SELECT id FROM runs WHERE schedule = :schedule AND scheduled_at = :moment";
     let params =

@@ -1,5 +1,6 @@
-//! The way from a store to its server, which loses what it is told to lose. Invariant: a loss ends the connection on both sides, as a cut cable or a dead
+//! The way from a store to its server, which counts what is asked and loses what it is told to lose. Invariant: a loss ends the connection on both sides, as a cut cable or a dead
 //! server does, and is known before the store hears of it.
+#![allow(dead_code, reason = "each test binary uses its own part of this file")]
 
 use std::io::{Read, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -28,6 +29,8 @@ struct State {
     wanted: Option<Loss>,
     has_lost: bool,
     is_closed: bool,
+    /// How many statements were asked in the transaction of which that was most.
+    statements_max: usize,
 }
 
 impl Way {
@@ -72,6 +75,45 @@ impl Way {
     pub fn has_lost(&self) -> bool {
         locked(&self.state).has_lost
     }
+
+    /// How many statements the transaction had that had most since this was asked last.
+    pub fn statements_max(&self) -> usize {
+        std::mem::take(&mut locked(&self.state).statements_max)
+    }
+}
+
+/// Counts the statements of the transactions on a connection, by the letters that its messages begin with.
+#[derive(Default)]
+struct Counter {
+    /// What has come of the next message.
+    begun: Vec<u8>,
+    has_greeted: bool,
+    count: usize,
+}
+
+impl Counter {
+    /// How many statements the transaction has that is on its way.
+    fn count(&mut self, bytes: &[u8]) -> usize {
+        self.begun.extend_from_slice(bytes);
+        let mut most = 0;
+        loop {
+            // The first message has a length and no letter.
+            let letter = usize::from(self.has_greeted);
+            let Some(length) = self.begun.get(letter..letter + 4) else { return most };
+            let length = u32::from_be_bytes(length.try_into().unwrap()) as usize + letter;
+            if self.begun.len() < length {
+                return most;
+            }
+            let message: Vec<u8> = self.begun.drain(..length).collect();
+            match message[0] {
+                b'Q' if holds(&message, b"BEGIN") => self.count = 0,
+                b'E' if self.has_greeted => self.count += 1,
+                _ => {}
+            }
+            self.has_greeted = true;
+            most = most.max(self.count);
+        }
+    }
 }
 
 fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -94,8 +136,14 @@ fn carry(client: TcpStream, server: UnixStream, state: &Arc<Mutex<State>>) {
 
 fn ask(mut client: TcpStream, mut server: UnixStream, state: &Mutex<State>, deaf: &Mutex<bool>) {
     let mut bytes = [0; 1 << 16];
+    let mut counter = Counter::default();
     while let Ok(length @ 1..) = client.read(&mut bytes) {
         let bytes = &bytes[..length];
+        let count = counter.count(bytes);
+        {
+            let mut state = locked(state);
+            state.statements_max = state.statements_max.max(count);
+        }
         if holds(bytes, b"COMMIT\0") {
             let mut state = locked(state);
             match state.wanted.take() {
