@@ -1025,15 +1025,15 @@ def test_callbacks_that_wait_are_listed_called_and_dropped(line: Line, tmp_path:
         # Their next pauses are long enough for what comes.
         for _ in range(4):
             before = [calls(each) or 1 for each in ids]
-            assert "told" in line.piped("tell", "--all")
+            assert "asked" in line.piped("tell", "--all")
             for each, many in zip(ids, before, strict=True):
                 after(each, many + 1)
-        assert line.piped("tell", ids[0][:13]) == f"told\t{ids[0]}\n"
-        assert json.loads(line.piped("tell", ids[1], "--json")) == {"kind": "told", "of": ids[1]}
+        assert line.piped("tell", ids[0][:13]) == f"asked\t{ids[0]}\n"
+        assert json.loads(line.piped("tell", ids[1], "--json")) == {"kind": "asked", "of": ids[1]}
         line.piped("skip", "--run", ids[2], code=2)
         assert f"this would drop on_failure of run {ids[2]}" in line.said
         assert line.piped("skip", "--run", ids[2], "--yes") == f"skipped\ton_failure\t{ids[2]}\n"
-        line.piped("skip", "--run", ids[2], "--yes", code=4)
+        line.piped("skip", "--run", ids[2], "--yes", code=1)
         assert f"no callback of run {ids[2]} waits: on_failure was skipped at 2" in line.said
         line.piped("tell", ids[2], code=1)
         assert f"no callback of run {ids[2]} waits: on_failure was skipped at 2" in line.said

@@ -492,7 +492,7 @@ def _skip_callback(arguments: Namespace, show: Show) -> int:
         ask(f"drop {named} of run {run_id}, which is then not called any more", arguments)
         with _paused(url) as runner:
             if not runner.skip_callback(run_id):
-                raise reading.MissingError(no_callback(reading.run(reader, run_id)))
+                raise WorkflowError(no_callback(reading.run(reader, run_id)))
     _told(show, "skipped", named, {"run": run_id})
     return OK
 
@@ -502,7 +502,7 @@ def _waiting_callback(reader: Reader, run_id: str) -> str:
     details = reading.run(reader, run_id)
     waiting = [call for call in details.callbacks if call.begun_at is None]
     if not waiting:
-        raise reading.MissingError(no_callback(details))
+        raise WorkflowError(no_callback(details))
     return rows.CALLBACKS[waiting[0].status]
 
 
@@ -536,7 +536,7 @@ def tell(arguments: Namespace, show: Show) -> int:
             for (run_id,) in _batches(ids, "looked at", show, size=1):
                 if runner.tell_soon(run_id):
                     told += 1
-                    _told(show, "told", run_id)
+                    _told(show, "asked", run_id)
                 elif not arguments.all:
                     show.note(f"cloaca: {no_callback(reading.run(reader, run_id))}")
         if told:

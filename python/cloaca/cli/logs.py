@@ -70,7 +70,9 @@ def _note_none(show: Show, many: int, *, is_any_left_out: bool) -> None:
         passes = "does not pass" if many == 1 else "passes"
         show.note(f"{lines} of the run {passes} --task, --attempt or --level as they are given")
     elif not is_any_left_out:
-        show.note("nothing is kept of what the run logged; a runner with keep_logs= keeps it")
+        show.note(
+            "nothing is kept of what the run logged: no line was logged, or no runner of it had keep_logs="
+        )
 
 
 def _number(text: str | None) -> int | None:
