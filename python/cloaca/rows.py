@@ -204,7 +204,7 @@ def not_kept(many: int) -> str:
 
 def _undone(former: dict[str, Any]) -> dict[str, Any]:
     """A task of which there is no record any more, as its attempts tell it."""
-    first, last = former["tries"][0], former["tries"][-1]
+    first, last = _last_life(former), former["tries"][-1]
     has_failed = last["outcome"] in ("Failed", "TimedOut")
     return {
         **_to_come(former["id"], former),
@@ -215,6 +215,17 @@ def _undone(former: dict[str, Any]) -> dict[str, Any]:
         "started_at": first["started_at"],
         "completed_at": last["ended_at"],
     }
+
+
+def _last_life(former: dict[str, Any]) -> dict[str, Any]:
+    """The first attempt since the run was last opened again, after which they are counted anew."""
+    tries, left_out = former["tries"], former["tries_left_out"]
+    first = tries[-1]
+    for earlier in reversed(tries[:-1]):
+        if first["number"] - earlier["number"] not in (1, left_out + 1):
+            break
+        first = earlier
+    return first
 
 
 def _to_come(task_id: str, former: dict[str, Any] | None) -> dict[str, Any]:

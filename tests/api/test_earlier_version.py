@@ -26,6 +26,13 @@ def second_version() -> None:
         cloaca.task(id="report", dependencies=["new"])(put("report"))
 
 
+def broken_second_version() -> None:
+    with cloaca.WorkflowBuilder("import"):
+        cloaca.task(id="fetch")(put("rows"))
+        cloaca.task(id="new", dependencies=["fetch"])(boom)
+        cloaca.task(id="report", dependencies=["new"])(put("report"))
+
+
 def put(key: str):  # type: ignore[no-untyped-def]
     def body(context: cloaca.Context) -> None:
         context[key] = 1
@@ -74,6 +81,24 @@ def test_attempts_of_a_task_that_the_version_has_no_more_are_told(went_on: str, 
         assert (old["attempts"], old["error"], old["error_type"]) == (2, "ValueError: no price", "ValueError")
         assert old["started_at"] == old["tries"][0]["started_at"]
         assert old["completed_at"] == old["tries"][1]["ended_at"]
+
+
+def test_a_task_of_an_earlier_version_took_what_its_last_attempts_did(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    run_id = failed(path)
+    for declare in (broken_second_version, first_version, second_version):
+        with cloaca.testing.isolated():
+            declare()
+            with cloaca.DefaultRunner(path) as runner:
+                runner.retry(run_id).result(WAIT)
+    with reading.Reader(path) as reader:
+        details = reading.run(reader, run_id)
+    assert details.run.status == "Completed"
+    (old,) = [task for task in details.tasks if task.id == "old"]
+    assert old.earlier_version
+    assert [tried.number for tried in old.tries] == [1, 2, 1, 2]
+    assert old.started_at == old.tries[2].started_at
+    assert old.completed_at == old.tries[3].ended_at
 
 
 def test_the_graph_is_of_the_version_with_which_a_run_went_on(went_on: str, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from program import eventually, run_program, start_program
 
 import cloaca
+from cloaca import reading
 
 POLLS = """
 import sys, time, cloaca
@@ -155,6 +156,38 @@ def test_what_nobody_polls_is_late_from_its_first_due_time_on(tmp_path: Path) ->
         assert row["next_poll_at"] is None
         runner.set_trigger_enabled("hourly", False)
         assert runner.list_trigger_schedules()[0]["late_since"] is None
+
+
+def test_who_looks_from_outside_is_told_the_next_poll_of_a_failing_trigger_as_its_runner_tells_it(
+    tmp_path: Path,
+) -> None:
+    @cloaca.trigger(workflow="w", poll_interval="300ms")
+    def broken() -> cloaca.TriggerResult:
+        raise OSError("no route to host")
+
+    flow.declare("w", flow.nothing)
+    path = tmp_path / "runs.db"
+    seen: set[str] = set()
+    with cloaca.DefaultRunner(path) as runner, reading.Reader(path) as reader:
+
+        def due() -> str | None:
+            row = runner.get_trigger_schedule("broken")
+            return None if row is None or row["in_body_since"] else row["next_poll_at"]
+
+        def is_told_thrice() -> bool:
+            before, found, after = due(), reading.triggers(reader).items, due()
+            if before is not None and before == after and found[0].failures and found[0].next_poll_at:
+                ahead = moment(before) - datetime.now(UTC)
+                # Neither on the point of being polled, nor amidst that.
+                if ahead > timedelta(milliseconds=50):
+                    assert abs(moment(found[0].next_poll_at) - moment(before)) < timedelta(milliseconds=20)
+                    why = reading.why(reader, "broken")
+                    if before == due():
+                        assert f"backs off until {found[0].next_poll_at} after" in why
+                    seen.add(before)
+            return len(seen) >= 3
+
+        assert eventually(is_told_thrice)
 
 
 def test_a_runner_knows_when_its_own_triggers_are_due() -> None:

@@ -63,6 +63,32 @@ def test_one_that_was_opened_again_and_ended_before_it_began_took_what_it_had_ta
     assert after["took_seconds"] == before["took_seconds"] is not None
 
 
+def test_what_a_run_lay_over_before_it_began_is_no_part_of_what_it_took() -> None:
+    with cloaca.WorkflowBuilder("nap"):
+        cloaca.task(id="nap", retry_attempts=2, retry_delay_ms=10_000, retry_jitter=False)(
+            lambda context, handle: None if handle.attempt == 2 else 1 / 0
+        )
+    declare("quick", lambda context: None)
+    with cloaca.testing.Runner() as runner:
+        ids = []
+        for workflow in ("nap", "quick"):
+            runner.pause(workflow=workflow)
+            ids.append(runner.submit(workflow).id)
+            runner.cancel(ids[-1])
+        runner.advance("2h")
+        for workflow, run_id in zip(("nap", "quick"), ids, strict=True):
+            runner.resume(workflow=workflow)
+            runner.retry(run_id)
+        runner.run_until_idle()
+        under_way = runner.get_run(ids[0])
+        assert under_way is not None
+        assert (under_way["status"], under_way["lain_seconds"]) == ("Running", 0)
+        runner.advance("10s")
+        quick, nap = runner.list_runs()
+        assert (nap["status"], nap["took_seconds"], nap["lain_seconds"]) == ("Completed", 10, 0)
+        assert (quick["status"], quick["lain_seconds"]) == ("Completed", 0)
+
+
 KILLED = """
 import sys
 import cloaca
@@ -124,10 +150,15 @@ def test_who_cancelled_a_run_is_told(
 ) -> None:
     monkeypatch.setattr("cloaca.audit.user", lambda: "alice@desk")
     store = str(tmp_path / "runs.db")
-    gate = Gate()
+    gate, heard, may_end = Gate(), threading.Event(), threading.Event()
 
     def calls(context: cloaca.Context) -> None:
-        runner.execute("inner")
+        try:
+            runner.execute("inner")
+        except cloaca.RunnerError:
+            heard.set()
+            assert may_end.wait(WAIT)
+            raise
 
     declare("inner", gate)
     declare("outer", calls)
@@ -140,8 +171,10 @@ def test_who_cancelled_a_run_is_told(
             assert "; its end was asked for by 'alice@desk' at the command line" in reading.why(
                 reader, outer.id
             )
-        gate.open.set()
+        assert heard.wait(WAIT)
+        may_end.set()
         assert outer.result(WAIT).status == "Cancelled"
+        gate.open.set()
         (inner,) = runner.list_runs("inner")
         assert runner.run(inner["id"]).result(WAIT).status == "Cancelled"
         for run_id in (outer.id, inner["id"]):

@@ -103,7 +103,9 @@ def _backs_off(reader: Reader, trigger: Trigger, heard: str | None) -> str:
     """Until when it waits, and why, if it does not go by its interval."""
     for row in reader.native.query(_WAITS_UNTIL, [trigger.trigger_name, check.microseconds(now())]):
         cause = backing_off(row["failures"], heard)
-        return f", and backs off until {rows.moment(row['not_before'])} after {cause}"
+        # Its next beat may come a while after that; who is told of ends of runs has none.
+        until = trigger.next_poll_at or rows.moment(row["not_before"])
+        return f", and backs off until {until} after {cause}"
     return ""
 
 

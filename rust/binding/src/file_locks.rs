@@ -58,8 +58,10 @@ unsafe fn replace(vfs: *mut sqlite3_vfs, name: &CStr, call: SystemCall) {
 unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
     // SAFETY: SQLite gives the path as a C string, which is its own until this returns.
     let name = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes()));
+    let is_kept_free = flags & libc::O_CREAT != 0 && descriptors::is_kept_free(name);
+    let flags = if is_kept_free { flags & !libc::O_CREAT } else { flags };
     let kept = descriptors::kept(name, flags, Purpose::Theirs).map(OwnedFd::into_raw_fd);
-    // SAFETY: as it came.
+    // SAFETY: as it came, or to make no file.
     let descriptor = kept.unwrap_or_else(|| unsafe { libc::open(path, flags, mode) });
     if descriptor >= 0
         && let Err(error) = descriptors::opened(descriptor)

@@ -10,6 +10,10 @@ use crate::time::Wall;
 /// A due time that came while nobody polled is made up for within so long, in microseconds; one that comes sooner by itself is not.
 pub const CATCH_UP_US: i64 = 10_000_000;
 
+/// By so much a wait that ends with a beat may seem to end behind it, in microseconds: both are written as times of a clock that was read more
+/// than once, and polls fall on whole steps of another.
+const BEAT_SLACK_US: i64 = 1_000;
+
 /// What is kept of when a trigger is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
@@ -86,8 +90,10 @@ impl Kept {
         let after = |moment: i64| self.after(interval_us, moment, now);
         let wait = self.wait.map(|wait| wait.end(now).0);
         if let Some(end) = wait.filter(|&end| end > now.0) {
-            // A beat that falls on the end of the wait is not too early.
-            return Resumption { first: Wall(after(end - 1).max(end)), make_up: None };
+            // A beat that falls on the end of the wait is not too early, as near as clocks and their steps tell.
+            let slack = BEAT_SLACK_US.min(interval_us / 2);
+            let first = after(end.saturating_sub(1 + slack).max(now.0));
+            return Resumption { first: Wall(first), make_up: None };
         }
         let first = after(now.0).max(now.0.saturating_add(1));
         let polled = self.last_at.filter(|&at| at <= now);
@@ -204,6 +210,12 @@ mod tests {
         assert!(waiting.resume(HOUR, minute(185)).make_up.is_some());
         let to_the_beat = Kept { wait: wait(120, 90), ..kept(40) };
         assert_eq!(to_the_beat.resume(HOUR, minute(75)).first, minute(120));
+        let behind = |end_us: i64| {
+            let wait = Some(Wait { not_before: Wall(minute(120).0 + end_us), span_us: 90 * MINUTE });
+            Kept { wait, ..kept(40) }.resume(HOUR, minute(75)).first
+        };
+        assert_eq!([-300, 1, 1_000].map(behind), [minute(120); 3]);
+        assert_eq!(behind(1_001), minute(180));
     }
 
     #[test]

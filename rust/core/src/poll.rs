@@ -346,7 +346,16 @@ impl Poller {
             self.forget_ends(place);
         }
         self.note(place);
-        Ended { schedule, cursor_set, told, history, disable, wait, failures }
+        // A cron's moments lie on no grid; and of what was kept by another owner the wait counts from now on.
+        let is_on_grid = !self.is_by_calendar(place) && self.rests[place as usize].first.is_none();
+        let waits_from = is_on_grid.then(|| self.waits_from(place));
+        Ended { schedule, cursor_set, told, history, disable, wait, waits_from, failures }
+    }
+
+    /// From when on a wait counts: the beat of the last poll, or when it was asked for.
+    fn waits_from(&self, place: u32) -> Mono {
+        let (state, rest) = (&self.hot[place as usize], &self.rests[place as usize]);
+        rest.waits_from.max(rest.asked_at).unwrap_or(state.last_beat).max(state.last_beat)
     }
 
     /// A poll that leaves no trace: its body was called only to look.
@@ -442,13 +451,13 @@ impl Poller {
     }
 
     fn arm_timed(&mut self, place: u32, now: Mono) {
+        let asked = self.waits_from(place);
         let (state, rest) = (&self.hot[place as usize], &mut self.rests[place as usize]);
         if let Some(at) = rest.make_up {
             return self.wheel.arm(place, at.max(now));
         }
         let pause = rest.pause();
         // A beat that falls on the end of the wait is not too early.
-        let asked = rest.waits_from.max(rest.asked_at).unwrap_or(state.last_beat).max(state.last_beat);
         let end = Mono(rest.first.map_or(asked, |_| now).after(pause).0.saturating_sub(1));
         let (beat, missed) = match rest.first {
             Some(first) if first > now.max(end) => (first, 0),

@@ -241,6 +241,22 @@ fn a_wish_to_pause_is_kept_once_and_is_no_failure() {
 }
 
 #[test]
+fn a_wait_counts_from_the_beat_and_not_from_a_late_beginning() {
+    let mut poller = poller(vec![plan(100)]);
+    let late = Mono(at_ms(100).0 + 96_000);
+    let ticket = due(&mut poller, late);
+    let wish = Finish { pause: Some(Duration::from_millis(200)), ..finish(late) };
+    let ended = poller.ended(ticket, false, wish, late).unwrap();
+    assert_eq!(ended.wait_after(late), Some(Duration::from_micros(199_904)));
+    poller.rearm(0, None, None, late);
+    assert_eq!(poller.next_due(), Some(at_ms(300)), "which is just then over");
+    // One that was asked for lies beside the grid.
+    let ticket = poller.poll_now(0, at_ms(130)).unwrap();
+    let ended = poller.ended(ticket, false, wish, at_ms(130)).unwrap();
+    assert_eq!(ended.wait_after(at_ms(130)), Some(Duration::from_millis(200)));
+}
+
+#[test]
 fn jitter_delays_within_its_bound_and_does_not_drift() {
     let mut poller = poller(vec![Plan { jitter: Duration::from_millis(40), ..plan(100) }]);
     for beat in 1..200 {

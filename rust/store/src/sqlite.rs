@@ -47,6 +47,7 @@ mod shield;
 mod sign;
 mod turns;
 mod value;
+mod view;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -287,7 +288,7 @@ impl SqliteStore {
     }
 
     /// Runs what a user asks on a connection where it is in nobody's way, until `halt` is asked for.
-    fn answer<T>(&self, halt: &Halt, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
+    fn answer<T>(&self, halt: &Halt, work: impl Fn(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
         let done = match &self.asked {
             Some(asked) => asked.with(halt, work),
@@ -300,13 +301,13 @@ impl SqliteStore {
 }
 
 /// A connection, once those who came before are through with it; as busy as one on which another process has the file, if this thread is to wait no more.
-fn entered(connection: &Connected) -> Result<Inside<'_, Option<Connection>>, Failure> {
+fn entered<T>(connection: &Door<T>) -> Result<Inside<'_, T>, Failure> {
     let busy = || rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None);
     connection.enter().ok_or_else(|| Failure::Sql(busy()))
 }
 
 /// A connection that is to be closed, however long who is inside takes.
-fn last_entered(connection: &Connected) -> Option<Inside<'_, Option<Connection>>> {
+fn last_entered<T>(connection: &Door<T>) -> Option<Inside<'_, T>> {
     Halt::default().over(|| connection.enter())
 }
 

@@ -4514,8 +4514,19 @@ fn a_server_is_exported_by_its_own_tools() {
         let Err(Fault::Final(message)) = store.export(&folder.path("copy.db"), &Halt::default()) else {
             panic!("it wrote")
         };
-        assert!(message.contains("pg_dump"), "{message}");
+        assert!(message.ends_with("pg_dump --schema=cloaca"), "{message}");
     });
+    let Some(database) = server::Database::new() else { return };
+    for (schema, told) in [("odd", "--schema=odd"), ("Odd%20one%27s", r#"--schema='"Odd one'\''s"'"#)] {
+        let joint = if database.url().contains('?') { '&' } else { '?' };
+        let store =
+            cloaca_store::open(format!("{}{joint}schema={schema}", database.url()), None).unwrap().store;
+        let Err(Fault::Final(message)) = store.export(&Folder::new().path("copy.db"), &Halt::default())
+        else {
+            panic!("it wrote")
+        };
+        assert!(message.ends_with(told), "{message}");
+    }
 }
 
 #[test]

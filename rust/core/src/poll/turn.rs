@@ -77,8 +77,18 @@ pub struct Ended {
     pub disable: Option<String>,
     /// How long it is not to be polled, if it waits because of failures or its own wish.
     pub wait: Option<Duration>,
+    /// Since when it waits, if not since the poll began: a late poll lengthens no wait, nor does the shift of its due time.
+    pub waits_from: Option<Mono>,
     /// How many polls in a row have failed, this one among them.
     pub failures: u32,
+}
+
+impl Ended {
+    /// How long it waits after the poll began.
+    pub fn wait_after(&self, began: Mono) -> Option<Duration> {
+        let late = self.waits_from.map(|from| began.since(from)).unwrap_or_default();
+        self.wait.map(|wait| wait.saturating_sub(late))
+    }
 }
 
 /// What a poll's body came to.

@@ -80,7 +80,7 @@ pub struct ListedRun {
     pub completed_at: Option<Wall>,
     /// When it had ended before it was opened again, of one of which nothing has begun since.
     pub lay_since: Option<Wall>,
-    /// How long it lay over between an end and what began next after it.
+    /// How long it lay over, once it had begun, between an end and what began next after it.
     pub lain_us: u64,
     /// Whether somebody asked for its end.
     pub cancelled: bool,

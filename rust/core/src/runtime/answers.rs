@@ -14,7 +14,7 @@ use crate::runtime::Runtime;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{Builder, lock};
 use crate::runtime::pollers::PollState;
-use crate::time::{Now, Wall};
+use crate::time::{Mono, Now, Wall};
 use crate::urgency::Urgency;
 
 /// A wait from this on is written down. A shorter one is over before a runner that comes next has taken stock.
@@ -281,6 +281,7 @@ impl Runtime {
             self.look_again(&lock(&self.shared.polls), ticket);
             return self.shared.wake_pollers();
         };
+        let wait = ended.wait_after(began.mono);
         self.step(Event::Polled(Polled {
             place: ticket.place,
             schedule: ended.schedule,
@@ -293,7 +294,7 @@ impl Runtime {
             reason,
             history: ended.history,
             disable: ended.disable,
-            wait: ended.wait,
+            wait,
             failures: ended.failures,
             told: ended.told,
             holds,
@@ -314,6 +315,7 @@ impl Runtime {
         };
         let stop = is_stoppable.then_some(Order::StopPoll { place, serial });
         stop.into_iter().chain(failed).for_each(|order| self.shared.order(order));
+        let wait = ended.wait_after(Mono(now.mono.0.saturating_sub(timeout.as_nanos() as u64)));
         self.step(Event::Polled(Polled {
             place,
             schedule: ended.schedule,
@@ -326,7 +328,7 @@ impl Runtime {
             reason: Err(error),
             history: ended.history,
             disable: ended.disable,
-            wait: ended.wait,
+            wait,
             failures: ended.failures,
             told: None,
             holds: None,

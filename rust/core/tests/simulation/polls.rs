@@ -8,7 +8,7 @@ use cloaca_core::engine::{Effects, Event, Fire, Foreseen, Polled};
 use cloaca_core::key::ScheduleKey;
 use cloaca_core::poll::{Ended, Finish, Overdue, Ticket, Turn};
 use cloaca_core::port::{Change, NewRun};
-use cloaca_core::time::{Mono, Wall};
+use cloaca_core::time::{Mono, Now, Wall};
 use cloaca_core::urgency::{Due, Priority, Urgency};
 use uuid::Uuid;
 
@@ -142,7 +142,10 @@ impl World {
         let waited = now.mono.since(polling.began.mono);
         assert!(waited >= timeout, "a poll timed out after {waited:?} of {timeout:?}");
         let (cursor, ticket) = (polling.cursor, polling.ticket);
-        let began = Wall(now.wall.0 - timeout.as_micros() as i64);
+        let began = Now {
+            wall: Wall(now.wall.0 - timeout.as_micros() as i64),
+            mono: Mono(now.mono.0.saturating_sub(timeout.as_nanos() as u64)),
+        };
         let reason = Err("TimeoutError: timed out".to_owned());
         self.failed(p, place);
         let answer = Answer::Ended { items: Vec::new(), cursor: None, reason };
@@ -199,7 +202,7 @@ impl World {
                     true => self.failed(p, place),
                     false => self.succeeded(p, place, None),
                 }
-                self.polled(p, (ticket, ends), began.wall, ended, cursor, answer);
+                self.polled(p, (ticket, ends), began, ended, cursor, answer);
             }
         }
     }
@@ -292,7 +295,7 @@ impl World {
         &mut self,
         p: usize,
         (ticket, ends): (Ticket, i64),
-        began: Wall,
+        began: Now,
         ended: Ended,
         from: Option<u64>,
         answer: Answer,
@@ -303,13 +306,14 @@ impl World {
         let source = self.processes[p].places[place as usize].trigger.source.clone();
         let schedule = ended.schedule;
         let waits = self.processes[p].places[place as usize].trigger.declared.overlap.waits();
-        let fires = fires(&source, &items, began, waits);
+        let fires = fires(&source, &items, began.wall, waits);
         let row = if fires.iter().any(|fire| fire.cursor.is_some()) { items.clone() } else { Vec::new() };
         let (wishes, line) = self.admit(p, place, schedule, &items, &fires);
+        let wait = ended.wait_after(began.mono);
         let polled = Polled {
             place,
             schedule,
-            at: began,
+            at: began.wall,
             cursor_set: ended.cursor_set,
             ends: ticket.ends,
             duration_us: 1,
@@ -318,7 +322,7 @@ impl World {
             reason,
             history: ended.history,
             disable: ended.disable,
-            wait: ended.wait,
+            wait,
             failures: ended.failures,
             told: None,
             holds: None,

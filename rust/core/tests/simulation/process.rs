@@ -19,6 +19,8 @@ use crate::store::{Kept, State};
 
 /// Within so long a poll makes up for what was missed.
 const LONG_AGO: i64 = 0;
+/// By so much a wait may seem to end behind the beat with which it does.
+const BEAT_SLACK_US: i64 = 1_000;
 pub const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// Something that the program of a process has yet to declare.
@@ -160,7 +162,8 @@ impl Place {
                 after: now.mono,
             };
             self.last_beat = self.last_beat.min(now.mono);
-            self.kept_wait = if wait > wall { mono(wait) } else { Mono(0) };
+            // A beat just before its end is the one that it was to end with.
+            self.kept_wait = if wait > wall { mono(wait - BEAT_SLACK_US) } else { Mono(0) };
         }
         let is_new = !was_polled && kept.is_none_or(|kept| kept.last_at.is_none());
         if is_new && self.trigger.plan.polls_at_start {

@@ -198,7 +198,8 @@ fn started_at(change: &RunChange) -> Option<i64> {
 fn move_on(db: &Db, courses: &[(i64, Course<'_>)]) -> Result<(), Failure> {
     const BEGIN: &str = "
         UPDATE runs SET status = 'Running', started_at = coalesce(runs.started_at, begun.at), timed_at = begun.at,
-            lain_us = lain_us + CASE WHEN begun.at > lay_since THEN begun.at - lay_since ELSE 0 END,
+            lain_us = lain_us
+                + CASE WHEN runs.started_at IS NOT NULL AND begun.at > lay_since THEN begun.at - lay_since ELSE 0 END,
             lay_since = CASE WHEN begun.at IS NULL THEN lay_since END
         FROM unnest(:row::BIGINT[], :at::BIGINT[]) AS begun (row, at) WHERE runs.row = begun.row";
     const END: &str = "
@@ -206,7 +207,8 @@ fn move_on(db: &Db, courses: &[(i64, Course<'_>)]) -> Result<(), Failure> {
             status = ended.status,
             started_at = coalesce(runs.started_at, ended.started_at),
             timed_at = coalesce(ended.timed_at, runs.timed_at),
-            lain_us = lain_us + CASE WHEN ended.started_at > lay_since THEN ended.started_at - lay_since ELSE 0 END,
+            lain_us = lain_us + CASE
+                WHEN runs.started_at IS NOT NULL AND ended.started_at > lay_since THEN ended.started_at - lay_since ELSE 0 END,
             lay_since = CASE WHEN ended.started_at IS NULL THEN lay_since END,
             completed_at = ended.completed_at,
             final_context = ended.context,

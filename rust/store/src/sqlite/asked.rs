@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::open;
 use crate::sqlite::shield::Identity;
+use crate::sqlite::view::View;
 
 /// So many are kept for the next statements; each is a descriptor and a cache of pages.
 const IDLE_MAX: usize = 2;
@@ -27,7 +28,7 @@ pub struct Asked {
 
 #[derive(Default)]
 struct State {
-    idle: Vec<Connection>,
+    idle: Vec<View>,
     /// So many are in use.
     out: usize,
     closed: bool,
@@ -46,8 +47,21 @@ impl Asked {
     pub fn with<T>(
         &self,
         halt: &Halt,
-        work: impl FnOnce(&Connection) -> Result<T, Failure>,
+        work: impl Fn(&Connection) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        self.lent(|view| view.read(&self.path, |connection| until(connection, halt, &work)))
+    }
+
+    /// The same of what cannot be done twice: it is refused if the file has changed meanwhile.
+    pub fn with_whole<T>(
+        &self,
+        halt: &Halt,
+        work: impl Fn(&Connection) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.lent(|view| view.read_whole(&self.path, |connection| until(connection, halt, &work)))
+    }
+
+    fn lent<T>(&self, read: impl FnOnce(&mut View) -> Result<T, Failure>) -> Result<T, Failure> {
         let kept = {
             let mut state = self.state();
             if state.closed {
@@ -56,9 +70,8 @@ impl Asked {
             state.out += 1;
             state.idle.pop()
         };
-        let mut back = Back { asked: self, connection: None };
-        let connection = back.connection.insert(kept.map_or_else(|| self.another(), Ok)?);
-        until(connection, halt, work)
+        let mut back = Back { asked: self, view: None };
+        read(back.view.insert(kept.map_or_else(|| self.another(), Ok)?))
     }
 
     /// Closes all of them, those in use when they come back, which is waited for.
@@ -76,10 +89,10 @@ impl Asked {
         }
     }
 
-    fn another(&self) -> Result<Connection, Failure> {
-        let connection = open::reader(&self.path)?;
+    fn another(&self) -> Result<View, Failure> {
+        let view = View::of(&self.path)?;
         match open::identity(&self.path) == self.identity {
-            true => Ok(connection),
+            true => Ok(view),
             false => Err(Failure::Refused(format!(
                 "the store is gone: database '{}' was deleted or replaced while in use",
                 self.path.display()
@@ -95,15 +108,15 @@ impl Asked {
 /// Brings a connection back, also when its thread unwinds.
 struct Back<'a> {
     asked: &'a Asked,
-    connection: Option<Connection>,
+    view: Option<View>,
 }
 
 impl Drop for Back<'_> {
     fn drop(&mut self) {
         let mut state = self.asked.state();
         state.out -= 1;
-        match self.connection.take() {
-            Some(connection) if !state.closed && state.idle.len() < IDLE_MAX => state.idle.push(connection),
+        match self.view.take() {
+            Some(view) if !state.closed && state.idle.len() < IDLE_MAX => state.idle.push(view),
             // Closed under the lock: who waits for it to be back waits for its end.
             other => drop(other),
         }

@@ -9,9 +9,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +21,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
 use crate::sqlite::byte_lock;
+use crate::sqlite::fault::is_writable;
 use crate::sqlite::open::{identity, identity_of};
 use crate::sqlite::shield::Identity;
 
@@ -67,6 +70,14 @@ pub fn kept(path: &Path, flags: i32, purpose: Purpose) -> Option<OwnedFd> {
     }
     let identity = identity(path)?;
     table.taken_back(identity, flags & libc::O_ACCMODE, purpose)
+}
+
+/// Whether SQLite is to make no file at `path`: beside a database that this process may not write, it would keep those out who may.
+pub fn is_kept_free(path: &Path) -> bool {
+    let name = path.as_os_str().as_encoded_bytes();
+    let database = ["-wal", "-shm"].iter().find_map(|end| name.strip_suffix(end.as_bytes()));
+    let database = database.map(|name| Path::new(OsStr::from_bytes(name)));
+    database.is_some_and(|database| database.exists() && !is_writable(database))
 }
 
 /// Notes that SQLite has opened a file.

@@ -15,7 +15,7 @@ use crate::sqlite::open::beside;
 pub fn run(db: &Connection, path: &Path) -> Result<(), Failure> {
     let journal = beside(path, "-journal");
     let is_foreign = journal.exists();
-    claim(path, mode_of(db))?;
+    claim(path, mode_of(db) | OWNER)?;
     // Our build of SQLite reads a name that begins with `file:` as a URI; none that begins with the root does.
     let target = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     // SQLite takes an empty file for a new one.
@@ -76,7 +76,7 @@ impl ToSql for Named<'_> {
     }
 }
 
-/// The rights of the database, which its copy must not exceed; those of its owner alone if it has gone.
+/// The rights of the database, which its copy must not exceed, but for who makes it; those of its owner alone if it has gone.
 fn mode_of(db: &Connection) -> u32 {
     let Some(source) = db.path().filter(|path| !path.is_empty()) else { return ANYBODY };
     #[cfg(unix)]

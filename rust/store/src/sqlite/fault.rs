@@ -2,9 +2,12 @@
 //! Invariant: only a failure after which the same batch may succeed is passing.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use cloaca_core::port::Fault;
 use rusqlite::{Error, ErrorCode, ffi};
+
+use crate::sqlite::open::beside;
 
 /// Why a transaction was given up.
 #[derive(Debug)]
@@ -74,6 +77,15 @@ pub fn describe(name: &str, error: &Error) -> String {
         Some(ErrorCode::SystemIoFailure) => {
             format!("database '{name}' could not be read or written: {cause}")
         }
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly)
+            if let Some(kept) = kept_from_us(name) =>
+        {
+            let kept = kept.display();
+            format!(
+                "database '{name}' cannot be used, as '{kept}' beside it may not be written by this user: {cause}; give that file the owner \
+                 and the rights of the database ('chown', 'chmod')"
+            )
+        }
         Some(ErrorCode::CannotOpen) => {
             format!(
                 "database '{name}' or a file beside it cannot be opened: {cause}; check their permissions"
@@ -92,6 +104,28 @@ pub fn describe(name: &str, error: &Error) -> String {
         }
         _ => format!("database '{name}': {cause}"),
     }
+}
+
+/// What another user has left beside a database that may be written.
+fn kept_from_us(name: &str) -> Option<PathBuf> {
+    let path = Path::new(name);
+    let files = ["-wal", "-shm", "-journal"].map(|suffix| beside(path, suffix));
+    let is_kept = |file: &PathBuf| file.exists() && !is_writable(file);
+    files.into_iter().find(is_kept).filter(|_| is_writable(path))
+}
+
+/// Whether this process may write to a file.
+#[cfg(target_os = "linux")]
+pub fn is_writable(path: &Path) -> bool {
+    use nix::fcntl::{AT_FDCWD, AtFlags};
+    use nix::unistd::{AccessFlags, faccessat};
+    faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok()
+}
+
+/// As far as its rights tell.
+#[cfg(not(target_os = "linux"))]
+pub fn is_writable(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.permissions().readonly())
 }
 
 /// SQLite's own words, without the statement that they came from.

@@ -11,6 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::sqlite::fault::{Failure, describe};
 use crate::sqlite::shield::{Shield, Use};
+use crate::sqlite::view::View;
 use crate::sqlite::{mount, schema};
 use crate::url::Durability;
 
@@ -71,44 +72,52 @@ pub fn file(path: &Path, durability: Durability) -> Result<File, String> {
 }
 
 /// The file at `path`, as it is, for who only reads: its path, the connection, and what is to be dropped after that.
-pub fn file_for_reading(path: &Path) -> Result<(PathBuf, Connection, Shield), String> {
-    let (path, connection, shield, ()) = opened_for_reading(path, schema::check_for_reading)?;
-    Ok((path, connection, shield))
+pub fn file_for_reading(path: &Path) -> Result<(PathBuf, View, Shield), String> {
+    let (path, view, shield, ()) = opened_for_reading(path, schema::check_for_reading)?;
+    Ok((path, view, shield))
 }
 
 /// Which schema version the file at `path` has, and what would bring it to this program's.
 pub fn schema_of(path: &Path) -> Result<(usize, Vec<&'static str>), String> {
-    let (_, connection, shield, found) = opened_for_reading(path, schema::outlook)?;
-    drop(connection);
+    let (_, view, shield, found) = opened_for_reading(path, schema::outlook)?;
+    drop(view);
     shield.close();
     Ok(found)
 }
 
 fn opened_for_reading<T>(
     path: &Path,
-    check: impl FnOnce(&Connection, &str) -> Result<T, Failure>,
-) -> Result<(PathBuf, Connection, Shield, T), String> {
+    check: impl Fn(&Connection, &str) -> Result<T, Failure>,
+) -> Result<(PathBuf, View, Shield, T), String> {
     let path = usable_path(path)?;
     let name = path.display().to_string();
     must_not_be_lost(&path)?;
     if !path.exists() {
         return Err(format!("there is no database '{name}'; name one that a runner has made"));
     }
-    // Declared first, so that it is dropped after the connection.
+    // Declared first, so that it is dropped after the view.
     let shield = Shield::before(&path, Use::Reading);
     let path = shield.path().to_owned();
     must_have_its_own_log(&shield)?;
-    let opened = reader(&path).and_then(|connection| {
-        let checked = check(&connection, &name)?;
-        let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
-        Ok((connection, mode, checked))
+    let opened = View::of(&path).and_then(|mut view| {
+        let checked = view.read(&path, |connection| check(connection, &name))?;
+        hold(&mut view, &path, &shield)?;
+        Ok((view, checked))
     });
-    let (connection, mode, checked) = opened.map_err(|failure| told(&name, failure))?;
+    let (view, checked) = opened.map_err(|failure| told(&name, failure))?;
+    Ok((path, view, shield, checked))
+}
+
+/// Holds the file for a view that uses its log.
+pub fn hold(view: &mut View, path: &Path, shield: &Shield) -> Result<(), Failure> {
+    let mode = |connection: &mut Connection| -> Result<String, Failure> {
+        Ok(connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?)
+    };
     // A copy that no runner has opened has no such log, and who gives it one needs the file alone.
-    if mode == "wal" {
+    if !view.is_still() && view.read(path, mode)? == "wal" {
         shield.raise();
     }
-    Ok((path, connection, shield, checked))
+    Ok(())
 }
 
 fn told(name: &str, failure: Failure) -> String {
@@ -241,6 +250,21 @@ pub fn unlogged(path: &Path) -> Result<Connection, Failure> {
 pub fn reader(path: &Path) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Ok(connect(path, flags)?)
+}
+
+/// One that takes the file as it lies, and nothing beside it: for as long as nobody changes it.
+pub fn still(path: &Path) -> Result<Connection, Failure> {
+    let mut name = String::from("file:");
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => name.push(byte.into()),
+            _ => name.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    name.push_str("?immutable=1");
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Ok(connect(Path::new(&name), flags)?)
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {

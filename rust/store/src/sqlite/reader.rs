@@ -20,17 +20,21 @@ use crate::sqlite::asked::Asked;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::lock::Locks;
 use crate::sqlite::shield::Shield;
+use crate::sqlite::view::View;
 use crate::sqlite::{
-    Connected, copy, entered, export, gate, graph, history, last_entered, look, open, opened, owner, query,
-    redacted, run, schedule, seat,
+    copy, entered, export, gate, graph, history, last_entered, look, open, owner, query, redacted, run,
+    schedule, seat,
 };
+
+/// SQLite counts commits below that.
+const TURN_BITS: u32 = 32;
 
 /// A SQLite file that is only read.
 pub struct Reader {
     /// The file's path, for messages.
     name: String,
     path: PathBuf,
-    connection: Connected,
+    view: Door<Option<View>>,
     asked: Asked,
     locks: Locks,
     /// Declared last: its descriptors close after the connections.
@@ -51,10 +55,10 @@ impl Reader {
     pub fn in_file(path: &Path) -> Result<Self, String> {
         let _entered = gate::enter();
         let opening = || open::file_for_reading(path);
-        let (path, connection, shield) = Halt::within(open::OPEN_WAIT).over(opening)?;
+        let (path, view, shield) = Halt::within(open::OPEN_WAIT).over(opening)?;
         Ok(Self {
             name: path.display().to_string(),
-            connection: Door::new(Some(connection)),
+            view: Door::new(Some(view)),
             asked: Asked::of(&path, open::identity(&path)),
             locks: Locks::of(&path, shield.identity()),
             path,
@@ -72,17 +76,29 @@ impl Reader {
         let _entered = gate::enter();
         self.asked.close();
         let _closing = self.shield.closing();
-        last_entered(&self.connection).and_then(|mut connection| connection.take());
+        last_entered(&self.view).and_then(|mut view| view.take());
         self.shield.close();
     }
 
-    fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
+    fn read<T>(&self, work: impl Fn(&Connection) -> Result<T, Failure>) -> Stored<T> {
+        self.view(|view| view.read(&self.path, |connection| work(connection)))
+    }
+
+    fn view<T>(&self, read: impl FnOnce(&mut View) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
-        let done = entered(&self.connection).and_then(|connection| opened(&connection).and_then(work));
+        let done = entered(&self.view).and_then(|mut view| {
+            let view = view.as_mut().ok_or_else(Failure::closed)?;
+            let turn = view.turn();
+            let done = read(view)?;
+            if view.turn() != turn {
+                open::hold(view, &self.path, &self.shield)?;
+            }
+            Ok(done)
+        });
         done.map_err(|failure| failure.into_fault(&self.name))
     }
 
-    fn answer<T>(&self, halt: &Halt, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
+    fn answer<T>(&self, halt: &Halt, work: impl Fn(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
         self.asked.with(halt, work).map_err(|failure| failure.into_fault(&self.name))
     }
@@ -92,7 +108,9 @@ impl Reader {
     /// # Errors
     /// What SQLite or the other place met.
     pub fn hand_over(&self, halt: &Halt, sink: &dyn Sink) -> Stored<u64> {
-        self.answer(halt, |db| Ok(crate::copy::all(&copy::Rows::of(db, &self.name)?, sink)))?
+        let _entered = gate::enter();
+        let hand_over = |db: &Connection| Ok(crate::copy::all(&copy::Rows::of(db, &self.name)?, sink));
+        self.asked.with_whole(halt, hand_over).map_err(|failure| failure.into_fault(&self.name))?
     }
 
     /// At most `limit` schedules of a kind with a row larger than `after`, by their rows.
@@ -190,7 +208,10 @@ impl Reader {
 
     /// A number that changes when somebody has committed: another one than at the last look means news.
     pub fn commits(&self) -> Stored<i64> {
-        self.read(look::commits)
+        self.view(|view| {
+            let commits = view.read(&self.path, |connection| look::commits(connection))?;
+            Ok(commits + (view.turn() << TURN_BITS))
+        })
     }
 
     /// The content version of a workflow's newest run.

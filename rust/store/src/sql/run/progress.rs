@@ -76,7 +76,8 @@ fn started_at(change: &RunChange) -> Option<i64> {
 fn begin(db: &Db, change: &RunChange) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs SET status = :status, started_at = coalesce(started_at, :started_at), timed_at = :started_at,
-            lain_us = lain_us + CASE WHEN :started_at > lay_since THEN :started_at - lay_since ELSE 0 END,
+            lain_us = lain_us
+                + CASE WHEN started_at IS NOT NULL AND :started_at > lay_since THEN :started_at - lay_since ELSE 0 END,
             lay_since = CASE WHEN :started_at IS NULL THEN lay_since END
         WHERE row = :row";
     db.prepare_cached(SQL)?.execute(named_params! {
@@ -103,7 +104,8 @@ fn finish(db: &Db, change: &RunChange, end: &RunEnd, number: Option<i64>) -> Res
         UPDATE runs SET
             status = :status,
             started_at = coalesce(started_at, :started_at),
-            lain_us = lain_us + CASE WHEN :started_at > lay_since THEN :started_at - lay_since ELSE 0 END,
+            lain_us = lain_us
+                + CASE WHEN started_at IS NOT NULL AND :started_at > lay_since THEN :started_at - lay_since ELSE 0 END,
             lay_since = CASE WHEN :started_at IS NULL THEN lay_since END,
             completed_at = :completed_at,
             final_context = :context,
