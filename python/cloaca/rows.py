@@ -220,7 +220,7 @@ def _undone(former: dict[str, Any]) -> dict[str, Any]:
 def _last_life(former: dict[str, Any]) -> dict[str, Any]:
     """The first attempt since the run was last opened again, after which they are counted anew."""
     tries, left_out = former["tries"], former["tries_left_out"]
-    first = tries[-1]
+    first: dict[str, Any] = tries[-1]
     for earlier in reversed(tries[:-1]):
         if first["number"] - earlier["number"] not in (1, left_out + 1):
             break
