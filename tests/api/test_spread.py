@@ -198,6 +198,53 @@ def test_triggers_are_spread_over_all_that_declare_them_and_polled_by_one_at_a_t
     stage.check(second.pid)
 
 
+# Half of them are told of ends of runs, and all fail.
+FAILS = f"""
+import os, sys, cloaca
+url, word = sys.argv[1:3]
+witness = os.open(word, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+for name in ("w", "ingest"):
+    with cloaca.WorkflowBuilder(name):
+        cloaca.task(id="only")(lambda context: None)
+def declare(name, **how):
+    @cloaca.trigger(workflow="w", name=name, on_error=cloaca.Backoff("30m"), **how)
+    def poll(asked):
+        os.write(witness, f"{{os.getpid()}} {{name}} 0 ends\\n".encode())
+        raise ConnectionError("no route")
+for number in range({TRIGGERS}):
+    how = {{"poll_interval": "100ms"}} if number % 2 else {{"on_run": "ingest"}}
+    declare(f"t{{number:02}}", **how)
+runner = cloaca.DefaultRunner(url)
+print("ready", flush=True)
+sys.stdin.readline()
+runner.shutdown()
+"""
+
+
+def test_what_failed_goes_on_counting_and_waiting_where_hands_change(stage: Stage) -> None:
+    def failures() -> set[int]:
+        return {row["failures"] for row in stage.client.query("SELECT failures FROM schedules")}
+
+    first = stage.start_other(FAILS, str(stage.word))
+    stage.client.submit("ingest")
+    assert eventually(lambda: failures() == {1})
+    second = stage.start_other(FAILS, str(stage.word))
+    assert eventually(stage.are_spread_over(first, second))
+    for name in NAMES:
+        stage.client.poll_soon(name)
+    assert eventually(lambda: len(stage.lines()) >= 2 * TRIGGERS and failures() == {2}), stage.client.query(
+        "SELECT name, owner, failures FROM schedules"
+    )
+    assert len(stage.lines()) == 2 * TRIGGERS
+    second.kill()
+    second.wait()
+    assert eventually(stage.are_polled_by(first))
+    for name in NAMES:
+        stage.client.poll_soon(name)
+    assert eventually(lambda: len(stage.lines()) >= 3 * TRIGGERS and failures() == {3})
+    assert len(stage.lines()) == 3 * TRIGGERS
+
+
 def test_who_comes_and_goes_at_once_moves_nothing(stage: Stage) -> None:
     first = stage.start()
     assert eventually(stage.are_polled_by(first))

@@ -561,6 +561,42 @@ fn failures_go_on_where_they_were_kept_and_a_recovery_is_kept_at_once() {
 }
 
 #[test]
+fn what_is_known_to_be_on_only_after_it_changed_hands_goes_on_failing_and_waiting() {
+    let wait = grid::Wait { not_before: Wall(5_000_000), span_us: 5_000_000 };
+    let kept =
+        grid::Kept { origin_at: Wall(0), heeded_until: None, last_at: Some(Wall(0)), wait: Some(wait) };
+    let is_off = TriggerState { enabled: false, grid: Some(kept), ..row(1) };
+    let switch = |poller: &mut Poller, failures| {
+        let now = Now { mono: at_ms(20), wall: Wall(20_000) };
+        poller.switch(ScheduleKey(1), true, failures, now);
+    };
+    for plan in [plan(100), by_ends()] {
+        // As it was read since, and as it was taken over where what was read is older than that; also what waits by its own wish.
+        for (failures, read) in [(3, Some((3, Some(wait)))), (3, None), (0, Some((0, Some(wait)))), (0, None)]
+        {
+            let mut poller = Poller::default();
+            let place = poller.declare("t".into(), plan.clone().into(), Mono(0));
+            poller.enable(place, &TriggerState { failures, ..is_off.clone() }, false, now(at_ms(10)));
+            poller.tell(ending(5, 1), at_ms(11));
+            switch(&mut poller, read);
+            assert_eq!(poller.failing(place), failures);
+            let due = poller.next_due().expect("it is on");
+            assert!(due >= at_ms(4_990) && due <= at_ms(5_200), "{due:?} after {failures}, {read:?}");
+        }
+        // Somebody has switched it on meanwhile.
+        let mut poller = Poller::default();
+        let place = poller.declare("t".into(), plan.into(), Mono(0));
+        poller.enable(place, &TriggerState { failures: 3, ..is_off.clone() }, false, now(at_ms(10)));
+        poller.tell(ending(5, 1), at_ms(11));
+        switch(&mut poller, Some((0, None)));
+        assert_eq!(poller.failing(place), 0);
+        assert!(poller.next_due() <= Some(at_ms(1_100)), "{:?}", poller.next_due());
+        switch(&mut poller, Some((3, Some(wait))));
+        assert_eq!(poller.failing(place), 0, "what is known of one that is on is newer");
+    }
+}
+
+#[test]
 fn a_poll_at_the_start_is_written_down_at_once() {
     let mut poller = poller(vec![Plan { polls_at_start: true, ..plan(1000) }, plan(10)]);
     let ticket = due(&mut poller, at_ms(0));

@@ -385,6 +385,38 @@ impl Poller {
         true
     }
 
+    /// Switches a trigger as was read of its row, with how often it had failed and how long it waits, unless that was read while it was another
+    /// owner's. One that comes on goes on with that: who switched it on has ended it in the store, and where it only was not known here whether it
+    /// is on, as it changed hands, nobody has.
+    pub fn switch(
+        &mut self,
+        schedule: ScheduleKey,
+        enabled: bool,
+        kept: Option<(u32, Option<grid::Wait>)>,
+        now: Now,
+    ) {
+        let Some(&place) = self.placed.get(&schedule) else { return };
+        let rest = &self.rests[place as usize];
+        let comes_on = enabled && !rest.enabled;
+        let (failures, pause, first) = (rest.failures, rest.pause, rest.first);
+        self.set_enabled(schedule, enabled, now.mono);
+        let (state, rest) = (&self.hot[place as usize], &mut self.rests[place as usize]);
+        if !comes_on || rest.elsewhere || state.in_body || state.in_commit {
+            return;
+        }
+        match kept {
+            None => (rest.failures, rest.pause, rest.first) = (failures, pause, first),
+            Some((failures, wait)) => {
+                let left = wait.map_or(Duration::ZERO, |wait| wait.left(now.wall));
+                rest.failures = failures;
+                rest.pause = (failures > 0).then_some(left);
+                rest.first = if left.is_zero() { rest.first } else { first };
+            }
+        }
+        self.note(place);
+        self.arm(place, now.mono);
+    }
+
     /// Takes over a cursor that somebody has set, unless that is known. The store refuses a poll in flight that looked at the old one. That of a cron is
     /// read with each moment.
     pub fn set_cursor(&mut self, schedule: ScheduleKey, cursor: Option<&str>, cursor_set: i64) {

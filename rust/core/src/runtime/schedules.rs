@@ -482,10 +482,12 @@ impl Shared {
         if is_current {
             engine.step(Event::News, now, &mut Effects::default());
             let poller = &mut lock(&self.polls).poller;
-            for Schedule { row, enabled, cursor, cursor_set, asked, owner, .. } in triggers {
-                poller.set_enabled(*row, *enabled, now.mono);
+            for Schedule { row, enabled, cursor, cursor_set, asked, owner, failures, grid, .. } in triggers {
+                let is_ours = *owner == Some(self.epoch);
+                let kept = is_ours.then_some((*failures, grid.and_then(|grid| grid.wait)));
+                poller.switch(*row, *enabled, kept, now);
                 poller.set_cursor(*row, cursor.as_deref(), *cursor_set);
-                if let Some(times) = asked.filter(|_| *owner == Some(self.epoch)) {
+                if let Some(times) = asked.filter(|_| is_ours) {
                     begun.extend(poller.asked(*row, times, now.mono));
                 }
             }
