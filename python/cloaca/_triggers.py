@@ -60,6 +60,10 @@ _VERSIONS = """
 # By the indices of names.
 _IS_CRON = f"SELECT 1 FROM schedules WHERE kind = 'trigger' AND name = ?1 AND {rows.CRON_BY_NOW}"
 
+# As `rows.UNFINISHED` has those of a row.
+_UNFINISHED = rows.UNFINISHED.replace(
+    "?1", "(SELECT row FROM schedules WHERE kind = 'cron' AND name = ?1 AND name <> '')"
+)
 
 _CURSOR = "SELECT cursor FROM schedules WHERE kind = 'trigger' AND name = ?"
 
@@ -347,7 +351,9 @@ class Triggers:
             dry_run (bool): only look: nothing is stored and nothing starts. The store plays the tick as a
                 real one, and takes that back; each fire then has a `gate`: what would become of it now
                 (`verdict`: `run`, `queue`, `deduplicate`, `refuse_key`, `drop`, `hold_back` or `fail`), the
-                `run` that is the cause, and the `reason`. `outcome` is what the function answered, and
+                `run` that is the cause, and the `reason`. Of a cron whose function has a parameter it is
+                what a moment of its calendar would come to now, which minds run keys, equal contexts and
+                `overlap=`. `outcome` is what the function answered, and
                 `cursor` where it would stand if all fires were taken.
             unmasked (bool): show what `redact=` hides, too.
 
@@ -453,8 +459,7 @@ class Triggers:
         decided = rows.tick(ruling)
         decided["cursor"] = None
         if dry_run and decided["fires"]:
-            asked = [(text, when) for text, *_, when, _ in ruling[0]]
-            told = engine.runs.foretell_starts(workflow, asked)
+            told = self._foretold(cron, place, ruling[0])
             for fire, verdict in zip(decided["fires"], told, strict=True):
                 fire["gate"] = rows.gate(*verdict)
         if not dry_run and decided["fires"]:
@@ -462,6 +467,25 @@ class Triggers:
                 for watch in self._begun(workflow, [text], None, None, when, cron["trigger_name"]):
                     watch.wait_started()
         return decided
+
+    def _foretold(
+        self, cron: CronScheduleRow, place: int | None, fires: list[Any]
+    ) -> list[tuple[Any, str | None, str]]:
+        """What would become of what a cron fires now: as a moment of its calendar if its function decides."""
+        engine = self._open()
+        name = cron["trigger_name"] or ""
+        declared = None if place is None else registry.triggers.get(name)
+        if declared is None:
+            asked = [(text, when) for text, *_, when, _ in fires]
+            plain: list[tuple[Any, str | None, str]] = engine.runs.foretell_starts(
+                cron["workflow_name"], asked
+            )
+            return plain
+        held = engine.store.look(_UNFINISHED, [name])
+        terms = declared.kind.allow_concurrent, declared.overlap or "allow"
+        guards = [(run["id"], run["context_hash"]) for run in held]
+        told: list[tuple[Any, str | None, str]] = engine.schedules.foretell_moment(name, terms, fires, guards)
+        return told
 
     def _kept_cursor(self, name: str) -> Any:
         kept = self._open().store.look(_CURSOR, [name])
@@ -494,7 +518,9 @@ class Triggers:
 
     def _ask_poll(self, name: str) -> None:
         """Asks whoever polls a trigger, by the store: as `poll_soon`, and on the audit list."""
-        if not self._open().schedules.ask_poll(name):
+        row = self._open().schedules.trigger(name)
+        is_cron = row is not None and self._is_cron_by_now(row)
+        if is_cron or not self._open().schedules.ask_poll(name):
             raise TriggerError(self._unasked(name))
 
     def _unasked(self, name: str) -> str:

@@ -30,6 +30,17 @@ TRIGGER_BY_NOW = f"""
                 AND ({_IS_POLLED.format("polled")} OR NOT {_CRON_WAS_LAST.format("polled", "schedules")})))"""
 """The same of the row of a declared cron, whose name is a trigger's by now."""
 
+# By the indices of unfinished runs, oldest first, as they stand in line.
+UNFINISHED = """
+    SELECT id, context_hash FROM (
+        SELECT row, id, context_hash FROM runs INDEXED BY runs_unfinished
+        WHERE completed_at IS NULL AND not_before IS NULL AND schedule = ?1
+        UNION ALL
+        SELECT row, id, context_hash FROM runs INDEXED BY runs_delayed_fires
+        WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule = ?1
+    ) AS found ORDER BY row"""
+"""The unfinished runs of a trigger, with what they guard."""
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -377,7 +377,7 @@ def test_a_tick_decides_now_and_uses_up_no_moment() -> None:
         assert [fire["context"]["n"] for fire in looked["fires"]] == [1, 2]
         assert looked["fires"][0]["context"]["scheduled_time"] == "2026-03-01T00:00:00.000000Z"
         assert runner.list_runs() == []
-        assert [fire.pop("gate")["verdict"] for fire in looked["fires"]] == ["run", "run"]
+        assert [fire.pop("gate")["verdict"] for fire in looked["fires"]] == ["run", "refuse_key"]
         assert runner.tick("nightly") == looked
         assert sorted(run["context"]["n"] for run in runner.list_runs()) == [1, 2]
         assert runner.list_cron_schedules() == [before]
@@ -392,6 +392,28 @@ def test_a_tick_decides_now_and_uses_up_no_moment() -> None:
         answer = runner.tick("nightly")
         assert (answer["outcome"], answer["reason"]) == ("error", "ConnectionError: no source")
         assert runner.list_runs() == []
+
+
+def test_a_dry_run_says_what_the_next_moment_decides() -> None:
+    fires = [TriggerResult.fire({"n": 1}, run_key="one")]
+    declare(lambda tick: list(fires))
+    with cloaca.testing.Runner(START) as runner:
+        runner.advance("1d")
+        (run,) = runner.list_runs()
+        fires.append(TriggerResult.fire({"n": 2}))
+        fires += [TriggerResult.fire({"n": n}, run_key="two") for n in (3, 4)]
+        before = runner.list_cron_schedules(), runner.query("SELECT * FROM schedules")
+        gates = [fire["gate"] for fire in runner.tick("nightly", dry_run=True)["fires"]]
+        assert (runner.list_cron_schedules(), runner.query("SELECT * FROM schedules")) == before
+        assert gates[0]["reason"] == f"deduplicated: run key 'one' started run {run['id']}"
+        assert [(gate["verdict"], gate["run"]) for gate in gates] == [
+            ("refuse_key", run["id"]),
+            ("run", None),
+            ("run", None),
+            ("refuse_key", None),
+        ]
+        runner.advance("1d")
+        assert sorted(run["context"]["n"] for run in runner.list_runs()) == [1, 2, 3]
 
 
 def test_why_tells_what_became_of_the_last_moment() -> None:

@@ -78,6 +78,25 @@ def test_a_healthy_day_is_quiet_at_info(caplog: pytest.LogCaptureFixture) -> Non
     assert "has stopped; it leaves 0 runs unfinished" in texts[1]
 
 
+def test_a_runner_says_how_much_is_declared(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    declare("mail", lambda context: None)
+
+    def said() -> str:
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "cloaca"), cloaca.DefaultRunner(tmp_path / "a.db"):
+            assert eventually(lambda: lines(caplog, logging.INFO, "is ready"))
+        return lines(caplog, logging.INFO, "is ready")[0].getMessage()
+
+    cloaca.trigger(name="inbox", workflow="mail", poll_interval="1h")(lambda: False)
+    cloaca.trigger(name="told", workflow="mail", poll_interval="1h")(lambda: False)
+    assert said().endswith("1 workflow, 2 triggers and 0 crons")
+    # What one was before a deploy counts no more, and a function that decides moments is no trigger besides.
+    cloaca.trigger(name="inbox", workflow="mail", cron="0 3 29 2 *")(lambda tick: False)
+    assert said().endswith("1 workflow, 1 trigger and 1 cron")
+    cloaca.trigger(name="inbox", workflow="mail", cron="0 3 29 2 *")(lambda: False)
+    assert said().endswith("1 workflow, 1 trigger and 1 cron")
+
+
 def test_debug_tells_of_each_fire_and_run(caplog: pytest.LogCaptureFixture) -> None:
     declare("mail", lambda context: None)
     cloaca.trigger(name="inbox", workflow="mail", poll_interval="1s")(lambda: cloaca.TriggerResult.fire())

@@ -767,3 +767,27 @@ def test_poll_soon_of_a_cron_says_what_runs_it(runner: cloaca.DefaultRunner) -> 
     cloaca.trigger(workflow="w", name="nightly", cron="@daily")(lambda: None)
     with pytest.raises(cloaca.TriggerError, match="is a cron: its calendar says when it runs"):
         runner.poll_soon("nightly")
+
+
+@pytest.mark.parametrize("takes_tick", [False, True])
+def test_poll_soon_of_what_was_polled_and_is_a_cron_is_refused(tmp_path: Path, takes_tick: bool) -> None:
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="only")(lambda context: None)
+    url = tmp_path / "a.db"
+    cloaca.trigger(workflow="w", name="source", poll_interval="1h")(lambda: False)
+    with cloaca.DefaultRunner(url) as first:
+        assert eventually(lambda: first.get_trigger_schedule("source") is not None)
+        first.poll_soon("source")
+    body: Any = (lambda tick: False) if takes_tick else lambda: False
+    cloaca.trigger(workflow="w", name="source", cron="0 3 29 2 *")(body)
+    with cloaca.DefaultRunner(url) as runner:
+        refused = pytest.raises(cloaca.TriggerError, match=r"is a cron: its calendar.*`cloaca submit w`")
+        with refused:
+            runner.poll_soon("source")
+        with cloaca.testing.isolated(), cloaca.DefaultRunner(url, work=False) as client, refused:
+            client.poll_soon("source")
+        with refused:
+            runner._ask_poll("source")
+        assert runner.query("SELECT max(asked) AS asked FROM schedules WHERE kind = 'trigger'") == [
+            {"asked": 0}
+        ]

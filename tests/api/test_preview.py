@@ -137,6 +137,32 @@ def test_a_moment_of_a_cron_is_told_too(runner: cloaca.DefaultRunner) -> None:
         assert mine["context"]["schedule_id"] == runner.get_trigger_schedule(name) or mine["context"]
 
 
+def gates(answer: Any) -> list[Any]:
+    return [fire["gate"] for fire in answer["fires"]]
+
+
+@pytest.mark.parametrize("overlap", ["allow", "skip", "queue", "buffer_one", "cancel_running"])
+def test_the_gate_says_of_a_moment_what_it_says_to_the_runner(
+    runner: cloaca.DefaultRunner, overlap: str
+) -> None:
+    fires = [of(1), of(2), of(2), of(3, run_key="a"), of(4, run_key="a"), of(5, cursor=1), of(6, cursor=2)]
+    never = {"cron": "0 3 29 2 *", "poll_interval": None}
+    trigger(fires, overlap=overlap, **never)
+    before = gates(previewed(runner))
+    assert before == gates(runner.tick("it", dry_run=True))
+    assert {gate["verdict"] for gate in before} > {"run"}
+    # Its name was a poll's, and what that has used up is used.
+    fires[:] = [of(7, run_key="a")]
+    trigger(fires, overlap=overlap)
+    runner.tick("it")
+    (run,) = runner.list_runs()
+    trigger(fires, overlap=overlap, **never)
+    (gate,) = gates(previewed(runner))
+    assert [gate] == gates(runner.tick("it", dry_run=True))
+    assert (gate["verdict"], gate["run"]) == ("refuse_key", run["id"])
+    assert gate["reason"] == f"deduplicated: run key 'a' started run {run['id']}"
+
+
 def test_a_program_that_never_ran_is_looked_at_in_an_empty_store(tmp_path: Path) -> None:
     cloaca.DefaultRunner(tmp_path / "runs.db").shutdown()
     cloaca.trigger(workflow="nope", name="it", poll_interval="1h")(lambda: True)

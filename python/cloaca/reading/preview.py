@@ -38,15 +38,6 @@ STATUSES = {1: "Completed", 2: "Failed", 4: "Cancelled"}
 CONTEXT_BYTES_MAX = DefaultRunnerConfig().context_bytes_max
 """As the default of a runner: whose runner allows other sizes is told otherwise there."""
 
-# By the indices of unfinished runs, oldest first, as they stand in line.
-_HELD = """
-    SELECT id, context_hash FROM (
-        SELECT row, id, context_hash FROM runs INDEXED BY runs_unfinished
-        WHERE completed_at IS NULL AND not_before IS NULL AND schedule = ?1
-        UNION ALL
-        SELECT row, id, context_hash FROM runs INDEXED BY runs_delayed_fires
-        WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule = ?1
-    ) AS found ORDER BY row"""
 _ENDED = """
     SELECT runs.id AS id, outcome, ends.due_at AS due_at, number <= reopened AS is_past,
         ends.context AS context, cause
@@ -211,15 +202,16 @@ def _gates(
     limits = limits_json(workflow.concurrency, workflow.throttle, workflow.rate_limit)
     asked = workflow.name, workflow.version, workflow.priority, limits
     with closing(_cloaca.Client.open(reader.url)) as client:
-        if declared.kind.cron is not None:
+        if declared.kind.cron is not None and not declared.takes_tick:
             # As `tick` has it: a moment beside the calendar starts, whatever is unfinished.
             told = client.foretell_starts(asked, [(text, when) for text, *_, when, _ in fires])
         else:
             terms = declared.kind.allow_concurrent, declared.overlap or "allow"
-            told = client.foretell(declared.name, terms, asked, fires, cursor, _held(reader, row))
+            cron = None if declared.kind.cron is None or row is None else row["row"]
+            told = client.foretell(declared.name, terms, asked, fires, cursor, _held(reader, row), cron)
     return [rows.gate(*each) for each in told]
 
 
 def _held(reader: Reader, row: dict[str, Any] | None) -> list[tuple[str, bytes | None]]:
-    found = [] if row is None else reader.native.query(_HELD, [row["row"]])
+    found = [] if row is None else reader.native.query(rows.UNFINISHED, [row["row"]])
     return [(each["id"], each["context_hash"]) for each in found]

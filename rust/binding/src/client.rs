@@ -8,11 +8,12 @@ use pyo3::prelude::*;
 use uuid::Uuid;
 
 use cloaca_core::admit::Overlap;
-use cloaca_core::client::{self, Granted, Wish};
+use cloaca_core::client::{self, Apart, Granted, Wish};
 use cloaca_core::engine::{Asked, Declared};
 use cloaca_core::error::{Error, Kind};
+use cloaca_core::key::ScheduleKey;
 use cloaca_core::limit::Limits;
-use cloaca_core::port::{Halt, Stored, TriggerRow};
+use cloaca_core::port::{ContextHash, Halt, Stored, TriggerRow};
 use cloaca_core::seat::Pause;
 use cloaca_core::time::Wall;
 use cloaca_core::urgency::{Priority, Urgency};
@@ -135,7 +136,7 @@ impl Client {
     }
 
     /// What would become of fires of a trigger, with the cursor that its poll set, as `(verdict, run, reason)`; `held` are its unfinished runs, each
-    /// with the hash that it guards. Changes nothing.
+    /// with the hash that it guards, and `cron` is its row if it is a cron that has one. Changes nothing.
     #[allow(clippy::too_many_arguments, reason = "each is a word of the question")]
     fn foretell(
         &self,
@@ -145,25 +146,16 @@ impl Client {
         workflow: AskedWorkflow,
         fires: Vec<work::AskedParts>,
         cursor: Option<String>,
-        held: Vec<(String, Option<[u8; 16]>)>,
+        held: Vec<HeldParts>,
+        cron: Option<i64>,
     ) -> PyResult<Vec<ToldParts>> {
-        let (allow_concurrent, overlap) = gate;
         let workflow = asked(py, workflow)?;
-        let row = TriggerRow {
-            name: trigger.into(),
-            workflow: Arc::clone(&workflow.name),
-            interval_us: 0,
-            allow_concurrent,
-            on_run: None,
-            digest: 0,
-            origin_at: now(),
-        };
-        let declared = Declared { row, overlap: Overlap::from_name(&overlap).unwrap_or_default() };
+        let trigger = stood_in(trigger, &workflow.name, gate);
+        let (held, cron) = (held_of(&held), cron.map(ScheduleKey));
         let fires = fires.into_iter().map(work::fire).collect();
-        let guarded = held.iter().filter_map(|(id, hash)| Some((Uuid::parse_str(id).ok()?, (*hash)?)));
-        let hashes = guarded.collect();
         let told = self.changed(py, move |client, _| {
-            client.rehearse(&declared, workflow, fires, cursor.as_deref(), &hashes, now())
+            let apart = Apart { trigger: &trigger, workflow, cron, held: &held };
+            client.rehearse(apart, fires, cursor.as_deref(), now())
         })?;
         Ok(told.into_iter().map(shown).collect())
     }
@@ -218,6 +210,28 @@ impl Client {
 }
 
 /// `(name, version, priority, limits)`, the last as JSON text.
+/// An unfinished run, with the hash that it guards.
+pub type HeldParts = (String, Option<[u8; 16]>);
+
+/// Runs that hold up others.
+pub fn held_of(held: &[HeldParts]) -> Vec<(Uuid, Option<ContextHash>)> {
+    held.iter().filter_map(|(id, hash)| Some((Uuid::parse_str(id).ok()?, *hash))).collect()
+}
+
+/// A trigger as far as the fate of its fires depends on it, with whether equal ones may run beside each other and its overlap policy.
+pub fn stood_in(name: &str, workflow: &Arc<str>, (allow_concurrent, overlap): (bool, String)) -> Declared {
+    let row = TriggerRow {
+        name: name.into(),
+        workflow: Arc::clone(workflow),
+        interval_us: 0,
+        allow_concurrent,
+        on_run: None,
+        digest: 0,
+        origin_at: now(),
+    };
+    Declared { row, overlap: Overlap::from_name(&overlap).unwrap_or_default() }
+}
+
 type AskedWorkflow = (String, String, i64, Option<String>);
 
 fn asked(py: Python<'_>, (name, version, priority, limits): AskedWorkflow) -> PyResult<Asked> {

@@ -17,12 +17,14 @@ use cloaca_core::runtime::{CronBody, Runtime};
 use cloaca_core::time::Wall;
 use cloaca_core::version;
 
+use crate::client::{HeldParts, held_of, stood_in};
 use crate::convert::{forgotten_of, renamed_of};
 use crate::gil::free;
 use crate::handle::{Handle, parse_id};
+use crate::poll_now::{ToldParts, shown};
 use crate::wait::flush;
 use crate::watch::Watch;
-use crate::{convert, error};
+use crate::{convert, error, work};
 
 /// A cron as the Python layer asks for it. Without a name it is known by its workflow, expression and zone.
 #[derive(FromPyObject)]
@@ -111,6 +113,26 @@ impl Schedules {
     ) -> PyResult<bool> {
         let Some(row) = self.named(py, name, is_cron)? else { return Ok(false) };
         self.handle.written(py, move |runtime| runtime.set_cursor(row.row, cursor.as_deref()))
+    }
+
+    /// What would become of fires of a moment of a declared cron, as `(verdict, run, reason)`; `held` are its unfinished runs, each with the hash that it
+    /// guards. Changes nothing.
+    fn foretell_moment(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        gate: (bool, String),
+        fires: Vec<work::AskedParts>,
+        held: Vec<HeldParts>,
+    ) -> PyResult<Vec<ToldParts>> {
+        flush(py, self.handle.runtime(py)?, Runtime::flushing)?;
+        let Some(cron) = self.named(py, name, true)? else { return Ok(Vec::new()) };
+        let trigger = stood_in(name, &cron.workflow.as_str().into(), gate);
+        let (held, fires) = (held_of(&held), fires.into_iter().map(work::fire).collect());
+        let told = self
+            .handle
+            .stored(py, move |runtime| runtime.rehearse_moment(&trigger, cron.row, &held, fires))?;
+        Ok(told.unwrap_or_default().into_iter().map(shown).collect())
     }
 
     /// Asks whoever polls a trigger next for a poll; false if it is off or no living runner declares it.

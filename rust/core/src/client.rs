@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::admit::Gate;
 use crate::engine::{self, Asked, Declared, Fire, Foretold, Poll};
-use crate::key::Epoch;
+use crate::key::{Epoch, ScheduleKey};
 use crate::limit::Dropped;
 use crate::port::{
     Admitted, Change, ContextHash, Fault, Forgotten, Found, Halt, InFlight, NewRun, Old, Parent, Receipt,
@@ -30,6 +30,19 @@ const PRUNED_MAX: usize = 200;
 /// Changes to a store without a runtime.
 pub struct Client {
     store: Arc<dyn Store>,
+}
+
+/// What is rehearsed beside whoever serves it.
+#[derive(Debug)]
+pub struct Apart<'a> {
+    /// The trigger.
+    pub trigger: &'a Declared,
+    /// What it starts.
+    pub workflow: Asked,
+    /// Its row if it is a cron that has one.
+    pub cron: Option<ScheduleKey>,
+    /// Its unfinished runs, each with the hash that it guards.
+    pub held: &'a [(Uuid, Option<ContextHash>)],
 }
 
 /// A run that is to be started.
@@ -173,48 +186,17 @@ impl Client {
         Ok(gone)
     }
 
-    /// What would become of these fires of a poll of a trigger that its runner had polled just now, and of the cursor that it set; `hashes` are those that
-    /// its unfinished runs guard. Changes nothing.
+    /// What would become of these fires of a poll of a trigger that its runner had polled just now, or of a moment of a cron, and of the cursor that it
+    /// set. Changes nothing.
     pub fn rehearse(
         &self,
-        trigger: &Declared,
-        workflow: Asked,
+        apart: Apart<'_>,
         fires: Vec<AskedFire>,
         cursor: Option<&str>,
-        hashes: &HashMap<Uuid, ContextHash>,
         now: Wall,
     ) -> Stored<Vec<Foretold>> {
-        let workflow = self.asked(workflow, now)?;
-        let hashed = |fire| (Uuid::now_v7(), hashed(fire, now));
-        let fires: Vec<(Uuid, Fire)> = fires.into_iter().map(hashed).collect();
-        let mut told = Vec::new();
-        self.store.rehearse(&mut |play| {
-            let declared = Change::Declare { epoch: STAND_IN, trigger: trigger.row.clone(), at: now };
-            let Receipt::Declared(state) = play(&declared)? else {
-                return Err(Fault::Final("the trigger was not taken".to_owned()));
-            };
-            let mut gate = Gate::default();
-            for run in state.unfinished {
-                gate.hold(state.row, hashes.get(&run).copied(), run);
-            }
-            let poll = Poll {
-                schedule: state.row,
-                epoch: STAND_IN,
-                at: now,
-                cursor_set: state.cursor_set,
-                ends: None,
-                cursor: cursor.map(str::to_owned),
-            };
-            told = match engine::rehearse(&mut gate, trigger, &workflow, poll, fires.clone(), now) {
-                Ok(rehearsal) => {
-                    let receipts = rehearsal.changes().iter().map(&mut *play).collect::<Stored<_>>()?;
-                    rehearsal.told(receipts)
-                }
-                Err(why) => vec![why; fires.len()],
-            };
-            Ok(())
-        })?;
-        Ok(told)
+        let workflow = self.asked(apart.workflow, now)?;
+        rehearse_apart(&*self.store, &Apart { workflow, ..apart }, fires, cursor, now)
     }
 
     /// What would become of runs of a workflow that are started by hand now, one after another. Changes nothing.
@@ -241,4 +223,46 @@ impl Client {
         let done = done?;
         left.map(|_| done)
     }
+}
+
+/// What would become of these fires, on behalf of a runner that is not there.
+pub(crate) fn rehearse_apart(
+    store: &dyn Store,
+    apart: &Apart<'_>,
+    fires: Vec<AskedFire>,
+    cursor: Option<&str>,
+    now: Wall,
+) -> Stored<Vec<Foretold>> {
+    let hashed = |fire| (Uuid::now_v7(), hashed(fire, now));
+    let fires: Vec<(Uuid, Fire)> = fires.into_iter().map(hashed).collect();
+    let hashes: HashMap<Uuid, Option<ContextHash>> = apart.held.iter().copied().collect();
+    let mut told = Vec::new();
+    store.rehearse(&mut |play| {
+        let (schedule, cursor_set, unfinished) = match apart.cron {
+            Some(row) => (row, 0, apart.held.iter().map(|(run, _)| *run).collect()),
+            None => {
+                let trigger = apart.trigger.row.clone();
+                let declared = Change::Declare { epoch: STAND_IN, trigger, at: now };
+                let Receipt::Declared(state) = play(&declared)? else {
+                    return Err(Fault::Final("the trigger was not taken".to_owned()));
+                };
+                (state.row, state.cursor_set, state.unfinished)
+            }
+        };
+        let mut gate = Gate::default();
+        for run in unfinished {
+            gate.hold(schedule, hashes.get(&run).copied().flatten(), run);
+        }
+        let cursor = cursor.map(str::to_owned);
+        let poll = Poll { schedule, epoch: STAND_IN, at: now, cursor_set, ends: None, cursor };
+        told = match engine::rehearse(&mut gate, apart.trigger, &apart.workflow, poll, fires.clone(), now) {
+            Ok(rehearsal) => {
+                let receipts = rehearsal.changes().iter().map(&mut *play).collect::<Stored<_>>()?;
+                rehearsal.told(receipts)
+            }
+            Err(why) => vec![why; fires.len()],
+        };
+        Ok(())
+    })?;
+    Ok(told)
 }

@@ -252,7 +252,9 @@ impl Engine {
 
     /// Greets the log.
     pub fn ready_note(&self) -> Note {
-        let (workflows, triggers) = (self.workflows.len(), self.places.len());
+        // Bodies of crons have places, too, and what is declared no more keeps its own.
+        let is_polled = |place: &&u32| !self.by_calendar.contains(place) && !self.withdrawn.contains(place);
+        let (workflows, triggers) = (self.workflows.len(), self.places.values().filter(is_polled).count());
         Note::RunnerReady { epoch: self.epoch, workflows, triggers, crons: self.crons.len() }
     }
 

@@ -148,6 +148,11 @@ impl Engine {
         Some(starts(&self.asked(&workflow), self.epoch, runs, now.wall))
     }
 
+    /// A workflow as it is declared here, if it is.
+    pub fn asked_of(&self, workflow: &str) -> Option<Asked> {
+        self.workflows.get(workflow).map(|workflow| self.asked(workflow))
+    }
+
     fn asked(&self, workflow: &Workflow) -> Asked {
         Asked {
             name: Arc::clone(&workflow.name),

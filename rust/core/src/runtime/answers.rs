@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use uuid::Uuid;
+
+use crate::client::{Apart, rehearse_apart};
 use crate::context::hash_text;
 use crate::engine::{self, Event, Fire, Foreseen, Foretold, Note, Polled, Rehearsal, poll_timed_out};
 use crate::key::ScheduleKey;
 use crate::poll::{Died, Finish, Overdue, Poller, Standing, TickState, Ticket};
-use crate::port::{Store, Stored};
+use crate::port::{ContextHash, Store, Stored};
 use crate::runtime::Runtime;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{Builder, lock};
@@ -153,6 +156,24 @@ impl Runtime {
             Ok(rehearsal) => play(&*self.shared.store, rehearsal),
             Err(told) => Ok(vec![told; many]),
         }
+    }
+
+    /// What would become of these fires of a moment of a cron, whose unfinished runs are those, if it was now; none if its workflow is not declared here.
+    /// Changes nothing.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn rehearse_moment(
+        &self,
+        trigger: &engine::Declared,
+        cron: ScheduleKey,
+        held: &[(Uuid, Option<ContextHash>)],
+        fires: Vec<AskedFire>,
+    ) -> Stored<Option<Vec<Foretold>>> {
+        let workflow = lock(&self.shared.engine).asked_of(&trigger.row.workflow);
+        let Some(workflow) = workflow else { return Ok(None) };
+        let apart = Apart { trigger, workflow, cron: Some(cron), held };
+        rehearse_apart(&*self.shared.store, &apart, fires, None, self.now().wall).map(Some)
     }
 
     /// What would become of runs of a workflow that are started by hand now, one after another; none if it is not declared here. Changes nothing.

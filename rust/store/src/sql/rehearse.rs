@@ -11,13 +11,22 @@ use super::db::{Db, named_params};
 use super::fault::Failure;
 use super::limits;
 
-/// Before a trigger is declared on behalf of a program: its name is nobody's, and nobody declares it.
+/// Before a trigger is declared on behalf of a program: its name is nobody's, and nobody declares it. Before a tick of a cron: who plays it decides that
+/// one's moments.
 pub fn vacate(db: &Db, change: &Change) -> Result<(), Failure> {
     // Primary key of declared; indices schedules_trigger, schedules_cron_name.
     const DECLARED: &str = "DELETE FROM declared WHERE name = :name";
     const POLLED: &str = "UPDATE schedules SET owner = NULL WHERE kind = 'trigger' AND name = :name";
     const DECIDED: &str =
         "UPDATE schedules SET owner = NULL WHERE kind = 'cron' AND name = :name AND name <> ''";
+    const DECIDES: &str =
+        "UPDATE schedules SET owner = :epoch, cursor_set = :cursor_set WHERE row = :row AND kind = 'cron'";
+    if let Change::Tick(tick) = change {
+        let params = named_params! {
+            ":row": tick.schedule.0, ":epoch": tick.epoch.0, ":cursor_set": tick.cursor_set
+        };
+        db.prepare_cached(DECIDES)?.execute(params)?;
+    }
     let Change::Declare { epoch: STAND_IN, trigger, .. } = change else { return Ok(()) };
     for sql in [DECLARED, POLLED, DECIDED] {
         db.prepare_cached(sql)?.execute(named_params! { ":name": trigger.name })?;
