@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flow import Gate, declare
@@ -13,6 +14,7 @@ import cloaca
 import cloaca.testing
 from cloaca import reading
 from cloaca.cli import main
+from cloaca.cli.show import between
 
 WAIT = 30
 
@@ -46,6 +48,44 @@ def test_what_a_run_lay_over_before_a_retry_is_no_part_of_what_it_took() -> None
         runner.advance("3s")
         (row,) = runner.list_runs()
         assert (row["status"], row["took_seconds"], row["lain_seconds"]) == ("Completed", 13, 7200)
+
+
+def test_a_task_that_is_skipped_anew_begins_nothing() -> None:
+    is_fixed, done = threading.Event(), threading.Event()
+
+    def load(context: cloaca.Context) -> None:
+        if not is_fixed.is_set():
+            raise ValueError("no price")
+        # By then what is skipped is on record.
+        while runner.list_runs()[0]["status"] != "Running":
+            pass
+
+    def wait(context: cloaca.Context) -> None:
+        # And what is done here is on record apart from what was done before.
+        while task_of("load")["status"] != "Completed":
+            pass
+        done.set()
+
+    def task_of(name: str) -> Any:
+        return next(task for task in runner.get_run(run.id)["tasks"] if task["id"] == name)
+
+    with cloaca.WorkflowBuilder("import"):
+        cloaca.task(id="look")(lambda context: None)
+        cloaca.task(dependencies=["look"], retry_attempts=1)(load)
+        cloaca.task(dependencies=["load"])(wait)
+        cloaca.task(id="aside", dependencies=["look"], trigger_rules=cloaca.task_failed("look"))(
+            lambda context: None
+        )
+    with cloaca.DefaultRunner(":memory:") as runner:
+        run = runner.submit("import")
+        assert run.result(WAIT).status == "Failed"
+        before = runner.list_runs()[0]
+        is_fixed.set()
+        assert runner.retry(run.id)
+        assert done.wait(WAIT)
+        assert runner.run(run.id).result(WAIT).status == "Completed"
+        lay = between(before["completed_at"], task_of("load")["started_at"])
+        assert runner.get_run(run.id)["lain_seconds"] == pytest.approx(lay, abs=1e-5)
 
 
 def test_one_that_was_opened_again_and_ended_before_it_began_took_what_it_had_taken(tmp_path: Path) -> None:

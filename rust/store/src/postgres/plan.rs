@@ -173,7 +173,7 @@ fn is_plain(new: &NewRun) -> bool {
 /// How these runs stand, but for those that are final.
 fn stands(db: &Db, rows: impl Iterator<Item = i64>) -> Result<HashMap<i64, Stand>, Failure> {
     const SQL: &str = "
-        SELECT row, owner, unique_hash, limited, status <> 'Pending' AND started_at IS NOT NULL
+        SELECT row, owner, unique_hash, limited, status <> 'Pending' AND started_at IS NOT NULL AND lay_since IS NULL
         FROM runs WHERE row = ANY(:rows::BIGINT[]) AND completed_at IS NULL";
     let rows: Vec<i64> = rows.collect();
     let mut statement = db.prepare_cached(SQL)?;

@@ -59,10 +59,10 @@ fn go_on(db: &Db, change: &RunChange) -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// Whether the run has begun; none if it is final or another's.
+/// Whether the run has begun, since it was last opened; none if it is final or another's.
 fn begun(db: &Db, change: &RunChange) -> Result<Option<bool>, Failure> {
     const SQL: &str = "
-        SELECT status <> 'Pending' AND started_at IS NOT NULL
+        SELECT status <> 'Pending' AND started_at IS NOT NULL AND lay_since IS NULL
         FROM runs WHERE row = :row AND owner = :epoch AND completed_at IS NULL";
     let params = named_params! { ":row": change.run.0, ":epoch": change.epoch.0 };
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| row.get(0)).optional()?)
