@@ -469,6 +469,26 @@ fn a_call_that_ended_its_process_is_a_failed_one_of_who_has_the_trigger_next() {
 }
 
 #[test]
+fn an_end_is_not_charged_with_the_call_about_another_one_that_was_skipped() {
+    let mut poller = Poller::default();
+    let place = poller.declare("t".into(), by_ends().into(), Mono(0));
+    let died = TriggerState { has_died: true, ..row(1) };
+    poller.enable(place, &died, false, now(Mono(0)));
+    poller.tell(ending(5, 1), at_ms(1));
+    poller.set_cursor(ScheduleKey(1), None, 1);
+    poller.tell(ending(6, 1), at_ms(2));
+    let ticket = due(&mut poller, at_ms(2));
+    let ended = poller.ended(ticket, false, finish(at_ms(3)), at_ms(3)).unwrap();
+    assert_eq!(ended.failures, 0);
+    poller.heard(0);
+    poller.rearm(0, None, None, at_ms(3));
+    // Nor if the row was read before that.
+    poller.enable(place, &died, false, now(Mono(4)));
+    poller.tell(ending(7, 1), at_ms(5));
+    due(&mut poller, at_ms(5));
+}
+
+#[test]
 fn what_is_told_of_ends_is_told_at_once_if_that_is_asked_for_and_of_none_if_none_waits() {
     let mut poller = poller(vec![by_ends()]);
     poller.asked(ScheduleKey(1), 1, at_ms(0));

@@ -276,7 +276,6 @@ impl Poller {
         rest.schedule = Some(row.row);
         rest.enabled = enabled;
         rest.elsewhere = elsewhere;
-        rest.has_died = row.has_died && rest.plan.by_ends && !elsewhere;
         let answered = self.answered.get(&row.row).copied().unwrap_or(0);
         if let Some(times) = row.asked.filter(|&times| times > answered && !elsewhere) {
             rest.asked = Some(times);
@@ -292,6 +291,7 @@ impl Poller {
             self.begin_anew(place);
         }
         let rest = &mut self.rests[place as usize];
+        rest.has_died = row.has_died && rest.plan.by_ends && !elsewhere && !is_older;
         rest.fired_at = row.last_fired_at;
         self.placed.insert(row.row, place);
         self.note(place);
@@ -446,6 +446,7 @@ impl Poller {
             return;
         }
         (rest.failures, rest.pause, rest.first) = (0, None, None);
+        rest.has_died = false;
         if !self.hot[place as usize].in_body {
             self.forget_ends(place);
             self.wheel.cancel(place);
