@@ -397,3 +397,20 @@ def test_only_what_waits_by_a_key_can_be_paused_by_it() -> None:
         with pytest.raises(ValueError, match="needs workflow or limit"):
             runner.resume(key="acme")
         assert runner.list_pauses() == []
+
+
+def test_what_was_to_end_ends_also_while_its_workflow_is_paused(tmp_path: Path) -> None:
+    declare("import", nothing)
+
+    @cloaca.trigger(workflow="import", poll_interval="1h", overlap="cancel_running")
+    def newest() -> Any:
+        return [cloaca.TriggerResult.fire({"n": n}) for n in (1, 2)]
+
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        runner.pause(workflow="import")
+        assert [fire["context"]["n"] for fire in runner.tick("newest")["fires"]] == [1, 2]
+        second, first = runner.list_runs()
+        assert runner.run(first["id"]).result(WAIT).status == "Cancelled"
+        assert runner.list_runs(status="Pending")[0]["id"] == second["id"]
+        runner.resume(workflow="import")
+        assert runner.run(second["id"]).result(WAIT).status == "Completed"

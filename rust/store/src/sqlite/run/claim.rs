@@ -54,7 +54,7 @@ const UNOWNED: &str = concat!(
     " FROM runs INDEXED BY runs_unowned
     WHERE completed_at IS NULL AND not_before IS NULL AND owner IS NULL AND workflow = :workflow
         AND (NOT :due OR due_at IS NOT NULL AND owner_before IS NULL AND started_at IS NULL)
-        AND (NOT :paused OR started_at IS NOT NULL OR interruptions > 0)
+        AND (NOT :paused OR started_at IS NOT NULL OR interruptions > 0 OR cancelled)
         AND (NOT :fitting OR NOT EXISTS (SELECT 1 FROM tasks WHERE run = runs.row)
             OR EXISTS (SELECT 1 FROM workflows AS own
                 WHERE own.name = runs.workflow AND own.owner = :epoch AND own.version = runs.version)
