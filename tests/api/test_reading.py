@@ -335,6 +335,31 @@ def test_a_cron_that_no_living_program_declares_is_unserved(tmp_path: Path) -> N
         cloaca.unregister_trigger(name)
 
 
+def test_what_starts_a_workflow_that_nobody_declares_is_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    declare_workflow("report")
+    cloaca.trigger(workflow="reprot", name="nightly", cron="0 3 * * *")(lambda: None)
+    cloaca.trigger(workflow="reprot", name="inbox", poll_interval="1h")(lambda: False)
+    cloaca.trigger(workflow="report", name="good", cron="0 4 * * *")(lambda: None)
+    lost = "no living runner declares workflow 'reprot', which it starts"
+    with cloaca.DefaultRunner(path), reading.Reader(path) as reader:
+        while reading.triggers(reader).items[0].runner is None:
+            pass
+        assert [lost in reading.why(reader, name) for name in ("nightly", "inbox", "good")] == [
+            True,
+            True,
+            False,
+        ]
+        told = {found.text for found in reading.doctor(reader) if found.subject == "schedules"}
+        more = "starts 'reprot', a workflow that no living runner declares"
+        assert told == {f"'nightly' {more}", f"'inbox' {more}"}
+    declare_workflow("reprot")
+    with cloaca.DefaultRunner(path), reading.Reader(path) as reader:
+        while reading.triggers(reader).items[0].runner is None:
+            pass
+        assert not any(lost in reading.why(reader, name) for name in ("nightly", "inbox", "good"))
+
+
 @pytest.mark.parametrize("first", ["polled", "timed"])
 def test_what_a_name_was_last_is_what_it_is_also_once_its_program_has_ended(
     tmp_path: Path, first: str

@@ -21,7 +21,7 @@ from ..why_run import of_pause
 from .attention import FAILED_MAX, failing_callbacks, failures
 from .runners import BACKLOG_RUNS, living, runners
 from .runs import runs
-from .schedules import Cron, Trigger, crons, triggers
+from .schedules import Cron, Trigger, crons, triggers, unstarted
 from .store import age_of, now
 
 TYPE_CHECKING = False
@@ -327,6 +327,12 @@ def _schedules(reader: Reader, told: set[str]) -> Iterator[Finding]:
             text = f"trigger {excerpt(each.trigger_name)} is told of ends of {excerpt(unknown)}, a workflow"
             way_out = "mend its on_run=, or start a program that declares that workflow"
             yield Finding("warn", "schedules", f"{text} that no living runner declares", way_out)
+    for each in unstarted(reader, found)[:NAMED_MAX]:
+        is_well = False
+        name = excerpt(each.trigger_name or "a cron without a name")
+        text = f"{name} starts {excerpt(each.workflow_name)}, a workflow that no living runner declares"
+        way_out = "mend its workflow=, or start a program that declares that workflow"
+        yield Finding("warn", "schedules", text, way_out)
     unserved = [each for each in found if each.state == "unserved" and not _is_told(each, told)]
     if unserved and living(reader):
         is_well = False

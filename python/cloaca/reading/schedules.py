@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from ..health import GRACE_SECONDS
 from ..rows import CRON_BY_NOW, TRIGGER_BY_NOW, moment
-from .runners import living
+from .runners import declaring, living
 from .store import PAGE_ITEMS, Page, age_of, decoded, names, now, unknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, Literal
 
     from ..redact import Mask
@@ -193,6 +194,14 @@ def schedules_of(reader: Reader, rows: list[int]) -> list[Trigger | Cron]:
     found = _shown(reader, reader.native.schedules_of(rows)) if rows else []
     found.sort(key=lambda each: place[each[0]["row"]])
     return _by_now(reader, found) if found else []
+
+
+def unstarted(reader: Reader, found: Sequence[Trigger | Cron]) -> list[Trigger | Cron]:
+    """Those of them that somebody serves and that start nothing: no living runner declares their workflow."""
+    alive = living(reader)
+    served = [each for each in found if each.state not in ("unserved", "disabled", "stopped")]
+    known = declaring(reader, {each.workflow_name for each in served}, alive) if alive and served else {}
+    return [each for each in served if alive and each.workflow_name not in known]
 
 
 def ticks(reader: Reader, name: str, *, limit: int = PAGE_ITEMS, offset: int = 0) -> list[Tick]:

@@ -10,7 +10,7 @@ from .attention import failing_callbacks
 from .audit import by_whom
 from .runners import declaring, living
 from .runs import find_run, run
-from .schedules import Trigger, schedules_named
+from .schedules import Trigger, schedules_named, unstarted
 from .store import MissingError, names, now, unknown
 from .workflows import workflow, workflow_names
 
@@ -67,6 +67,8 @@ def _of_schedule(reader: Reader, found: Trigger | Cron) -> str:
         hide=lambda run_id, text: reader.of_run(mask, run_id).hide(text),
         look=native.query,
     )
+    if unstarted(reader, [found]):
+        told += f"; no living runner declares workflow {excerpt(found.workflow_name)}, which it starts"
     last = None if found.last is None else _row(found.last)
     is_off = found.state in ("stopped", "disabled")
     return f"{told}{besides(kept, found.trigger_name, last, None if is_off else found.workflow_name)}"
