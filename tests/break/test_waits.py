@@ -206,12 +206,15 @@ def test_what_waits_when_its_runner_ends_is_no_failure_and_goes_on_with_the_next
 def test_shutdown_does_not_wait_for_the_body_that_calls_it(caller: str) -> None:
     done = threading.Event()
     calling = threading.Event()
+    submitted = threading.Event()
     made: list[cloaca.DefaultRunner] = []
 
     def call(*_: object) -> bool:
         # A trigger may be polled before the runner has a name here.
         if not calling.is_set() and made:
             calling.set()
+            # A submit that waits when the runner shuts down says so.
+            assert "trigger" in caller or submitted.wait(SECONDS)
             made[0].shutdown(3600)
             done.set()
         return False
@@ -238,6 +241,7 @@ def test_shutdown_does_not_wait_for_the_body_that_calls_it(caller: str) -> None:
     made.append(runner)
     if "trigger" not in caller:
         runner.submit("w")
+        submitted.set()
     assert done.wait(SECONDS)
     with pytest.raises(cloaca.RunnerError):
         runner.execute("w")
