@@ -31,12 +31,14 @@ def files(request: pytest.FixtureRequest) -> None:
 
 # What is imported late may be out of the new user's reach.
 BECOME = """
-    import contextlib, io, os, sys, tempfile, threading
+    import contextlib, importlib.util, io, os, sys, tempfile, threading
     import cloaca
     from cloaca import reading
     from cloaca.cli import main
 
     COMMANDS = [["ls"], ["runs"], ["doctor"], ["health"], ["metrics"], ["audit"], ["export", "COPY"]]
+    if importlib.util.find_spec("prometheus_client") is None:
+        COMMANDS.remove(["metrics"])
     with cloaca.WorkflowBuilder("good"):
         cloaca.task(id="only")(lambda context: None)
 
