@@ -228,25 +228,27 @@ class Ends:
     def _failed(self, end: End, raised: BaseException) -> None:
         if self._hear is not None:
             self._hear((None, raised))
+        # Before the next call may come, on another thread.
+        graded = self._grade(end, raised)
         due = self._engine.ends.failed(end.key, raised_by(raised).text, wish_of(raised) or 0)
+        if due is None:
+            graded = graded or LINE
+            with self._changed:
+                self._failing.forget(str(end.key))
         again = "and is given up" if due is None else f"and is called again at {rows.moment(due)}"
         text = "%s of workflow '%s' raised in call %d for run %s, %s"
         values = rows.CALLBACKS[end.status], end.workflow, end.tries, end.run, again
         level = ERROR if due is None else WARNING
-        graded = self._grade(end, raised, due is None)
         if graded == WHOLE:
             self._redactor.say(_log, level, text, *values, raised=raised, about=_about(end))
         elif graded == LINE:
             said = raised_by(raised).text
             self._redactor.say(_log, level, f"{text}: %s", *values, said, about=_about(end))
 
-    def _grade(self, end: End, raised: BaseException, is_given_up: bool) -> str:
+    def _grade(self, end: End, raised: BaseException) -> str:
         """How much is told of it."""
         with self._changed:
             graded = self._failing.grade(str(end.key), kind_of(raised), end.tries, int(time() * 1e6))
-            if is_given_up:
-                self._failing.forget(str(end.key))
-                return graded or LINE
             self._failing.bound(FAILING_MAX)
         return graded
 

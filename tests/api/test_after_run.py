@@ -393,8 +393,8 @@ def test_a_callback_that_goes_on_raising_is_told_of_ever_more_rarely(
             ]
 
         runner.advance("30m")
-        assert eventually(lambda: [call for call, _ in told()] == ["1", "2", "10"])
-        assert told() == [("1", True), ("2", False), ("10", False)]
+        assert eventually(lambda: len(told()) == 3)
+        assert sorted(told(), key=lambda each: int(each[0])) == [("1", True), ("2", False), ("10", False)]
         is_other[0] = True
         # What the last call came to may be on its way to the store.
         assert eventually(lambda: runner.tell_soon(run.id))
