@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
+from . import _cloaca
 from .body import is_async_generator, is_generator, parameters_of, unbound
 from .errors import ArgumentError, ArgumentTypeError, CloacaError, ScheduleError, UrlError, excerpt, typed
 from .name import is_text
@@ -46,6 +47,15 @@ def on_server(url: str) -> bool:
     """Whether a database URL names a server; a file may be called alike."""
     scheme, is_url, _ = url.partition("://")
     return bool(is_url) and scheme.partition("+")[0] in ("postgres", "postgresql")
+
+
+def store_name(url: str) -> str:
+    """What messages call the store of a URL: that, or of one on a server its database and host."""
+    try:
+        return _cloaca.name_of(url)
+    except UrlError:
+        # It may hold a password.
+        return "no store"
 
 
 def url(value: object, argument: str = "database_url") -> str:

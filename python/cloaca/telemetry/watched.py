@@ -9,7 +9,7 @@ import os
 import threading
 import time
 
-from .. import _cloaca, check
+from .. import check
 from ..errors import CloacaError, RunnerError, StoreError, UrlError, excerpt
 from ..runner import DefaultRunner
 from . import families
@@ -107,14 +107,7 @@ class Watched:
         self._health = Asking(self._look_at_health)
 
     def __repr__(self) -> str:
-        return repr(self.runner) if self.runner is not None else excerpt(self._name())
-
-    def _name(self) -> str:
-        try:
-            return _cloaca.name_of(self.url)
-        except UrlError:
-            # It may hold a password.
-            return "no store"
+        return repr(self.runner) if self.runner is not None else excerpt(check.store_name(self.url))
 
     def families(self) -> Iterator[Family]:
         """All metrics. What a runner has counted is told whatever its store does.

@@ -51,11 +51,7 @@ class Source:
     @property
     def name(self) -> str:
         """What messages call the store: its URL, or of one on a server its database and host."""
-        try:
-            return _cloaca.name_of(self._url)
-        except UrlError:
-            # It may hold a password.
-            return "no store"
+        return check.store_name(self._url)
 
     @property
     def reader(self) -> Reader:

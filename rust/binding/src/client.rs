@@ -209,7 +209,6 @@ impl Client {
     }
 }
 
-/// `(name, version, priority, limits)`, the last as JSON text.
 /// An unfinished run, with the hash that it guards.
 pub type HeldParts = (String, Option<[u8; 16]>);
 
@@ -232,6 +231,7 @@ pub fn stood_in(name: &str, workflow: &Arc<str>, (allow_concurrent, overlap): (b
     Declared { row, overlap: Overlap::from_name(&overlap).unwrap_or_default() }
 }
 
+/// `(name, version, priority, limits)`, the last as JSON text.
 type AskedWorkflow = (String, String, i64, Option<String>);
 
 fn asked(py: Python<'_>, (name, version, priority, limits): AskedWorkflow) -> PyResult<Asked> {

@@ -7,6 +7,8 @@ mod asked;
 #[path = "sql/audit.rs"]
 mod audit;
 mod batch;
+#[path = "sql/bearer.rs"]
+mod bearer;
 mod connect;
 mod copy;
 mod db;

@@ -5,6 +5,8 @@ mod asked;
 #[path = "sql/audit.rs"]
 mod audit;
 mod batch;
+#[path = "sql/bearer.rs"]
+mod bearer;
 mod byte_lock;
 mod copy;
 mod db;

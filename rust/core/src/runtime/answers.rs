@@ -11,7 +11,7 @@ use crate::client::{Apart, rehearse_apart};
 use crate::context::hash_text;
 use crate::engine::{self, Event, Fire, Foreseen, Foretold, Note, Polled, Rehearsal, poll_timed_out};
 use crate::key::ScheduleKey;
-use crate::poll::{Died, Finish, Overdue, Poller, Standing, TickState, Ticket};
+use crate::poll::{Died, Ended, Finish, Overdue, Poller, Standing, TickState, Ticket};
 use crate::port::{ContextHash, Store, Stored};
 use crate::runtime::Runtime;
 use crate::runtime::keeper::Order;
@@ -336,12 +336,21 @@ impl Runtime {
         };
         let stop = is_stoppable.then_some(Order::StopPoll { place, serial });
         stop.into_iter().chain(failed).for_each(|order| self.shared.order(order));
-        let wait = ended.wait_after(Mono(now.mono.0.saturating_sub(timeout.as_nanos() as u64)));
+        let began = Now {
+            mono: Mono(now.mono.0.saturating_sub(timeout.as_nanos() as u64)),
+            wall: Wall(now.wall.0.saturating_sub_unsigned(duration_us)),
+        };
+        let ended = Ended { wait: ended.wait_after(began.mono), ..ended };
+        self.failed_unanswered(place, ended, began.wall, duration_us, error);
+    }
+
+    /// A poll has failed whose body has not answered.
+    fn failed_unanswered(&self, place: u32, ended: Ended, at: Wall, duration_us: u64, error: String) {
         self.step(Event::Polled(Polled {
             place,
             schedule: ended.schedule,
             cursor_set: ended.cursor_set,
-            at: Wall(now.wall.0.saturating_sub_unsigned(duration_us)),
+            at,
             ends: 0,
             duration_us,
             fires: Vec::new(),
@@ -349,7 +358,7 @@ impl Runtime {
             reason: Err(error),
             history: ended.history,
             disable: ended.disable,
-            wait,
+            wait: ended.wait,
             failures: ended.failures,
             told: None,
             holds: None,
@@ -368,23 +377,7 @@ impl Runtime {
             polls.failed(place, CALL_DIED, ended.disable.as_deref())
         };
         failed.into_iter().for_each(|order| self.shared.order(order));
-        self.step(Event::Polled(Polled {
-            place,
-            schedule: ended.schedule,
-            cursor_set: ended.cursor_set,
-            at: now.wall,
-            ends: 0,
-            duration_us: 0,
-            fires: Vec::new(),
-            cursor: None,
-            reason: Err(CALL_DIED.to_owned()),
-            history: ended.history,
-            disable: ended.disable,
-            wait: ended.wait,
-            failures: ended.failures,
-            told: None,
-            holds: None,
-        }));
+        self.failed_unanswered(place, ended, now.wall, 0, CALL_DIED.to_owned());
     }
 
     /// Writes down that a poll begins, where that outlives this process: see [`Ticket::is_noted`]. What the store does not take holds up no poll.

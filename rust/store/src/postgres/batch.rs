@@ -12,14 +12,13 @@ use cloaca_core::port::{
     Stored, TickChange, TriggerRow,
 };
 use cloaca_core::time::Wall;
-use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
 use crate::postgres::limits::{self, Terms};
 use crate::postgres::plan::Stretch;
 use crate::postgres::run::Fires;
 use crate::postgres::schedule::{Advanced, ByHand, Declaring, twin};
-use crate::postgres::{audit, end, history, logged, owner, rehearse, run, schedule, seat};
+use crate::postgres::{audit, bearer::Bearer, end, history, logged, owner, rehearse, run, schedule, seat};
 
 /// A receipt for each change, in order.
 pub fn apply(db: &Db, changes: &[Change]) -> Result<Vec<Receipt>, Failure> {
@@ -54,47 +53,6 @@ pub fn rehearse(db: &Db, work: &mut Playing<'_>, fault: impl Fn(Failure) -> Faul
     let checked = HashMap::from([(STAND_IN, true)]);
     let mut batch = Batch { db, checked, declaring: None, ends: None, terms: Terms::default() };
     work(&mut |change| batch.play(change).map_err(&fault))
-}
-
-/// Of several runs of one moment the first bears its scheduled time. Where that is used the moment has been run, and the others with it. One that its run key
-/// refuses leaves it to the next.
-#[derive(Default)]
-struct Bearer {
-    /// The run that used it, where still kept.
-    used_by: Option<Option<Uuid>>,
-    /// The moment that the one before was to bear.
-    left: Option<Wall>,
-}
-
-impl Bearer {
-    fn refuses(&self, new: &NewRun) -> Option<Admitted> {
-        self.used_by.filter(|_| is_of_moment(new)).map(|of| Admitted::DuplicateKey { of })
-    }
-
-    /// The same run with the moment that it is to bear, if that is left to it.
-    fn bearing(&self, new: &NewRun) -> Option<NewRun> {
-        let left = self.left.filter(|_| is_of_moment(new));
-        left.map(|moment| NewRun { scheduled_at: Some(moment), ..new.clone() })
-    }
-
-    fn note(&mut self, db: &Db, new: &NewRun, fate: &Admitted) -> Result<(), Failure> {
-        if new.scheduled_at.is_none() {
-            return Ok(());
-        }
-        (self.used_by, self.left) = match fate {
-            Admitted::DuplicateKey { .. } => match run::moment_holder(db, new)? {
-                Some(of) => (Some(Some(of)), None),
-                None => (None, new.scheduled_at),
-            },
-            _ => (None, None),
-        };
-        Ok(())
-    }
-}
-
-/// Whether a run is of a moment that another one bears.
-fn is_of_moment(new: &NewRun) -> bool {
-    new.schedule.is_some() && new.scheduled_at.is_none()
 }
 
 struct Batch<'c> {

@@ -12,12 +12,11 @@ use cloaca_core::port::{
 };
 use cloaca_core::time::Wall;
 use rusqlite::Connection;
-use uuid::Uuid;
 
 use crate::sqlite::fault::Failure;
 use crate::sqlite::limits::{self, Terms};
 use crate::sqlite::schedule::{Advanced, ByHand, Declaring, twin};
-use crate::sqlite::{audit, end, history, logged, owner, rehearse, run, schedule, seat};
+use crate::sqlite::{audit, bearer::Bearer, end, history, logged, owner, rehearse, run, schedule, seat};
 
 /// A receipt for each change, in order.
 pub fn apply(db: &Connection, changes: &[Change]) -> Result<Vec<Receipt>, Failure> {
@@ -31,47 +30,6 @@ pub fn rehearse(db: &Connection, work: &mut Playing<'_>, fault: impl Fn(Failure)
     let checked = HashMap::from([(STAND_IN, true)]);
     let mut batch = Batch { db, checked, declaring: None, ends: None, terms: Terms::default() };
     work(&mut |change| batch.play(change).map_err(&fault))
-}
-
-/// Of several runs of one moment the first bears its scheduled time. Where that is used the moment has been run, and the others with it. One that its run key
-/// refuses leaves it to the next.
-#[derive(Default)]
-struct Bearer {
-    /// The run that used it, where still kept.
-    used_by: Option<Option<Uuid>>,
-    /// The moment that the one before was to bear.
-    left: Option<Wall>,
-}
-
-impl Bearer {
-    fn refuses(&self, new: &NewRun) -> Option<Admitted> {
-        self.used_by.filter(|_| is_of_moment(new)).map(|of| Admitted::DuplicateKey { of })
-    }
-
-    /// The same run with the moment that it is to bear, if that is left to it.
-    fn bearing(&self, new: &NewRun) -> Option<NewRun> {
-        let left = self.left.filter(|_| is_of_moment(new));
-        left.map(|moment| NewRun { scheduled_at: Some(moment), ..new.clone() })
-    }
-
-    fn note(&mut self, db: &Connection, new: &NewRun, fate: &Admitted) -> Result<(), Failure> {
-        if new.scheduled_at.is_none() {
-            return Ok(());
-        }
-        (self.used_by, self.left) = match fate {
-            Admitted::DuplicateKey { .. } => match run::moment_holder(db, new)? {
-                Some(of) => (Some(Some(of)), None),
-                None => (None, new.scheduled_at),
-            },
-            _ => (None, None),
-        };
-        Ok(())
-    }
-}
-
-/// Whether a run is of a moment that another one bears.
-fn is_of_moment(new: &NewRun) -> bool {
-    new.schedule.is_some() && new.scheduled_at.is_none()
 }
 
 struct Batch<'c> {
