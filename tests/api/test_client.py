@@ -28,9 +28,8 @@ with cloaca.WorkflowBuilder("double"):
             time.sleep(0.01)
         context["n"] = context.get("n", 0) * 2
 runner = cloaca.DefaultRunner(sys.argv[1])
-while not runner.query("SELECT 1 FROM workflows JOIN owners ON owner = epoch WHERE left_at IS NULL"):
-    time.sleep(0.01)
-print("ready", flush=True)
+declared = runner.query("SELECT 1 FROM workflows JOIN owners ON owner = epoch WHERE left_at IS NULL")
+print("ready" if declared else "nobody may ask for anything yet", flush=True)
 if len(sys.argv) < 3:
     time.sleep(600)
 runner.shutdown()

@@ -198,8 +198,8 @@ impl Engine {
 
     /// The program has declared what it had to declare.
     fn ready(&self, py: Python<'_>) -> PyResult<()> {
-        self.handle.runtime(py)?.ready();
-        Ok(())
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.ready())
     }
 
     /// Moves a manual clock; false if the runner does not come to rest within `patience` seconds.

@@ -153,6 +153,8 @@ struct Shared {
     target: Mutex<Mono>,
     kept: Kept,
     works: bool,
+    /// Whether it takes over what others left.
+    recovers: bool,
     engine: Mutex<Box<Engine>>,
     writer: Mutex<WriterState>,
     writer_wake: Condvar,
@@ -297,6 +299,7 @@ impl Shared {
             target: Mutex::default(),
             kept: services.kept,
             works: services.works,
+            recovers: services.recovery && services.works,
             jobs: Mutex::new(jobs),
             engine: Mutex::new(engine),
             writer: Mutex::default(),
@@ -397,9 +400,8 @@ impl Runtime {
         let shared = Shared::of(store, epoch, (ear.clone(), ends, seed), settings, services, clock);
         shared.read_pauses();
         let writer = spawn("cloaca-writer", &shared, Shared::write_all)?;
-        let recovery = services.recovery && services.works;
         let timekeeper = spawn("cloaca-clock", &shared, Shared::keep_time)?;
-        let liaison = spawn("cloaca-liaison", &shared, move |shared| shared.keep_touch(recovery))?;
+        let liaison = spawn("cloaca-liaison", &shared, Shared::keep_touch)?;
         let looks = spawn("cloaca-looks", &shared, Shared::look_all)?;
         let mut threads = vec![writer, timekeeper, liaison, looks];
         if let Some(ear) = ear {
@@ -520,8 +522,12 @@ impl Runtime {
         (requests, watches)
     }
 
-    /// The program has declared what it had to declare: crons may start runs from now on.
+    /// The program has declared what it had to declare: crons may start runs from now on, and other programs may ask for its workflows. Call
+    /// detached.
     pub fn ready(&self) {
+        if self.shared.recovers {
+            self.shared.say_workflows();
+        }
         self.shared.ready.store(true, Ordering::Release);
         self.shared.wake_liaison();
     }

@@ -106,7 +106,7 @@ enum Taking {
 
 impl Shared {
     /// The liaison. Takes over unfinished runs first.
-    pub(super) fn keep_touch(&self, recovery: bool) {
+    pub(super) fn keep_touch(&self) {
         if !self.wait_ready() {
             // Whoever never began leaves everything as it is.
             return;
@@ -121,7 +121,7 @@ impl Shared {
             ends_fast: false,
             news_read: None,
             last_other: Uuid::nil(),
-            knows_deserted: !recovery,
+            knows_deserted: !self.recovers,
             ready_at,
             forgetting: Forgetting::new(now),
             news_due: now.after(NEWS_SLOWLY),
@@ -130,12 +130,12 @@ impl Shared {
             history_due: now.after(HISTORY_EVERY),
             history_from: 0,
         };
-        round.has_siblings = self.look_for_vacancy(recovery, false, &mut round.company);
+        round.has_siblings = self.look_for_vacancy(false, &mut round.company);
         self.load_crons();
         let note = lock(&self.engine).ready_note();
         self.order(Order::Log(note));
         while !self.closing.load(Ordering::Acquire) {
-            self.look_around(recovery, &mut round);
+            self.look_around(&mut round);
             let strangers_due = Mono(self.strangers_due_ns.load(Ordering::Acquire));
             let dues =
                 [round.history_due, round.news_due, round.signs.due, round.forgetting.due, strangers_due];
@@ -172,7 +172,7 @@ impl Shared {
         }
     }
 
-    fn look_around(&self, recovery: bool, round: &mut Round) {
+    fn look_around(&self, round: &mut Round) {
         let now = self.now();
         if now.mono >= round.history_due {
             self.send_history(round, now.mono);
@@ -187,25 +187,25 @@ impl Shared {
             self.forget(&mut round.forgetting, now);
         }
         if self.workflow_is_new.swap(false, Ordering::AcqRel) {
-            match recovery {
+            match self.recovers {
                 true => self.recover(),
                 false if self.works => {
                     self.tell_limits();
-                    self.take_due(recovery);
+                    self.take_due();
                 }
                 false => {}
             }
         }
         let asked = self.due_asked.load(Ordering::Acquire);
         if asked != self.due_done.load(Ordering::Acquire) {
-            self.take_due(recovery);
+            self.take_due();
             self.due_done.store(asked, Ordering::Release);
         }
         if self.works && self.store.has_inbox() {
-            self.admit_inbox(recovery);
+            self.admit_inbox();
         }
         self.heed_limited();
-        if recovery {
+        if self.recovers {
             self.take_strangers(now.mono, round.has_siblings);
         }
         // Who has nothing to write would never find out.
@@ -230,8 +230,8 @@ impl Shared {
         }
         if is_woken || is_time || round.has_siblings && self.works || round.company.is_none() {
             let had_siblings = round.has_siblings;
-            round.has_siblings = self.look_for_vacancy(recovery, is_woken || is_time, &mut round.company);
-            if recovery {
+            round.has_siblings = self.look_for_vacancy(is_woken || is_time, &mut round.company);
+            if self.recovers {
                 self.leave_excess();
             }
             round.has_news |= round.has_siblings && self.works && (is_time || !had_siblings);
@@ -343,12 +343,7 @@ impl Shared {
     }
 
     /// Takes over what owners left that are gone; true if others live.
-    pub(super) fn look_for_vacancy(
-        &self,
-        recovery: bool,
-        has_news: bool,
-        company: &mut Option<Company>,
-    ) -> bool {
+    pub(super) fn look_for_vacancy(&self, has_news: bool, company: &mut Option<Company>) -> bool {
         let Ok(siblings) = self.store.bury(self.epoch) else { return true };
         if siblings.buried > 0 {
             self.tell_of_withdrawn();
@@ -359,10 +354,10 @@ impl Shared {
         }
         let is_first = company.is_none();
         let is_vacant = Company::has_shrunk(company, &siblings);
-        if recovery && (is_vacant || has_news) {
+        if self.recovers && (is_vacant || has_news) {
             self.recover();
         } else if self.works && (is_vacant || has_news) {
-            self.take_due(recovery);
+            self.take_due();
         }
         if siblings.buried > 0 {
             let _ = self.store.end_deserted(self.epoch, self.now().wall);
@@ -526,18 +521,18 @@ impl Shared {
     }
 
     /// Runs whose time has come, wherever they were asked for. Who takes nothing over from others takes these all the same: nobody had them.
-    fn take_due(&self, recovery: bool) {
-        self.take_over(if recovery { Taking::Fitting } else { Taking::Due });
+    fn take_due(&self) {
+        self.take_over(if self.recovers { Taking::Fitting } else { Taking::Due });
     }
 
     /// What other programs have asked for in their own transactions becomes runs, whoever declares their workflows. What fails now is seen again.
-    fn admit_inbox(&self, recovery: bool) {
+    fn admit_inbox(&self) {
         while !self.closing.load(Ordering::Acquire) {
             match self.store.admit_inbox(self.epoch, self.now().wall) {
                 Ok(0) | Err(Fault::Passing(_)) => return,
                 Ok(_) => {
                     self.store.wake_others(self.epoch);
-                    self.take_due(recovery);
+                    self.take_due();
                 }
                 Err(Fault::Final(why)) => return self.order(Order::Log(Note::ClaimRefused { why })),
             }
