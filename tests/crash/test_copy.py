@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,27 @@ def test_a_killed_copy_leaves_no_half_store(source: Path, where: str) -> None:
     assert [path.name.startswith("b.db-copying-") for path in source.parent.glob("b.db*")] == [True]
     # What is left is in nobody's way.
     assert cloaca.copy_store("a.db", "b.db") == source.parent / "b.db"
+
+
+def test_an_export_that_is_killed_leaves_no_half_store(source: Path) -> None:
+    with cloaca.DefaultRunner("a.db", work=False) as runner:
+        runner.submit_many("w", [{"n": n, "text": "x" * 1_000_000} for n in range(40)])
+    exports = "import cloaca; cloaca.reading.Reader('a.db').export('b.db')"
+    process = subprocess.Popen([sys.executable, "-c", exports])
+    while process.poll() is None and not list(source.parent.glob("b.db*")):
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert [path.name.startswith("b.db-exporting-") for path in source.parent.glob("b.db*[0-9a-f]")] == [True]
+    # What is left is in nobody's way.
+    with reading.Reader("a.db") as reader:
+        reader.export("b.db")
+    with reading.Reader("b.db") as copy:
+        assert len(reading.runs(copy, limit=1000)) == RUNS + 41
+    # Nor does what a store of that name has left become the copy's.
+    Path("c.db-wal").write_bytes(b"left")
+    with reading.Reader("a.db") as reader, pytest.raises(cloaca.StoreError, match="has left"):
+        reader.export("c.db")
 
 
 def test_a_copy_goes_on_where_the_store_ended(source: Path) -> None:

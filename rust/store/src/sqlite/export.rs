@@ -1,34 +1,88 @@
-//! Copies the database into a new file. Invariant: a file that was there before is never touched, and a copy that
-//! failed leaves no file behind.
+//! Copies the database into a new file. Invariant: under the name of the copy there is a whole one or none, whenever who makes it is
+//! killed; a file that was there before is never touched, and a copy that failed leaves none behind.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Error, OpenFlags, ToSql, ffi, named_params};
+use uuid::Uuid;
 
+use crate::rename_to_new;
 use crate::sqlite::fault::{Cause, Failure, passes};
 use crate::sqlite::open::beside;
 
+/// What a copy is called, behind its later name, until it is whole.
+const PART: &str = "-exporting-";
+/// So much of the later name leaves room for what follows, and for what SQLite puts behind that.
+const NAME_BYTES: usize = 190;
+
 /// Writes a consistent copy to `path`.
 pub fn run(db: &Connection, path: &Path) -> Result<(), Failure> {
-    let journal = beside(path, "-journal");
-    let is_foreign = journal.exists();
-    claim(path, mode_of(db) | OWNER)?;
+    refuse_taken(path)?;
+    let part = part_of(path);
+    claim_for(&part, path, mode_of(db) | OWNER)?;
+    let done = write(db, &part).map_err(|error| refused(path, error)).and_then(|()| name(&part, path));
+    if done.is_err() {
+        let _ = fs::remove_file(&part);
+        let _ = fs::remove_file(beside(&part, "-journal"));
+    }
+    done
+}
+
+fn write(db: &Connection, part: &Path) -> Result<(), Error> {
     // Our build of SQLite reads a name that begins with `file:` as a URI; none that begins with the root does.
-    let target = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let target = std::path::absolute(part).unwrap_or_else(|_| part.to_owned());
     // SQLite takes an empty file for a new one.
-    let copied = db.execute("VACUUM INTO :path", named_params! { ":path": Named(&target) });
-    // What stands beside it is not ours to be rolled back.
-    let marked = copied.and_then(|_| if is_foreign { Ok(()) } else { mark(&target) });
-    marked.map_err(|error| {
-        let _ = fs::remove_file(path);
-        if !is_foreign {
-            let _ = fs::remove_file(journal);
-        }
-        refused(path, error)
-    })
+    db.execute("VACUUM INTO :path", named_params! { ":path": Named(&target) })?;
+    mark(&target)
+}
+
+/// Gives a copy that is whole, and on disk, its name.
+fn name(part: &Path, path: &Path) -> Result<(), Failure> {
+    let done = fs::File::open(part).and_then(|file| file.sync_all()).and_then(|()| rename_to_new(part, path));
+    done.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => taken(path),
+        _ => Failure::Refused(format!("export to '{}' failed: {error}", path.display())),
+    })?;
+    // Where a folder cannot be opened, its names are on disk when they are.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let _ = fs::File::open(folder).and_then(|folder| folder.sync_all());
+    Ok(())
+}
+
+fn part_of(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    // What is cut amidst a character is none.
+    let mut start = match name.len() > NAME_BYTES {
+        true => OsString::from(String::from_utf8_lossy(&name[..NAME_BYTES]).trim_end_matches('\u{fffd}')),
+        false => path.file_name().unwrap_or_default().to_owned(),
+    };
+    let random = Uuid::now_v7().simple().to_string().split_off(24);
+    start.push(format!("{PART}{}-{random}", process::id()));
+    path.with_file_name(start)
+}
+
+fn taken(path: &Path) -> Failure {
+    Failure::Refused(format!("export target '{}' exists already; name a new file", path.display()))
+}
+
+fn refuse_taken(path: &Path) -> Result<(), Failure> {
+    if path.symlink_metadata().is_ok() {
+        return Err(taken(path));
+    }
+    // A log of a database that has gone would be taken for the copy's.
+    match ["-wal", "-journal"].iter().map(|left| beside(path, left)).find(|left| left.exists()) {
+        None => Ok(()),
+        Some(left) => Err(Failure::Refused(format!(
+            "export target '{}' has left '{}'; name another file",
+            path.display(),
+            left.display()
+        ))),
+    }
 }
 
 /// Notes in a copy that it is one: when it was made, and the last runner that the original had by then.
@@ -98,7 +152,12 @@ pub const OWNER: u32 = 0o600;
 
 /// Makes an empty file, so that nobody else's can be taken for ours.
 pub fn claim(path: &Path, mode: u32) -> Result<(), Failure> {
-    let name = path.display();
+    claim_for(path, path, mode)
+}
+
+/// The same of what is called `named` in messages.
+fn claim_for(path: &Path, named: &Path, mode: u32) -> Result<(), Failure> {
+    let name = named.display();
     let mut options = fs::File::options();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -110,11 +169,9 @@ pub fn claim(path: &Path, mode: u32) -> Result<(), Failure> {
     let _ = mode;
     let message = match options.open(path) {
         Ok(_) => return Ok(()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            format!("export target '{name}' exists already; name a new file")
-        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(taken(named)),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let folder = path.parent().unwrap_or(path);
+            let folder = named.parent().unwrap_or(named);
             format!("export target '{name}': folder '{}' does not exist; create it first", folder.display())
         }
         Err(error) => format!("export target '{name}' cannot be made: {error}"),
