@@ -64,7 +64,7 @@ def test_errors_keys_and_contexts_of_strangers(page: Asking, runner: cloaca.Defa
 def test_names_and_reasons_of_strangers(tmp_path: Path, text: str) -> None:
     with cloaca.WorkflowBuilder(text):
 
-        @cloaca.task(id=text)
+        @cloaca.task(id=text, limits=[cloaca.Limit(text, concurrency=1)])
         def body(context: cloaca.Context) -> None:
             raise ValueError(text)
 
@@ -78,7 +78,7 @@ def test_names_and_reasons_of_strangers(tmp_path: Path, text: str) -> None:
     def fails() -> Any:
         raise OSError(text)
 
-    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+    with cloaca.DefaultRunner(tmp_path / "runs.db", name=text) as runner:
         page = Asking(cloaca.ui.app(runner))
         runner.tick(text)
         runner.tick(failing)
@@ -87,7 +87,13 @@ def test_names_and_reasons_of_strangers(tmp_path: Path, text: str) -> None:
         paths = re.findall(r'href="(/(?:trigger|workflow|run)\?[^"]+)"', page.get("/runs").text)
         assert len(paths) >= 3
         paths += [f"/trigger?name={quote(failing)}", f"/trigger?name={quote(text)}"]
-        for path in ["/", "/triggers", "/workflows", *(each.replace("&amp;", "&") for each in paths)]:
+        for path in [
+            "/",
+            "/triggers",
+            "/workflows",
+            "/system",
+            *(each.replace("&amp;", "&") for each in paths),
+        ]:
             harmless(page.get(path))
         harmless(page.post(f"preview {quote(text, safe='')}"))
         assert page.post(f"disable {quote(text, safe='')}").status_code == 303

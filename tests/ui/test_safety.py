@@ -36,6 +36,8 @@ from cloaca.ui.safety import TokenAccess
         ("10.0.0.7", "127.0.0.1:8720", {}, 403),
         ("127.0.0.1", "127.0.0.1:8720", {"X-Forwarded-For": "10.0.0.7"}, 403),
         ("127.0.0.1", "127.0.0.1:8720", {"Forwarded": "for=10.0.0.7"}, 403),
+        ("127.0.0.1", "127.0.0.1:8720", {"X-Forwarded-Proto": "https"}, 403),
+        ("127.0.0.1", "127.0.0.1:8720", {"CF-Connecting-IP": "10.0.0.7"}, 403),
         ("127.0.0.1", "127.0.0.1:8720", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
         ("127.0.0.1", "127.0.0.1:8720", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),
     ],

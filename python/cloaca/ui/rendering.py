@@ -22,6 +22,7 @@ def environment() -> jinja2.Environment:
     found = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__),
         autoescape=True,
+        finalize=show.harmless,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -27,7 +27,21 @@ WHO = "cloaca_who"
 """Where a request's scope has the name that `access` told."""
 SECRET_CHARS = 43
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
-FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+FORWARDED = frozenset(
+    {
+        "forwarded",
+        "via",
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-original-host",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "fastly-client-ip",
+        "x-envoy-external-address",
+    }
+)
+"""Headers by which a proxy tells for whom it asks, beside all that begin with `x-forwarded`."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -94,10 +108,16 @@ def refuse_strangers(request: Request, host: str) -> None:
     """
     client = request.client.host if request.client is not None else ""
     is_local = client == "::1" or client.startswith(("127.", "::ffff:127."))
-    if not is_local or name_of(host) not in LOCAL_NAMES or any(name in request.headers for name in FORWARDED):
+    if not is_local or name_of(host) not in LOCAL_NAMES or is_forwarded(request):
         raise Refusal(
             403, "This page answers only the machine that it runs on, unless it is given access= or a token."
         )
+
+
+def is_forwarded(request: Request) -> bool:
+    """Whether a proxy says that it asks for somebody else."""
+    names = request.headers.keys()
+    return any(name in FORWARDED or name.startswith("x-forwarded") for name in names)
 
 
 def name_of(host: str) -> str:

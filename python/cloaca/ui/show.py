@@ -63,6 +63,13 @@ def lines(value: object, most: int = LONG_CHARS) -> str:
     return cut if len(text) <= most else f"{cut}\n… {len(text) - most:,} more characters"
 
 
+def harmless(value: object) -> object:
+    """What a template puts out: of a text each character as it looks, whatever else it went through."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return value if value.isprintable() else lines(value)
+
+
 def encoded(value: object) -> Markup:
     """A text for an attribute that nobody sees: as it is, with no character of it in the page itself."""
     return Markup("".join(f"&#{ord(letter)};" for letter in str(value)))
