@@ -28,11 +28,19 @@ _CREATED = """
         SELECT created_at FROM runs INDEXED BY runs_created
         WHERE created_at > ?2 AND created_at <= ?1 ORDER BY created_at DESC LIMIT ?3
     ) AS found GROUP BY ago"""
+# Of each kind the newest, as the index has them.
 _FAILED = """
     SELECT (?1 - created_at) / 60000000 AS ago, count(*) AS many FROM (
-        SELECT created_at FROM runs INDEXED BY runs_failed
-        WHERE error_type IS NOT NULL AND created_at > ?2 AND created_at <= ?1
-        ORDER BY created_at DESC LIMIT ?3
+        SELECT created_at FROM (
+            SELECT created_at FROM runs INDEXED BY runs_failed
+            WHERE error_type IS NOT NULL AND status = 'Failed' AND created_at > ?2 AND created_at <= ?1
+            ORDER BY created_at DESC LIMIT ?3
+        ) AS failed
+        UNION ALL SELECT created_at FROM (
+            SELECT created_at FROM runs INDEXED BY runs_failed
+            WHERE error_type IS NOT NULL AND status = 'Cancelled' AND created_at > ?2 AND created_at <= ?1
+            ORDER BY created_at DESC LIMIT ?3
+        ) AS cancelled
     ) AS found GROUP BY ago"""
 _POLLED = """
     SELECT count, first_at, last_at FROM ticks ORDER BY row DESC LIMIT ?"""

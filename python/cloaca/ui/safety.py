@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import inspect
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Literal, TypeAlias
@@ -29,19 +30,16 @@ SECRET_CHARS = 43
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 FORWARDED = frozenset(
     {
-        "forwarded",
         "via",
         "x-real-ip",
-        "x-client-ip",
-        "x-cluster-client-ip",
+        "x-scheme",
         "x-original-host",
-        "true-client-ip",
-        "cf-connecting-ip",
-        "fastly-client-ip",
         "x-envoy-external-address",
     }
 )
-"""Headers by which a proxy tells for whom it asks, beside all that begin with `x-forwarded`."""
+"""Headers by which a proxy tells for whom it asks, beside `X-Forwarded…`, `X-Original-Forwarded-For`,
+`CF-Connecting-IP`, `Fly-Client-IP` and their like."""
+FORWARDING = re.compile(r"forwarded|-(client|connecting)-ip$")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -116,8 +114,7 @@ def refuse_strangers(request: Request, host: str) -> None:
 
 def is_forwarded(request: Request) -> bool:
     """Whether a proxy says that it asks for somebody else."""
-    names = request.headers.keys()
-    return any(name in FORWARDED or name.startswith("x-forwarded") for name in names)
+    return any(name in FORWARDED or FORWARDING.search(name) for name in request.headers)
 
 
 def name_of(host: str) -> str:

@@ -494,8 +494,9 @@ impl Store for PostgresStore {
             end::hand_on(db, epoch, &kept.ends, remnant)?;
             run::overdue::hand_on(db, epoch, remnant)?;
             seat::hand_on(db, epoch, remnant)?;
-            schedule::hand_on(db, epoch, &kept.triggers, remnant)?;
+            // What is called still, too: that a runner is told to end is no fault of the function.
             schedule::end_calls(db, epoch)?;
+            schedule::hand_on(db, epoch, &kept.triggers, remnant)?;
             Ok((remnant, owner::leave(db, epoch, Some(at))?))
         });
         let left = left.map(|(remnant, withdrawn)| self.noting(remnant, withdrawn));

@@ -164,8 +164,20 @@ fn refused_server() -> OpenError {
 /// Whether a path is a URL that was misspelt, or what libpq takes instead of one.
 fn is_meant_for_a_server(path: &str) -> bool {
     let path = path.to_ascii_lowercase();
-    let words = ["://", "postgres:/", "postgresql:/", "jdbc:postgres", "password="];
+    let words =
+        ["://", "postgres:/", "postgresql:/", "postgres//", "postgresql//", "jdbc:postgres", "password="];
+    let starts = ["postgres:", "postgresql:"];
     words.iter().any(|word| path.contains(word))
+        || starts.iter().any(|start| path.starts_with(start))
+        || has_password(&path)
+}
+
+/// Whether something like `USER:PASSWORD@` stands in front of all folders. A file that is really called so is named by `./`.
+fn has_password(path: &str) -> bool {
+    let path = path.trim_start_matches(['/', '\\']);
+    let Some((before, after)) = path.split_once(':') else { return false };
+    let is_drive = before.len() == 1 && after.starts_with(['/', '\\']);
+    after.contains('@') && !before.contains(['/', '\\']) && !is_drive
 }
 
 fn starts_with_word(url: &str, word: &str) -> bool {
@@ -370,13 +382,24 @@ mod tests {
             "sqlite:///postgresql://ann:hunter2@h/app",
             "host=h password=hunter2 user=ann dbname=app",
             "postgresql://ann:hunter2@h/app\n",
+            "postgresql:ann:hunter2@h",
+            "postgresql//ann:hunter2@h/app",
+            "postgresql:\\\\ann:hunter2@h/app",
+            "Postgres:ann:hunter2",
+            "ann:hunter2@127.0.0.1:5432/app",
+            "//ann:hunter2@h/app",
+            "ann:hunter2/3@h/app",
+            "sqlite://ann:hunter2@h/x.db",
+            "sqlite:///ann:hunter2@h/x.db",
         ] {
             let Err(OpenError::Url(text)) = super::parse(url.as_ref(), None) else {
                 panic!("{url} is taken for a store")
             };
             assert!(!text.contains("hunter2") && text.contains("remove it") | text.contains(FORMS), "{text}");
         }
-        assert!(super::parse("runs:/a.db".as_ref(), None).is_ok());
+        for path in ["runs:/a.db", "./a:b@c.db", "/data/a:b@c.db", "a@b:c.db", "C:\\data\\a@b.db"] {
+            assert!(super::parse(path.as_ref(), None).is_ok(), "{path}");
+        }
     }
 
     #[test]

@@ -92,7 +92,7 @@ fn text_of(filter: &RunFilter, schedule: Option<ScheduleKey>, other: Option<Sche
         (other.is_some(), "r.schedule IN (:schedule, :other)"),
         (filter.workflow.is_some(), "r.workflow = :workflow"),
         (filter.status.is_some(), "r.status = :status"),
-        // Index runs_failed holds what ended badly.
+        // Indices runs_failed, runs_failed_of hold what ended badly.
         (matches!(filter.status, Some(RunStatus::Failed | RunStatus::Cancelled)), "r.error_type IS NOT NULL"),
         (filter.run_key.is_some(), "r.run_key = :key"),
         (filter.parent.is_some(), "r.parent = :parent"),

@@ -93,7 +93,8 @@ CREATE INDEX runs_schedule ON runs (schedule, created_at) WHERE schedule IS NOT 
 DROP INDEX runs_workflow;
 CREATE INDEX runs_workflow ON runs (workflow, created_at);
 CREATE INDEX runs_key ON runs (run_key, created_at) WHERE run_key IS NOT NULL;
-CREATE INDEX runs_failed ON runs (created_at) WHERE error_type IS NOT NULL;
+CREATE INDEX runs_failed ON runs (status, created_at) WHERE error_type IS NOT NULL;
+CREATE INDEX runs_failed_of ON runs (workflow, status, created_at) WHERE error_type IS NOT NULL;
 CREATE INDEX runs_failed_ends ON runs (completed_at) WHERE error_type IS NOT NULL;
 CREATE INDEX runs_error ON runs (error_type, created_at) WHERE error_type IS NOT NULL;
 -- What programs declare under one name comes in versions, numbered in the order in which each was declared for the first time. That of a

@@ -84,7 +84,11 @@ macro_rules! ended_last {
 const BY_KEY: &str = newest!(" INDEXED BY runs_key", "r.run_key = :key");
 const BY_PARENT: &str = newest!(" INDEXED BY runs_parent", "r.parent = :parent");
 const BY_ERROR: &str = newest!(" INDEXED BY runs_error", "r.error_type = :error");
-const BY_END: &str = newest!(" INDEXED BY runs_failed", "r.error_type IS NOT NULL");
+const BY_END: &str = newest!(" INDEXED BY runs_failed", "r.error_type IS NOT NULL AND r.status = :status");
+const BY_END_OF: &str = newest!(
+    " INDEXED BY runs_failed_of",
+    "r.error_type IS NOT NULL AND r.status = :status AND r.workflow = :workflow"
+);
 const BY_SCHEDULE: &str = newest!(" INDEXED BY runs_schedule", "r.schedule = :schedule");
 const BY_WORKFLOW: &str = newest!(" INDEXED BY runs_workflow", "r.workflow = :workflow");
 const ANY: &str = newest!(" INDEXED BY runs_created", "1");
@@ -113,11 +117,12 @@ const UNFINISHED: &str = concat!(
 
 /// Statements with what their plan must name.
 #[cfg(test)]
-pub const PLANS: [(&str, &str); 11] = [
+pub const PLANS: [(&str, &str); 12] = [
     (BY_KEY, "USING INDEX runs_key (run_key=? AND created_at>? AND created_at<?)"),
     (BY_PARENT, "USING INDEX runs_parent (parent=? AND created_at>? AND created_at<?)"),
     (BY_ERROR, "USING INDEX runs_error (error_type=? AND created_at>? AND created_at<?)"),
-    (BY_END, "USING INDEX runs_failed (created_at>? AND created_at<?)"),
+    (BY_END, "USING INDEX runs_failed (status=? AND created_at>? AND created_at<?)"),
+    (BY_END_OF, "USING INDEX runs_failed_of (workflow=? AND status=? AND created_at>? AND created_at<?)"),
     (BY_SCHEDULE, "USING INDEX runs_schedule (schedule=? AND created_at>? AND created_at<?)"),
     (BY_WORKFLOW, "USING INDEX runs_workflow (workflow=? AND created_at>? AND created_at<?)"),
     (ANY, "USING INDEX runs_created (created_at>? AND created_at<?)"),
@@ -212,6 +217,7 @@ fn statement_for(
         _ if filter.parent.is_some() => BY_PARENT,
         Some(RunStatus::Pending | RunStatus::Running) => UNFINISHED,
         _ if filter.error_type.is_some() => BY_ERROR,
+        Some(RunStatus::Failed | RunStatus::Cancelled) if filter.workflow.is_some() => BY_END_OF,
         Some(RunStatus::Failed | RunStatus::Cancelled) => BY_END,
         _ if schedule.is_some() && other.is_none() => BY_SCHEDULE,
         _ if filter.workflow.is_some() => BY_WORKFLOW,
