@@ -225,9 +225,8 @@ class Ends:
             if called is not None:
                 called.end(failure)
         if end.tries > 1:
-            text = "%s of workflow '%s' went well in call %d for run %s"
-            values = rows.CALLBACKS[end.status], end.workflow, end.tries, end.run
-            say(_log, WARNING, text, *values, about=_about(end))
+            text = f"%s of workflow '%s' went well in call {end.tries} for run %s"
+            say(_log, WARNING, text, rows.CALLBACKS[end.status], end.workflow, end.run, about=_about(end))
         return self._engine.ends.told
 
     def _failed(self, end: End, raised: BaseException) -> None:
