@@ -123,6 +123,7 @@ class Jobs:
         bytes_max: int,
         task: str | None,
         attempt: int | None,
+        callback: str | None,
         at_us: int,
         level: int,
         logger: str,

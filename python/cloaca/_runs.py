@@ -451,7 +451,7 @@ class Runs(Listings):
         way out where it will never succeed. From any program that has opened the store.
 
         The run stays as it is, and `last_callback` of `get_run` tells of it. One that is being called is left
-        alone.
+        alone. It can't be taken back; a run that is retried has another end.
 
         Args:
             run_id (str): the run.

@@ -144,7 +144,7 @@ class Triggers:
         What failed before counts no more, and the next end is told at once. If a call about that very end
         is under way, it goes on to its return, and what comes of it counts for nothing: neither its fires
         nor its failure. One line in the log, and of what was next one in `ticks`, tell of it. A trigger that
-        is switched off stays so.
+        is switched off stays so. It can't be taken back; a run that is retried has another end.
 
         Args:
             trigger_name (str | Callable): its name or its function.

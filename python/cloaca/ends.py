@@ -16,7 +16,7 @@ from typing import NamedTuple
 from . import attempt, rows, tracing
 from .answer import waited_for
 from .end import raised_by
-from .failing import LINE, WHOLE, Failing, kind_of
+from .failing import LINE, TOLD_EVERY_US, WHOLE, Failing, Kind, kind_of
 from .plain import ERROR, WARNING, say
 from .policy import wish_of
 
@@ -87,6 +87,7 @@ class Ends:
         self._changed = Condition()
         self._calls: dict[int, tuple[End, float]] = {}
         self._failing = Failing()
+        self._told_whole: dict[tuple[str, str, Kind], int] = {}
         self._overdue: dict[int, End] = {}
         self._is_open = False
         self._is_closed = False
@@ -207,7 +208,7 @@ class Ends:
         run = rows.run_with_tasks(row, [])
         entered = attempt.calling(self._engine, end.run, end.workflow)
         if self._logbook is not None:
-            entered.lines = self._logbook.of_run(end.run)
+            entered.lines = self._logbook.of_run(end.run, rows.CALLBACKS[end.status])
         called = None
         if (spans := tracing.active()) is not None:
             given = tracing.asked(self._engine, end.run)
@@ -223,6 +224,9 @@ class Ends:
         finally:
             if called is not None:
                 called.end(failure)
+        if end.tries > 1:
+            text = f"%s of workflow '%s' went well in call {end.tries} for run %s"
+            say(_log, WARNING, text, rows.CALLBACKS[end.status], end.workflow, end.run, about=_about(end))
         return self._engine.ends.told
 
     def _failed(self, end: End, raised: BaseException) -> None:
@@ -246,10 +250,18 @@ class Ends:
             self._redactor.say(_log, level, f"{text}: %s", *values, said, about=_about(end))
 
     def _grade(self, end: End, raised: BaseException) -> str:
-        """How much is told of it."""
+        """How much is told of it: the same error of a callback whole for one of its ends, not for each."""
+        kind, now_us = kind_of(raised), int(time() * 1e6)
+        known = end.workflow, end.status, kind
         with self._changed:
-            graded = self._failing.grade(str(end.key), kind_of(raised), end.tries, int(time() * 1e6))
+            graded = self._failing.grade(str(end.key), kind, end.tries, now_us)
             self._failing.bound(FAILING_MAX)
+            if graded == WHOLE and abs(now_us - self._told_whole.get(known, -TOLD_EVERY_US)) < TOLD_EVERY_US:
+                return LINE
+            if graded == WHOLE:
+                if len(self._told_whole) >= FAILING_MAX:
+                    self._told_whole.clear()
+                self._told_whole[known] = now_us
         return graded
 
 

@@ -82,19 +82,19 @@ class Logbook:
 
         return Lines(self, job.run, task_id, job.attempt, secrets)
 
-    def of_callback(self, job: Job, task_id: str, arguments: tuple[object, ...]) -> Lines:
-        """The same of a task's callback, whose contexts are kept already."""
+    def of_callback(self, job: Job, task_id: str, name: str, arguments: tuple[object, ...]) -> Lines:
+        """The same of a task's callback of that name, whose contexts are kept already."""
 
         def secrets() -> Secrets:
             mask = self._redactor.mask()
             contexts = [each._data for each in arguments if type(each) is Context]
             return NO_SECRETS if mask is None else mask.secrets(contexts)
 
-        return Lines(self, job.run, task_id, job.attempt, secrets)
+        return Lines(self, job.run, task_id, job.attempt, secrets, name)
 
-    def of_run(self, run_id: str) -> Lines:
+    def of_run(self, run_id: str, name: str) -> Lines:
         """The same of a callback of the run."""
-        return Lines(self, int(run_id.replace("-", ""), 16), None, None, lambda: NO_SECRETS)
+        return Lines(self, int(run_id.replace("-", ""), 16), None, None, lambda: NO_SECRETS, name)
 
     def keep(self, job: Job, task_id: str, gathered: Gathered, given: str, left: str) -> None:
         """Keeps what an attempt logged in another process."""
@@ -105,24 +105,31 @@ class Logbook:
             for line in gathered.lines:
                 taken.keep(line)
 
-    def put(self, run: int, task: str | None, number: int | None, line: Line) -> None:
+    def put(self, run: int, task: str | None, number: int | None, callback: str | None, line: Line) -> None:
         """Hands a line to the engine, which never waits for the store here."""
-        self._jobs.log(run, self.bytes_max, task, number, *line)
+        self._jobs.log(run, self.bytes_max, task, number, callback, *line)
 
 
 class Lines:
     """Takes what one body logs."""
 
-    __slots__ = ("_book", "_number", "_run", "_secrets", "_task")
+    __slots__ = ("_book", "_callback", "_number", "_run", "_secrets", "_task")
 
     def __init__(
-        self, book: Logbook, run: int, task: str | None, number: int | None, secrets: Callable[[], Secrets]
+        self,
+        book: Logbook,
+        run: int,
+        task: str | None,
+        number: int | None,
+        secrets: Callable[[], Secrets],
+        callback: str | None = None,
     ) -> None:
         self._book = book
         self._run = run
         self._task = task
         self._number = number
         self._secrets = secrets
+        self._callback = callback
 
     def take(self, record: logging.LogRecord) -> None:
         """Keeps a record."""
@@ -132,7 +139,7 @@ class Lines:
         """Keeps a line, without what no later look at the run would know to hide."""
         hide = self._secrets()
         line = line._replace(text=hide.hide(line.text), error=hide.hide_maybe(line.error))
-        self._book.put(self._run, self._task, self._number, cut(line))
+        self._book.put(self._run, self._task, self._number, self._callback, cut(line))
 
 
 class Gathering:

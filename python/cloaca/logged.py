@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Query = Callable[[str, list[Any]], list[dict[str, Any]]]
 
 _LINES = """
-    SELECT row, at, level, logger, text, error, task, attempt FROM logs
+    SELECT row, at, level, logger, text, error, task, attempt, callback FROM logs
     WHERE run = (SELECT row FROM runs WHERE id = ?1) AND (CAST(?2 AS TEXT) IS NULL OR task = ?2)
         AND (CAST(?3 AS BIGINT) IS NULL OR attempt = ?3) AND level >= ?4 AND row > ?5"""
 NEWEST = f"{_LINES} ORDER BY row DESC LIMIT ?6"
@@ -88,5 +88,6 @@ def _row(row: dict[str, Any], secrets: Secrets) -> LogRow:
         "text": secrets.hide(row["text"]),
         "task": row["task"],
         "attempt": row["attempt"],
+        "callback": row["callback"],
         "error": secrets.hide_maybe(row["error"]),
     }

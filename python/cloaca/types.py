@@ -348,8 +348,9 @@ class AuditRow(TypedDict):
 
 
 class LogRow(TypedDict):
-    """A line that a body logged, in `runner.logs(run_id)`; `task` and `attempt` are `None` of a callback of
-    the run."""
+    """A line that a body logged, in `runner.logs(run_id)`. `callback` is `on_success`, `on_failure` or
+    `on_cancel` where one of those logged it, and `None` of a task's own; `task` and `attempt` are `None` of a
+    callback of the run."""
 
     number: int
     at: str
@@ -358,6 +359,7 @@ class LogRow(TypedDict):
     text: str
     task: str | None
     attempt: int | None
+    callback: Literal["on_success", "on_failure", "on_cancel"] | None
     error: str | None
 
 

@@ -205,8 +205,6 @@ class Worker:
         context = Context._wrap(decode_value(context_json))
         if job.callback_only:
             loop.is_over(job)
-            if self.logbook is not None:
-                entered.lines = self.logbook.of_callback(job, task_id, (context,))
             telling = task.on_failure and loop.call_back(task.on_failure, task_id, error, context)
             return self._tell_on(loop, job, task_id, "on_failure", telling, context)
         handle = None
@@ -319,6 +317,9 @@ class Worker:
     ) -> None:
         """Awaits a callback, and settles the attempt."""
         loop.is_over(job)
+        if self.logbook is not None and (entered := attempt.entered()) is not None:
+            # What the body logged is its own.
+            entered.lines = self.logbook.of_callback(job, task_id, name, arguments)
         called = None if telling is None else self._called(job, task_id, name)
         failure: BaseException | None = None
         token = None if called is None else called.attach()
@@ -439,7 +440,7 @@ class Worker:
         entered = attempt.inside(self.engine, job, task_id, self.deferred, None, True)
         called = entered.trace = self._called(job, task_id, name)
         if self.logbook is not None:
-            entered.lines = self.logbook.of_callback(job, task_id, arguments)
+            entered.lines = self.logbook.of_callback(job, task_id, name, arguments)
         failure: BaseException | None = None
         try:
             with entered:

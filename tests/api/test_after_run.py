@@ -18,7 +18,7 @@ import pytest
 from program import Dated, eventually
 
 import cloaca
-from cloaca import ends
+from cloaca import ends, reading
 from cloaca.cli.logged import Json
 from cloaca.testing import Runner
 
@@ -371,6 +371,39 @@ def test_a_deploy_that_drops_a_callback_says_how_many_waited_for_it(
         assert runner.get_run(ids[0])["last_callback"]["outcome"] == "dropped"
 
 
+def test_doctor_tells_of_ends_that_nobody_declares_a_callback_for_and_of_those_that_were_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloaca.reading.attention.CALLBACKS_SECONDS", 0.0)
+
+    def away(run: cloaca.types.RunDetails) -> None:
+        raise ConnectionError
+
+    def told() -> list[str]:
+        with reading.Reader(tmp_path / "runs.db") as reader:
+            found = [each for each in reading.doctor(reader) if each.subject == "callbacks"]
+            return [f"{each.level}: {each.text}" for each in found]
+
+    declare(on_success=away)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        run, _ = [runner.submit("w").id for _ in range(2)]
+        assert eventually(lambda: len(runner.list_runs(untold=True)) == 2 and raised(runner, run))
+    cloaca.unregister_workflow("w")
+    declare("other")
+    with cloaca.DefaultRunner(tmp_path / "runs.db"):
+        (text,) = [each for each in told() if "declares" in each]
+        assert text.startswith(
+            f"warn: 2 ends of runs of workflow 'w' wait for its callbacks, first that of run {run}"
+        )
+        declare()
+        assert eventually(lambda: not [each for each in told() if "declares" in each])
+        (text,) = told()
+        assert text.startswith(
+            "warn: 2 ends of runs of workflow 'w' waited for a callback that was dropped within"
+        )
+        assert run in text
+
+
 def test_a_callback_that_goes_on_raising_is_told_of_ever_more_rarely(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -401,6 +434,38 @@ def test_a_callback_that_goes_on_raising_is_told_of_ever_more_rarely(
         runner.run_until_idle()
         assert eventually(lambda: len(told()) == 4)
         assert told()[3][1], "it raises something else"
+
+
+def test_what_a_callback_raises_is_told_whole_once_for_all_its_ends_and_each_recovery_in_a_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    is_away = [True]
+
+    def away(run: cloaca.types.RunDetails) -> None:
+        if is_away[0]:
+            raise ConnectionError("no route")
+
+    declare(on_success=away)
+    with Runner(START) as runner:
+        runs = [runner.submit("w", {"n": n}).id for n in range(3)]
+
+        def told() -> list[tuple[str, bool]]:
+            lines = [each for each in caplog.records if each.name == "cloaca.callback"]
+            return [(each.getMessage(), each.exc_info is not None) for each in lines]
+
+        runner.run_until_idle()
+        assert eventually(lambda: len(told()) == 3)
+        assert sorted(is_whole for _, is_whole in told()) == [False, False, True]
+        assert all("ConnectionError: no route" in text for text, is_whole in told() if not is_whole)
+        is_away[0] = False
+        runner.advance("1s")
+        assert eventually(lambda: len(told()) == 6)
+        assert sorted(text for text, _ in told()[3:]) == [
+            f"on_success of workflow 'w' went well in call 2 for run {run}" for run in sorted(runs)
+        ]
+        runner.submit("w", {"n": 3})
+        runner.run_until_idle()
+        assert len(told()) == 6, "what went well at once is no news"
 
 
 def test_retry_withdraws_what_has_not_begun_and_the_next_end_is_told() -> None:

@@ -84,13 +84,15 @@ def test_what_a_body_logs_is_kept_with_its_run() -> None:
     with keeping() as runner:
         run = executed(runner, "send")
         first, second = runner.logs(run)
-        known = {name: first[name] for name in ("level", "logger", "text", "task", "attempt", "error")}
+        names = ("level", "logger", "text", "task", "attempt", "callback", "error")
+        known = {name: first[name] for name in names}
         assert known == {
             "level": "INFO",
             "logger": "mail",
             "text": "to ada",
             "task": "deliver",
             "attempt": 1,
+            "callback": None,
             "error": None,
         }
         assert first["at"] <= second["at"]
@@ -182,8 +184,9 @@ def test_async_bodies_and_threads_with_their_context_are_heard() -> None:
         assert texts(runner, executed(runner, "send")) == ["on the loop", "beside it", "with the context"]
 
 
+@pytest.mark.parametrize("is_loop", [False, True])
 @pytest.mark.parametrize("is_async", [False, True])
-def test_callbacks_of_tasks_and_runs_are_heard(is_async: bool) -> None:
+def test_callbacks_of_tasks_and_runs_are_heard(is_async: bool, is_loop: bool) -> None:
     def told(task_id: str, context: cloaca.Context) -> None:
         log.info("done: %s", task_id)
 
@@ -198,14 +201,24 @@ def test_callbacks_of_tasks_and_runs_are_heard(is_async: bool) -> None:
     with cloaca.WorkflowBuilder("send") as builder:
         builder.on_success(over)
 
-        @cloaca.task(id="deliver", on_success=told_async if is_async else told)
-        def deliver(context: cloaca.Context) -> None: ...
+        def deliver(context: cloaca.Context) -> None:
+            log.info("deliver")
+
+        async def deliver_async(context: cloaca.Context) -> None:
+            log.info("deliver")
+
+        told_by = told_async if is_async else told
+        cloaca.task(id="deliver", on_success=told_by)(deliver_async if is_loop else deliver)
 
     with keeping() as runner:
         run = executed(runner, "send")
         assert is_over.wait(WAIT)
-        lines = [(line["text"], line["task"], line["attempt"]) for line in runner.logs(run)]
-        assert sorted(lines, key=str) == [("done: deliver", "deliver", 1), ("over: Completed", None, None)]
+        lines = [(line["text"], line["task"], line["attempt"], line["callback"]) for line in runner.logs(run)]
+        assert sorted(lines, key=str) == [
+            ("deliver", "deliver", 1, None),
+            ("done: deliver", "deliver", 1, "on_success"),
+            ("over: Completed", None, None, "on_success"),
+        ]
 
 
 @pytest.mark.parametrize("name", ["own", "pool"])

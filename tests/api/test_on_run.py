@@ -859,7 +859,7 @@ POISONED = """
 import os, sys, threading
 import cloaca
 
-store, out = sys.argv[1:]
+store, out, number = sys.argv[1:]
 
 with cloaca.WorkflowBuilder("ingest"):
     cloaca.task(id="only")(lambda context: None)
@@ -872,11 +872,15 @@ def watch(run):
         file.write(f"{run['context']['n']}\\n")
     if run["context"]["n"] == 0:
         os._exit(7)
+    if run["context"]["n"] == -1:
+        if len(open(out).readlines()) > 1:
+            os._exit(7)
+        raise ConnectionError("no route")
     return True
 
 with cloaca.DefaultRunner(store) as runner:
     if not runner.list_runs(workflow="ingest"):
-        runner.execute("ingest", {"n": 0})
+        runner.execute("ingest", {"n": int(number)})
     print("ready", flush=True)
     threading.Event().wait(60)
 """
@@ -886,7 +890,7 @@ def test_a_call_that_ends_its_process_is_a_failed_one_and_made_again_after_a_pau
     store: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-c", POISONED, store, str(out)]
+    command = [sys.executable, "-c", POISONED, store, str(out), "0"]
     assert subprocess.run(command, timeout=flow.WAIT * 2, check=False).returncode == 7
     for _ in range(2):
         with (
@@ -916,6 +920,28 @@ def test_a_call_that_ends_its_process_is_a_failed_one_and_made_again_after_a_pau
         client.submit("ingest", {"n": 1})
         until(lambda: out.read_text() == "0\n1\n")
         program.kill()
+
+
+def test_a_call_that_ends_its_process_amidst_a_back_off_is_counted_at_once(
+    store: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", POISONED, store, str(tmp_path / "out"), "-1"]
+    with cloaca.DefaultRunner(store, work=False) as client:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "ready\n"
+            until(lambda: "no route" in client.why("watch"))
+            client.poll_soon("watch")
+            assert program.wait(flow.WAIT) == 7
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "ready\n"
+            until(lambda: "the process that called it ended" in client.why("watch"))
+            assert client.ticks("watch")[0]["reason"] == "the process that called it ended"
+            (kept,) = client.query("SELECT failures, wait_us FROM schedules WHERE name = 'watch'")
+            assert kept["failures"] == 2
+            assert kept["wait_us"] > 1_000_000, "it grew"
+            program.kill()
 
 
 def test_who_leaves_or_fails_in_a_call_has_not_died_in_it(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_logs_shows_what_bodies_logged_for_people_for_a_pipe_and_as_json(line: L
             ["WARNING", "archive", "2", "shop"],
             ["ERROR", "archive", "2", "shop"],
         ]
-        assert told[0][5:] == ["archives bad", ""]
+        assert told[0][5:] == ["archives bad", "", ""]
         shown = line.shown("logs", run)
         first, second, *rest = shown.splitlines()
         assert "WARNING" in first

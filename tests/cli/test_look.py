@@ -62,7 +62,7 @@ SCHEMA = {
     "trigger_name workflow_name",
     "tick": "count first_at kind last_at max_us mean_us min_us outcome reason",
     "why": "kind name text",
-    "log": "at attempt error kind level logger number task text",
+    "log": "at attempt callback error kind level logger number task text",
     "limit": "concurrency is_set kind name next_at pause taken throttle waiting waits_since",
     "pause": "by kind name since until what",
     "metric": "about kind labels name value",

@@ -23,6 +23,7 @@ from starlette.testclient import TestClient
 import cloaca
 import cloaca.testing
 import cloaca.ui
+from cloaca.telemetry.watched import Watched
 
 HERE = ("127.0.0.1", 50000)
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -298,6 +299,74 @@ def test_triggers_that_fail_are_told_as_long_as_they_do_also_where_that_switched
         assert failing() == {"briefly": 1}
         runner.set_trigger_enabled("briefly", True)
         assert failing() == {}
+
+
+def test_what_somebody_has_switched_off_or_paused_is_told_until_it_goes_on() -> None:
+    declare()
+    with cloaca.WorkflowBuilder("other"):
+        cloaca.task(id="only")(lambda context: None)
+    cloaca.trigger(workflow="ingest", poll_interval="1h", name="inbox")(lambda: False)
+    cloaca.trigger(workflow="ingest", cron="0 3 * * *", name="nightly")(lambda tick: None)
+    with cloaca.testing.Runner(start="2026-01-01T00:00:00Z") as runner:
+        runner.register_cron_workflow("other", "0 4 * * *", "UTC")
+
+        def told() -> dict[str, dict[str, float]]:
+            series = {"triggers_switched_off": "trigger", "workflows_paused": "workflow"}
+            found = scraped(runner)
+            return {
+                name: {
+                    dict(labels)[of]: value
+                    for (key, labels), value in found.items()
+                    if key == f"cloaca_store_{name}"
+                }
+                for name, of in series.items()
+            }
+
+        assert told() == {"triggers_switched_off": {}, "workflows_paused": {}}
+        for name in ("inbox", "nightly"):
+            runner.set_trigger_enabled(name, False)
+        (cron,) = [each for each in runner.list_cron_schedules() if each["workflow_name"] == "other"]
+        runner.set_cron_schedule_enabled(cron["id"], False)
+        runner.pause(workflow="ingest")
+        runner.pause(workflow="other", until="2026-01-01T01:00:00Z")
+        assert told() == {
+            "triggers_switched_off": {"inbox": 1, "nightly": 1, "other": 1},
+            "workflows_paused": {"ingest": 1, "other": 1},
+        }
+        runner.advance("2h")
+        runner.resume(workflow="ingest")
+        runner.set_trigger_enabled("inbox", True)
+        assert told() == {"triggers_switched_off": {"nightly": 1, "other": 1}, "workflows_paused": {}}
+
+
+def test_runs_that_failed_are_told_until_they_are_retried() -> None:
+    outcome = {"is_bad": True}
+    with cloaca.WorkflowBuilder("ingest"):
+
+        @cloaca.task(retry_attempts=1)
+        def load(context: cloaca.Context) -> None:
+            if outcome["is_bad"]:
+                raise ConnectionError("the other side is away")
+
+    with cloaca.testing.Runner(start="2026-01-01T00:00:00Z", raise_errors=False) as runner:
+        runs = [runner.submit("ingest", {"n": n}) for n in range(3)]
+        runner.run_until_idle()
+        assert of(scraped(runner), "store_runs_failed", workflow="ingest") == 3
+        outcome["is_bad"] = False
+        runner.retry(runs[0].id)
+        runner.run_until_idle()
+        assert of(scraped(runner), "store_runs_failed", workflow="ingest") == 2
+        runner.advance("61m")
+        assert of(scraped(runner), "store_runs_failed", workflow="ingest") == 0
+
+
+def test_each_metric_is_in_the_docs_and_each_of_the_docs_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "telemetry.md").read_text()
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `cloaca_")]
+    told = {name for row in rows for name in re.findall(r"`(cloaca_\w+)`", row)}
+    with cloaca.DefaultRunner(":memory:") as runner:
+        families = list(Watched(runner).families())
+    assert told == {family.name + ("_total" if family.kind == "counter" else "") for family in families}
 
 
 def test_callbacks_for_ends_of_runs_are_counted_by_what_came_of_them() -> None:

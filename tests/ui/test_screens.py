@@ -30,6 +30,17 @@ def test_the_first_screen_says_that_all_is_well(page: Asking, runner: cloaca.Def
     assert "Needs a look" not in text
 
 
+def test_the_first_screen_says_what_is_paused(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    runner.pause(workflow="ingest", until="2099-01-01T00:00:00Z")
+    assert "All is well: 1 runner alive, 3 schedules served, no run waits; 1 workflow paused." in page.text(
+        "/"
+    )
+    runner.pause(workflow="ingest")
+    assert "Nothing fails; 1 workflow paused." in page.text("/")
+    runner.set_trigger_enabled("nightly", False)
+    assert "Nothing fails; 1 schedule disabled, 1 workflow paused." in page.text("/")
+
+
 def test_what_fails_or_is_switched_off_comes_first(page: Asking, runner: cloaca.DefaultRunner) -> None:
     runner.tick("share")
     runner.set_trigger_enabled("nightly", False)

@@ -91,13 +91,14 @@ def _tell(show: Show, told: Logs) -> None:
             _line(show, line)
         else:
             cells = [line.at, line.level, line.task, line.attempt, line.logger, line.text, line.error]
-            show.values(cells)
+            show.values([*cells, line.callback])
 
 
 def _line(show: Show, line: LogLine) -> None:
     at = datetime.fromisoformat(line.at)
     at = at.astimezone(UTC) if show.utc else at.astimezone()
-    who = "callback" if line.task is None else f"{line.task} {line.attempt}"
+    body = None if line.task is None else f"{line.task} {line.attempt}"
+    who = " ".join(each for each in (body, line.callback) if each)
     head = f"{at:%H:%M:%S}.{at.microsecond // 1000:03}"
     level = show.styled(f"{clean(line.level):<8}", COLOURS.get(line.level))
     first, *rest = clean_lines(line.text)

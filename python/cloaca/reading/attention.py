@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from ..check import microseconds
 from ..rows import CRON_BY_NOW, TRIGGER_BY_NOW, moment
-from .runners import living
+from .runners import declaring, living
 from .schedules import LATE_SECONDS, schedules_of
 from .store import now
 
@@ -78,6 +78,21 @@ _FAILING_CALLBACKS = """
         WHERE found.tries > 1 AND found.error IS NOT NULL AND completed_at < ?2 GROUP BY found.workflow
     ) AS counted JOIN ends ON ends.row = first JOIN runs ON runs.row = ends.run
     ORDER BY many DESC, counted.workflow LIMIT ?3"""
+# By runs_dropped, then of each workflow the one that was dropped first by its row.
+_DROPPED = """
+    SELECT counted.workflow, many, runs.id, runs.told_at AS at FROM (
+        SELECT workflow, count(*) AS many, min(row) AS first FROM (
+            SELECT row, workflow FROM runs INDEXED BY runs_dropped
+            WHERE told_as = 'dropped' AND told_at >= ?1 ORDER BY told_at DESC LIMIT ?2
+        ) AS found GROUP BY workflow
+    ) AS counted JOIN runs ON runs.row = first ORDER BY many DESC, counted.workflow LIMIT ?3"""
+# By ends_due, then by their runs' rows.
+_WAITING_CALLBACKS = """
+    SELECT counted.workflow, many, runs.id, completed_at AS at FROM (
+        SELECT found.workflow, count(*) AS many, min(runs.row) AS first FROM (
+            SELECT run, workflow FROM ends INDEXED BY ends_due WHERE owner IS NULL AND listener = 0 LIMIT ?1
+        ) AS found JOIN runs ON runs.row = found.run WHERE completed_at < ?2 GROUP BY found.workflow
+    ) AS counted JOIN runs ON runs.row = first ORDER BY many DESC, counted.workflow LIMIT ?3"""
 _SCHEDULES = """
     SELECT count(*) FILTER (WHERE kind = 'trigger') AS triggers,
         count(*) FILTER (WHERE kind = 'cron') AS crons, count(*) FILTER (WHERE enabled) AS enabled
@@ -126,6 +141,23 @@ class FailingCallbacks:
     ended_at: str
     attempts: int
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class UntoldEnds:
+    """Ends of a workflow's runs that its callbacks are not told of.
+
+    Attributes:
+        workflow_name (str): the workflow.
+        count (int): so many, among the 10,000 that are looked at.
+        run_id (str): the first of their runs.
+        at (str): when that ended, or its callback was dropped.
+    """
+
+    workflow_name: str
+    count: int
+    run_id: str
+    at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +212,26 @@ def failing_callbacks(reader: Reader) -> list[FailingCallbacks]:
         )
         for row in reader.native.query(_FAILING_CALLBACKS, [SCHEDULES_MAX, before_us, SHOWN_MAX])
     ]
+
+
+def dropped_callbacks(reader: Reader, since: datetime) -> list[UntoldEnds]:
+    """Of each workflow how many ends of its runs waited for a callback that was dropped since then, as no
+    runner declared it any more."""
+    return _untold(reader.native.query(_DROPPED, [microseconds(since), SCHEDULES_MAX, SHOWN_MAX]))
+
+
+def undeclared_callbacks(reader: Reader) -> list[UntoldEnds]:
+    """Of each workflow that no living runner declares how many ends of its runs wait for its callbacks; none
+    if no runner lives."""
+    before_us = microseconds(now()) - int(CALLBACKS_SECONDS * 1e6)
+    found = _untold(reader.native.query(_WAITING_CALLBACKS, [SCHEDULES_MAX, before_us, SHOWN_MAX]))
+    alive = living(reader) if found else set()
+    known = declaring(reader, {each.workflow_name for each in found}, alive) if alive else {}
+    return [each for each in found if alive and each.workflow_name not in known]
+
+
+def _untold(rows: list[dict[str, Any]]) -> list[UntoldEnds]:
+    return [UntoldEnds(row["workflow"], row["many"], row["id"], moment(row["at"])) for row in rows]
 
 
 def failures(reader: Reader, since: datetime) -> list[Failures]:

@@ -18,7 +18,13 @@ from ..health import GRACE_SECONDS, RUNNERS_MAX, health
 from ..rescue import left_beside
 from ..why import of_unread, unheard
 from ..why_run import of_pause
-from .attention import FAILED_MAX, failing_callbacks, failures
+from .attention import (
+    FAILED_MAX,
+    dropped_callbacks,
+    failing_callbacks,
+    failures,
+    undeclared_callbacks,
+)
 from .runners import BACKLOG_RUNS, living, runners
 from .runs import runs
 from .schedules import Cron, Trigger, crons, triggers, unstarted
@@ -148,6 +154,12 @@ _WAYS_OUT: dict[str, str] = {
 }
 
 
+_UNDECLARED_WAY_OUT = (
+    "start a program that declares it; with their runs they go untold, by `retention` or `cloaca prune`"
+)
+_DROPPED_WAY_OUT = (
+    "`cloaca show RUN`; where they matter call the function by hand, with `runner.get_run(RUN)`"
+)
 _CALLBACKS_WAY_OUT = (
     "`cloaca runs --untold` lists them; once it is mended `cloaca tell RUN`, or --all, has them called now;"
     " `cloaca skip --run RUN` drops one"
@@ -362,8 +374,27 @@ def _callbacks(reader: Reader, told: set[str]) -> Iterator[Finding]:
     if len(found) > NAMED_MAX:
         text = f"those of {_count(len(found) - NAMED_MAX, 'more workflow')} keep failing, too"
         yield Finding("warn", "callbacks", text, "`cloaca runs --untold`")
-    if not found and "callbacks" not in told:
+    silent = list(_untold(reader))
+    yield from silent
+    if not found and not silent and "callbacks" not in told:
         yield Finding("ok", "callbacks", "none keeps failing")
+
+
+def _untold(reader: Reader) -> Iterator[Finding]:
+    """Ends of runs of which nobody is told."""
+    for each in undeclared_callbacks(reader)[:NAMED_MAX]:
+        text = (
+            f"{_count(each.count, 'end')} of runs of workflow {excerpt(each.workflow_name)} wait for its"
+            f" callbacks, first that of run {each.run_id}, since {each.at}: no living runner declares it"
+        )
+        yield Finding("warn", "callbacks", text, _UNDECLARED_WAY_OUT)
+    for each in dropped_callbacks(reader, now() - timedelta(days=1))[:NAMED_MAX]:
+        text = (
+            f"{_count(each.count, 'end')} of runs of workflow {excerpt(each.workflow_name)} waited for a"
+            f" callback that was dropped within the last 24 hours, and are told to nobody: first that of run"
+            f" {each.run_id}, at {each.at}"
+        )
+        yield Finding("warn", "callbacks", text, _DROPPED_WAY_OUT)
 
 
 def _pauses(reader: Reader) -> Finding:

@@ -26,6 +26,7 @@ class LogLine:
     text: str
     task: str | None
     attempt: int | None
+    callback: str | None
     error: str | None
 
 

@@ -35,7 +35,12 @@ BACKLOG_RUNS = 10_000
 ENDS_MAX = 10_000
 """Of so many ends of runs that somebody is to be told of it is counted whom."""
 TRIGGERS_MAX = 10_000
-"""Of so many triggers, and as many crons, it is looked whether they fail."""
+"""Of so many triggers, and as many crons, it is looked whether they fail or are switched off."""
+FAILED_MAX = 10_000
+"""So many of the runs that failed within an hour are counted."""
+PAUSES_MAX = 10_000
+"""So many pauses are counted."""
+FAILED_US = 3_600_000_000
 
 _HEALTHY = "Whether all is well: whether triggers are polled and runs begin; 0 if it cannot be found out."
 
@@ -59,20 +64,42 @@ _TOLD = """
     ) AS counted JOIN schedules ON schedules.row = counted.listener GROUP BY schedules.name"""
 
 # By schedules_trigger and schedules_crons, then by their rows. What failures have switched off counts as
-# failing; a name that a deploy made something else of does not.
-_FAILING = f"""
-    SELECT name, count(*) AS many FROM (
-        SELECT schedules.name AS name FROM (
+# failing, too; a name that a deploy made something else of does not count.
+_SCHEDULES = f"""
+    SELECT name, sum(CASE WHEN fails THEN 1 ELSE 0 END) AS failing,
+        sum(CASE WHEN enabled THEN 0 ELSE 1 END) AS off
+    FROM (
+        SELECT schedules.name AS name, enabled,
+            failures > 0 AND (enabled OR disabled_cause IS NOT NULL) AS fails
+        FROM (
             SELECT row FROM schedules INDEXED BY schedules_trigger WHERE kind = 'trigger'
             ORDER BY name LIMIT ?1
         ) AS found JOIN schedules ON schedules.row = found.row
-        WHERE failures > 0 AND (enabled OR disabled_cause IS NOT NULL) AND NOT {rows.CRON_BY_NOW}
-        UNION ALL SELECT schedules.name FROM (
+        WHERE (failures > 0 OR NOT enabled) AND NOT {rows.CRON_BY_NOW}
+        UNION ALL
+        SELECT coalesce(nullif(schedules.name, ''), schedules.workflow), enabled,
+            failures > 0 AND (enabled OR disabled_cause IS NOT NULL)
+        FROM (
             SELECT row FROM schedules INDEXED BY schedules_crons WHERE kind = 'cron'
             ORDER BY row LIMIT ?1
         ) AS found JOIN schedules ON schedules.row = found.row
-        WHERE failures > 0 AND (enabled OR disabled_cause IS NOT NULL) AND NOT {rows.TRIGGER_BY_NOW}
-    ) AS failing GROUP BY name"""
+        WHERE (failures > 0 OR NOT enabled) AND NOT {rows.TRIGGER_BY_NOW}
+    ) AS named GROUP BY name"""
+# The primary key of pauses; of a workflow that is paused whole its row without a key, else one for each key.
+_PAUSED = """
+    SELECT name, count(*) AS many FROM (
+        SELECT name FROM pauses WHERE kind = 'workflow' AND (until IS NULL OR until > ?1) LIMIT ?2
+    ) AS paused GROUP BY name"""
+# The primary key of workflows, so that one is at 0 again once its runs were retried, and runs_failed_ends.
+_FAILED = """
+    SELECT name, sum(many) AS many FROM (
+        SELECT DISTINCT name, 0 AS many FROM workflows
+        UNION ALL SELECT workflow, 1 FROM (
+            SELECT workflow FROM runs INDEXED BY runs_failed_ends
+            WHERE error_type IS NOT NULL AND completed_at >= ?1 AND status = 'Failed'
+            ORDER BY completed_at DESC LIMIT ?2
+        ) AS failed
+    ) AS counted GROUP BY name"""
 
 
 class Family(NamedTuple):
@@ -255,11 +282,11 @@ class _Nothing:
 def heads_of_store() -> Iterator[Family]:
     """Which metrics there are of a store, without a look at one."""
     well: Any = {"ok": True, "reasons": [], "runs_waiting": 0, "oldest_seconds": None}
-    return of_store(_Nothing(), well)
+    return of_store(_Nothing(), well, 0)
 
 
-def of_store(native: Any, health: Health) -> Iterator[Family]:
-    """How a store stands, by what reads it, a runner's or a reader's, and its health."""
+def of_store(native: Any, health: Health, at_us: int) -> Iterator[Family]:
+    """How a store stands at that time, by what reads it, a runner's or a reader's, and its health."""
 
     def gauge(name: str, about: str, labels: tuple[str, ...], values: Iterable[Any]) -> Family:
         return _summed(f"cloaca_store_{name}", "gauge", about, labels, values)
@@ -278,10 +305,17 @@ def of_store(native: Any, health: Health) -> Iterator[Family]:
     ]
     about = "Triggers that are switched on, by the living runner that polls them."
     yield gauge("triggers_polled", about, ("runner", "name"), _bounded(working))
-    about = f"1 of each trigger and cron whose last poll failed; the first {TRIGGERS_MAX:,} are looked at."
-    failing = {row["name"]: [row["many"]] for row in native.query(_FAILING, [TRIGGERS_MAX])}
-    ones = [((name,), many) for name, (many,) in _capped(failing.items())]
-    yield gauge("triggers_failing", about, ("trigger",), ones)
+    schedules = native.query(_SCHEDULES, [TRIGGERS_MAX])
+    for key, name, told in (
+        ("failing", "failing", "whose last poll failed"),
+        ("off", "switched_off", "that is switched off"),
+    ):
+        about = f"1 of each trigger and cron {told}; the first {TRIGGERS_MAX:,} are looked at."
+        yield gauge(f"triggers_{name}", about, ("trigger",), _named(schedules, key))
+    about = (
+        "How many pauses hold a workflow's runs: 1 of one that is paused whole, and one for each paused key."
+    )
+    yield gauge("workflows_paused", about, ("workflow",), _named(native.query(_PAUSED, [at_us, PAUSES_MAX])))
 
     yield gauge("healthy", _HEALTHY, (), [((), int(health["ok"]))])
     troubles = {(code,): 0 for code in get_args(HealthCode)}
@@ -306,19 +340,20 @@ def of_store(native: Any, health: Health) -> Iterator[Family]:
         for status, many in zip(("Pending", "Running"), sums, strict=True)
     ]
     yield gauge("runs_unfinished", about, ("workflow", "status"), values)
+    about = f"Runs that failed within an hour and were not retried since; at most {FAILED_MAX:,} are counted."
+    failed = native.query(_FAILED, [at_us - FAILED_US, FAILED_MAX])
+    yield gauge("runs_failed", about, ("workflow",), _named(failed, is_zero_told=True))
     yield from _ends(gauge, native)
     yield from _limits(gauge, native.limits())
 
 
 def _ends(gauge: Any, native: Any) -> Iterator[Family]:
     about = f"Ends of runs of which callbacks are still to be told; at most {ENDS_MAX:,} are counted."
-    counts = {row["name"]: [row["many"]] for row in native.query(_CALLS, [ENDS_MAX])}
-    values = [((name,), many) for name, (many,) in _capped(counts.items())]
-    yield gauge("callbacks_waiting", about, ("workflow",), values)
+    calls = native.query(_CALLS, [ENDS_MAX])
+    yield gauge("callbacks_waiting", about, ("workflow",), _named(calls, is_zero_told=True))
     about = f"Ends of runs of which triggers are still to be told; at most {ENDS_MAX:,} are counted."
-    counts = {row["name"]: [row["many"]] for row in native.query(_TOLD, [ENDS_MAX])}
-    values = [((name,), many) for name, (many,) in _capped(counts.items())]
-    yield gauge("run_ends_waiting", about, ("trigger",), values)
+    told = native.query(_TOLD, [ENDS_MAX])
+    yield gauge("run_ends_waiting", about, ("trigger",), _named(told, is_zero_told=True))
 
 
 def _limits(gauge: Any, found: list[dict[str, Any]]) -> Iterator[Family]:
@@ -341,6 +376,14 @@ def _bounded(found: Sequence[tuple[tuple[str, ...], Any]]) -> Iterator[tuple[tup
     """The first so many, and all others as one."""
     for at, (key, value) in enumerate(found):
         yield (key if at < NAMES_MAX else (OTHER,) * len(key)), value
+
+
+def _named(
+    found: Iterable[dict[str, Any]], key: str = "many", *, is_zero_told: bool = False
+) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Counts by names, the first so many by themselves."""
+    counts = [(row["name"], [row[key]]) for row in found if row[key] or is_zero_told]
+    return (((name,), many) for name, (many,) in _capped(counts))
 
 
 def _capped(found: Iterable[tuple[str, list[int]]]) -> Iterator[tuple[str, list[int]]]:

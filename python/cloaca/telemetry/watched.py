@@ -145,11 +145,12 @@ class Watched:
 
     def _look(self) -> list[Family]:
         if self.runner is not None:
-            return [*families.of_store(Glance(self.runner._open().store), self.runner.health())]
+            engine = self.runner._open()
+            return [*families.of_store(Glance(engine.store), self.runner.health(), engine.now())]
         from ..reading import Reader
 
         with Reader(self.url) as reader:
-            return [*families.of_store(reader.native, _health(reader.native))]
+            return [*families.of_store(reader.native, _health(reader.native), int(time.time() * 1e6))]
 
     def is_alive(self) -> str | None:
         """Why the process had better be started again; `None` if that would mend nothing."""

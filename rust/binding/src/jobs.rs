@@ -183,13 +183,15 @@ impl Jobs {
         bytes_max: u64,
         task: Option<&str>,
         attempt: Option<u32>,
+        callback: Option<&str>,
         at_us: i64,
         level: i64,
         logger: String,
         text: String,
         error: Option<String>,
     ) -> PyResult<()> {
-        let line = Line { task: task.map(Arc::from), attempt, at: Wall(at_us), level, logger, text, error };
+        let (task, callback) = (task.map(Arc::from), callback.map(Arc::from));
+        let line = Line { task, attempt, callback, at: Wall(at_us), level, logger, text, error };
         self.handle.runtime(py)?.log(Uuid::from_u128(run), bytes_max, line);
         Ok(())
     }

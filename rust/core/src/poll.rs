@@ -201,7 +201,6 @@ impl Poller {
     fn count_death(&mut self, place: u32, now: Mono) -> Turn {
         let rest = &mut self.rests[place as usize];
         let Some(ending) = rest.ending.clone() else { return Turn::Again };
-        rest.has_died = false;
         (rest.shown, rest.pause) = (Some(ending.key), None);
         rest.waits_from = Some(now);
         rest.asked_at = None;
@@ -332,6 +331,10 @@ impl Poller {
         rest.failures = if failed && !is_void { rest.failures.saturating_add(1) } else { 0 };
         rest.pause = rest.pause.filter(|_| !is_void);
         rest.make_up = None;
+        if rest.plan.by_ends {
+            // What came of this call stands above the one that ended its process, and above the wait that was taken over.
+            (rest.has_died, rest.first) = (false, None);
+        }
         let schedule = rest.schedule.expect("a polled trigger has a row");
         let is_enough = failed && rest.plan.failures_max.is_some_and(|most| rest.failures >= most);
         let disable = is_enough.then(|| format!("{} polls in a row failed", rest.failures));
@@ -440,6 +443,10 @@ impl Poller {
     fn arm_for_end(&mut self, place: u32, now: Mono) {
         let (state, rest) = (&self.hot[place as usize], &self.rests[place as usize]);
         let Some(ending) = &rest.ending else { return self.wheel.cancel(place) };
+        if rest.has_died {
+            // That call is counted before any wait: whoever looks is told of it, and the pause that it is worth grows from now on.
+            return self.wheel.arm(place, now);
+        }
         let is_again = rest.shown == Some(ending.key);
         // What was answered came to nothing, say because nobody declares the workflow any more: that takes its time to change.
         let wait = Some(rest.pause()).filter(|pause| !pause.is_zero());

@@ -469,6 +469,72 @@ fn a_call_that_ended_its_process_is_a_failed_one_of_who_has_the_trigger_next() {
 }
 
 #[test]
+fn a_call_that_ended_its_process_is_counted_at_once_also_while_its_trigger_backs_off() {
+    let second = Duration::from_secs(1);
+    let waits = |span_us: i64| grid::Wait { not_before: Wall(span_us), span_us };
+    let kept = |wait| grid::Kept { origin_at: Wall(0), last_at: None, wait: Some(wait), heeded_until: None };
+    let backing_off = |has_died, failures, span_us| TriggerState {
+        has_died,
+        failures,
+        grid: Some(kept(waits(span_us))),
+        ..row(1)
+    };
+    let mut poller = Poller::default();
+    let place = poller.declare("t".into(), by_ends().into(), Mono(0));
+    poller.enable(place, &backing_off(true, 2, 2_000_000), false, now(Mono(0)));
+    poller.tell(ending(5, 1), at_ms(1));
+    let Turn::Died(died) = poller.next(at_ms(1)) else { panic!("nobody has counted it") };
+    assert_eq!((died.ended.failures, died.ended.wait), (3, Some(second * 4)));
+    poller.rearm(0, None, None, at_ms(2));
+    assert_eq!(poller.next(at_ms(4000)), Turn::Wait, "it grows from when that is counted");
+    let ticket = due(&mut poller, at_ms(4001));
+    poller.ended(ticket, false, finish(at_ms(4001)), at_ms(4001)).unwrap();
+
+    // What it waits then is what is kept, also if it was to wait longer before.
+    let mut poller = Poller::default();
+    let place = poller.declare("t".into(), by_ends().into(), Mono(0));
+    poller.enable(place, &backing_off(true, 0, 3_600_000_000), false, now(Mono(0)));
+    poller.tell(ending(5, 1), at_ms(1));
+    let Turn::Died(died) = poller.next(at_ms(1)) else { panic!("nobody has counted it") };
+    assert_eq!((died.ended.failures, died.ended.wait), (1, Some(second)));
+    poller.rearm(0, None, None, at_ms(2));
+    due(&mut poller, at_ms(1001));
+}
+
+#[test]
+fn what_others_have_asked_for_ends_a_wait_that_was_taken_over() {
+    let mut poller = Poller::default();
+    let place = poller.declare("t".into(), by_ends().into(), Mono(0));
+    let wait = grid::Wait { not_before: Wall(3_600_000_000), span_us: 3_600_000_000 };
+    let kept = grid::Kept { origin_at: Wall(0), last_at: None, wait: Some(wait), heeded_until: None };
+    poller.enable(place, &TriggerState { failures: 5, grid: Some(kept), ..row(1) }, false, now(Mono(0)));
+    poller.tell(ending(5, 1), at_ms(1));
+    assert_eq!(poller.next(at_ms(1)), Turn::Wait);
+    poller.asked(ScheduleKey(1), 1, at_ms(2));
+    let ticket = due(&mut poller, at_ms(2));
+    poller.ended(ticket, false, finish(at_ms(3)), at_ms(3)).unwrap();
+    poller.heard(0);
+    poller.rearm(0, None, None, at_ms(3));
+    poller.tell(ending(6, 1), at_ms(4));
+    due(&mut poller, at_ms(4));
+}
+
+#[test]
+fn a_call_by_hand_stands_above_the_one_that_ended_its_process_before() {
+    let mut poller = Poller::default();
+    let place = poller.declare("t".into(), by_ends().into(), Mono(0));
+    poller.enable(place, &TriggerState { has_died: true, ..row(1) }, false, now(Mono(0)));
+    poller.tell(ending(5, 1), at_ms(1));
+    let ticket = poller.poll_now(0, at_ms(1)).expect("it is not busy");
+    poller.ended(ticket, false, finish(at_ms(2)), at_ms(2)).unwrap();
+    poller.heard(0);
+    poller.rearm(0, None, None, at_ms(2));
+    // The end behind it is not charged with that.
+    poller.tell(ending(6, 1), at_ms(3));
+    due(&mut poller, at_ms(3));
+}
+
+#[test]
 fn an_end_is_not_charged_with_the_call_about_another_one_that_was_skipped() {
     let mut poller = Poller::default();
     let place = poller.declare("t".into(), by_ends().into(), Mono(0));

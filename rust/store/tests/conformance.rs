@@ -2815,8 +2815,16 @@ fn what_is_old_and_final_can_be_forgotten(store: &dyn Store) {
 }
 
 fn line(text: &str) -> Line {
-    let (task, logger) = (Some("fetch".into()), "mail".into());
-    Line { task, attempt: Some(2), at: Wall(70), level: 30, logger, text: text.into(), error: None }
+    Line {
+        task: Some("fetch".into()),
+        attempt: Some(2),
+        callback: None,
+        at: Wall(70),
+        level: 30,
+        logger: "mail".into(),
+        text: text.into(),
+        error: None,
+    }
 }
 
 fn logged(run: u128, lines: Vec<Line>) -> Change {
@@ -2830,20 +2838,21 @@ fn texts(store: &dyn Store, run: RunRow) -> Vec<Vec<Cell>> {
 fn what_bodies_logged_stands_in_its_order_and_goes_with_its_run(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let (row, other) = (started(store, epoch, new_run(1)), started(store, epoch, new_run(2)));
-    let of_run = Line { task: None, attempt: None, error: Some("ValueError: boom".into()), ..line("b") };
+    let (callback, error) = (Some("on_failure".into()), Some("ValueError: boom".into()));
+    let of_run = Line { task: None, attempt: None, callback, error, ..line("b") };
     assert_eq!(commit(store, logged(1, vec![line("a"), of_run])), Receipt::Logged);
     commit(store, logged(2, vec![line("other")]));
     commit(store, ended(row, epoch, RunStatus::Failed));
     commit(store, logged(1, vec![line("c")]));
     assert_eq!(commit(store, logged(9, vec![line("of no run")])), Receipt::Logged);
-    let columns =
-        "SELECT task, attempt, at, level, logger, text, error FROM logs WHERE run = ?1 ORDER BY row";
+    let columns = "SELECT task, attempt, callback, at, level, logger, text, error FROM logs WHERE run = ?1 ORDER BY row";
     let text = |text: &str| Cell::Text(text.into());
-    let head = [text("fetch"), Cell::Int(2), Cell::Int(70), Cell::Int(30), text("mail")];
+    let head = [text("fetch"), Cell::Int(2), Cell::Null, Cell::Int(70), Cell::Int(30), text("mail")];
     let with_task = |last: &str| [&head[..], &[text(last), Cell::Null]].concat();
     let without = vec![
         Cell::Null,
         Cell::Null,
+        text("on_failure"),
         Cell::Int(70),
         Cell::Int(30),
         text("mail"),

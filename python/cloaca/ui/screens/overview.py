@@ -94,7 +94,7 @@ def overview(ask: Ask) -> Screen:
     )
     kinds = failures(reader, since)
     callbacks = failing_callbacks(reader)
-    tone, sentence = verdict(counts, concerns, found, waits, kinds, callbacks)
+    tone, sentence = verdict(counts, concerns, found, waits, kinds, callbacks, reader.native.pauses())
     going = pace(reader, MINUTES)
     values = {
         "ask": ask,
@@ -129,6 +129,7 @@ def verdict(
     waits: Backlog,
     kinds: list[Failures],
     callbacks: list[FailingCallbacks],
+    pauses: list[dict[str, Any]],
 ) -> tuple[str, str]:
     """A tone, and a sentence."""
     alive = sum(each.state == "living" and each.works for each in found)
@@ -156,18 +157,28 @@ def verdict(
         f"{show.count(untold, 'callback')} {'keeps' if untold == 1 else 'keep'} failing" if untold else ""
     )
     serious = any(each.state in ("stopped", "failing", "hanging") for each in concerns)
+    paused = _paused(pauses)
     if serious or late or silent:
-        parts = [part for part in (", ".join(wrong), late, silent, told) if part]
+        parts = [part for part in (", ".join(wrong), late, silent, told, paused) if part]
         return "bad", f"Something needs a look: {'; '.join(parts)}."
     if told:
-        return "warn", f"{'; '.join([told, *wrong])}."
-    if wrong:
-        return "warn", f"Nothing fails; {', '.join(wrong)}."
+        return "warn", f"{'; '.join([told, *wrong, *([paused] if paused else [])])}."
+    if wrong or any(each["until"] is None for each in pauses):
+        # What goes on by itself is not to be looked at.
+        return "warn", f"Nothing fails; {', '.join([*wrong, *([paused] if paused else [])])}."
     served = f"{show.count(alive, 'runner')} alive"
     if not counts.enabled and not unfinished:
         return "calm", f"All is well, and nothing is due: {served}, no schedule, no run."
     rest = f"{show.count(unfinished, 'run')} under way" if unfinished else "no run waits"
+    rest = f"{rest}; {paused}" if paused else rest
     return "good", f"All is well: {served}, {schedules} served, {rest}."
+
+
+def _paused(pauses: list[dict[str, Any]]) -> str:
+    """How many workflows and limits somebody has paused, whole or for a key."""
+    kinds = Counter(kind for kind, _ in {(each["kind"], each["name"]) for each in pauses})
+    told = [show.count(kinds[kind], kind) for kind in ("workflow", "limit") if kinds[kind]]
+    return f"{' and '.join(told)} paused" if told else ""
 
 
 def _concern(each: Trigger | Cron) -> Concern:

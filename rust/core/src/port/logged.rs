@@ -16,6 +16,8 @@ pub struct Line {
     pub task: Option<Arc<str>>,
     /// Which attempt of it.
     pub attempt: Option<u32>,
+    /// Which callback of the task, or of the run, if it was one.
+    pub callback: Option<Arc<str>>,
     /// When it was logged.
     pub at: Wall,
     /// How grave it is, as Python numbers that.

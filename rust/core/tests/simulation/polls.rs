@@ -20,6 +20,9 @@ use crate::world::World;
 /// Waits are computed from floating seconds.
 const ROUNDING_NS: u64 = 1_000;
 
+/// A wait that a body asks for with a skip is kept if it is so long.
+const KEPT_PAUSE: Duration = Duration::from_millis(950);
+
 /// What a body answers.
 enum Answer {
     Skip { reason: String, pause: Option<Duration> },
@@ -181,6 +184,14 @@ impl World {
         let answer = self.foreseen(p, place, began.wall, answer);
         let mut finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
         match answer {
+            Answer::Skip { reason, pause: Some(pause) } if pause == KEPT_PAUSE => {
+                finish.pause = Some(pause);
+                let Some(ended) = self.processes[p].poller.waited(ticket, finish, now.mono) else { return };
+                assert!(!is_given_up, "a poll that was given up counts");
+                self.succeeded(p, place, Some(pause));
+                let answer = Answer::Ended { items: Vec::new(), cursor: None, reason: Ok(reason) };
+                self.polled(p, (ticket, ends), began, ended, cursor, answer);
+            }
             Answer::Skip { ref reason, pause } => {
                 finish.pause = pause;
                 let before = self.processes[p].poller.counts().polls;

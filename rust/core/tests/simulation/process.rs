@@ -136,6 +136,31 @@ impl Place {
         self.is_enabled = is_enabled;
     }
 
+    /// The same as was read of its row, with its failures and its wait unless it was another owner's then. What comes on without having been
+    /// switched on by anybody is not forgiven.
+    pub fn switch_as_read(
+        &mut self,
+        is_enabled: bool,
+        kept: Option<(u32, Option<grid::Wait>)>,
+        is_busy: bool,
+        now: Now,
+    ) {
+        let comes_on = is_enabled && !self.is_enabled;
+        let before = (self.failures, self.not_before, self.kept_wait);
+        self.switch(is_enabled, now.mono);
+        if !comes_on || is_busy || self.is_elsewhere {
+            return;
+        }
+        let until = |wait: grid::Wait| {
+            let left_us = (wait.not_before.0 - now.wall.0).min(wait.span_us) - BEAT_SLACK_US;
+            Mono(now.mono.0 + left_us.max(0) as u64 * 1000)
+        };
+        (self.failures, self.not_before, self.kept_wait) = match kept {
+            Some((failures, wait)) => (failures, Mono(0), wait.map_or(Mono(0), until)),
+            None => before,
+        };
+    }
+
     /// Its grid as the store has it, and what was missed of that. Counts beats, where the engine computes the next.
     pub fn resume(&mut self, kept: Option<&grid::Kept>, pending: Option<Mono>, was_polled: bool, now: Now) {
         self.make_up = None;

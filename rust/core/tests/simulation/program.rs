@@ -601,6 +601,22 @@ impl World {
         process.poller.set_enabled(row, is_enabled, now);
     }
 
+    /// The same as was read of a trigger's row.
+    fn switch_as_read(&mut self, p: usize, trigger: &Schedule) {
+        let now = self.now(p);
+        self.note(|| format!("{p}: reads {} as {}", trigger.row, trigger.enabled));
+        self.step(p, Event::News);
+        let process = &mut self.processes[p];
+        let is_ours = trigger.owner == Some(process.epoch);
+        let kept = is_ours.then_some((trigger.failures, trigger.grid.and_then(|grid| grid.wait)));
+        if let Some(place) = process.poller.place_of(trigger.row) {
+            let is_busy = process.polls.iter().any(|polling| polling.ticket.place == place);
+            let place = &mut process.places[place as usize];
+            place.switch_as_read(trigger.enabled, kept, is_busy || place.in_commit, now);
+        }
+        process.poller.switch(trigger.row, trigger.enabled, kept, now);
+    }
+
     /// Others may have given seats to attempts here, or set some free.
     pub fn look_for_seats(&mut self, p: usize) {
         if self.processes[p].engine.waits_for_seats() {
@@ -621,7 +637,7 @@ impl World {
         (self.processes[p].recovery.is_due, self.processes[p].recovery.has_news) = (true, true);
         let triggers = self.store.schedules(ScheduleFilter::Triggers, false, ALL).expect("no fault is due");
         for trigger in &triggers {
-            self.switch_here(p, trigger.row, trigger.enabled);
+            self.switch_as_read(p, trigger);
         }
         let is_lost = |trigger: &&Schedule| trigger.owner == Some(epoch) && trigger.is_outdated();
         let outdated = triggers.iter().filter(is_lost).map(|trigger| trigger.name.as_str().into());

@@ -610,7 +610,8 @@ impl State {
     }
 
     fn listed(&self, schedule: &Schedule) -> Schedule {
-        Schedule { newest: self.newest(&schedule.name, &[schedule.owner]), ..schedule.clone() }
+        let newest = self.newest(&schedule.name, &[schedule.owner]);
+        Schedule { newest, grid: self.grids[schedule.row.0 as usize - 1], ..schedule.clone() }
     }
 
     /// Unfinished runs of a schedule that `epoch` does not drive; of the dead only those that whoever declares `workflow` claims.

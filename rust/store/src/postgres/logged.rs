@@ -15,11 +15,11 @@ pub fn append(db: &Db, logged: &Logged) -> Result<(), Failure> {
         ON CONFLICT (run) DO UPDATE SET bytes = logged.bytes + excluded.bytes, left_out = logged.left_out + excluded.left_out
         RETURNING run, bytes";
     const PUT: &str = "
-        INSERT INTO logs (run, task, attempt, at, level, logger, text, error, bytes)
-        SELECT :run, task, attempt, at, level, logger, text, error, bytes
-        FROM unnest(:task::TEXT[], :attempt::BIGINT[], :at::BIGINT[], :level::BIGINT[], :logger::TEXT[], :text::TEXT[], :error::TEXT[],
-            :bytes::BIGINT[])
-            WITH ORDINALITY AS line (task, attempt, at, level, logger, text, error, bytes, place)
+        INSERT INTO logs (run, task, attempt, callback, at, level, logger, text, error, bytes)
+        SELECT :run, task, attempt, callback, at, level, logger, text, error, bytes
+        FROM unnest(:task::TEXT[], :attempt::BIGINT[], :callback::TEXT[], :at::BIGINT[], :level::BIGINT[], :logger::TEXT[], :text::TEXT[],
+            :error::TEXT[], :bytes::BIGINT[])
+            WITH ORDINALITY AS line (task, attempt, callback, at, level, logger, text, error, bytes, place)
         ORDER BY place";
     let counted = named_params! {
         ":id": logged.run, ":bytes": signed(logged.bytes() as u64), ":left_out": signed(logged.left_out)
@@ -33,6 +33,7 @@ pub fn append(db: &Db, logged: &Logged) -> Result<(), Failure> {
         ":run": run,
         ":task": lines.iter().map(|line| line.task.as_deref()).collect::<Vec<_>>(),
         ":attempt": lines.iter().map(|line| line.attempt.map(i64::from)).collect::<Vec<_>>(),
+        ":callback": lines.iter().map(|line| line.callback.as_deref()).collect::<Vec<_>>(),
         ":at": numbers(&|line| line.at.0),
         ":level": numbers(&|line| line.level),
         ":logger": lines.iter().map(|line| &*line.logger).collect::<Vec<_>>(),

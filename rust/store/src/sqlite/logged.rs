@@ -16,8 +16,8 @@ pub fn append(db: &Connection, logged: &Logged) -> Result<(), Failure> {
         ON CONFLICT (run) DO UPDATE SET bytes = bytes + excluded.bytes, left_out = left_out + excluded.left_out
         RETURNING bytes";
     const PUT: &str = "
-        INSERT INTO logs (run, task, attempt, at, level, logger, text, error, bytes)
-        VALUES (:run, :task, :attempt, :at, :level, :logger, :text, :error, :bytes)";
+        INSERT INTO logs (run, task, attempt, callback, at, level, logger, text, error, bytes)
+        VALUES (:run, :task, :attempt, :callback, :at, :level, :logger, :text, :error, :bytes)";
     let id = named_params! { ":id": logged.run.to_string() };
     let Some(run) = db.prepare_cached(RUN)?.query_row(id, |row| row.get(0).map(RunRow)).optional()? else {
         return Ok(());
@@ -32,6 +32,7 @@ pub fn append(db: &Connection, logged: &Logged) -> Result<(), Failure> {
             ":run": run.0,
             ":task": line.task.as_deref(),
             ":attempt": line.attempt,
+            ":callback": line.callback.as_deref(),
             ":at": line.at.0,
             ":level": line.level,
             ":logger": line.logger,

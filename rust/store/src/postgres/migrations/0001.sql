@@ -158,6 +158,7 @@ CREATE INDEX runs_key ON runs (run_key, created_at, row) WHERE run_key IS NOT NU
 CREATE INDEX runs_failed ON runs (status, created_at, row) WHERE error_type IS NOT NULL;
 CREATE INDEX runs_failed_of ON runs (workflow, status, created_at, row) WHERE error_type IS NOT NULL;
 CREATE INDEX runs_failed_ends ON runs (completed_at, row) WHERE error_type IS NOT NULL;
+CREATE INDEX runs_dropped ON runs (told_at) WHERE told_as = 'dropped';
 CREATE INDEX runs_error ON runs (error_type, created_at, row) WHERE error_type IS NOT NULL;
 CREATE INDEX runs_parent ON runs (parent, created_at, row) WHERE parent IS NOT NULL;
 CREATE UNIQUE INDEX runs_call ON runs (parent, parent_task, workflow, parent_call) WHERE parent_call IS NOT NULL;
@@ -464,6 +465,8 @@ CREATE TABLE logs (
     run BIGINT NOT NULL,
     task TEXT COLLATE "C",
     attempt BIGINT,
+    -- Which one, if a callback of the task or, without one, of the run logged it.
+    callback TEXT COLLATE "C",
     at BIGINT NOT NULL,
     level BIGINT NOT NULL,
     logger TEXT COLLATE "C" NOT NULL,

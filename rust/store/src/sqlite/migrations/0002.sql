@@ -360,6 +360,7 @@ ALTER TABLE runs ADD COLUMN told_outcome INTEGER;
 ALTER TABLE runs ADD COLUMN told_calls INTEGER;
 ALTER TABLE runs ADD COLUMN told_at INTEGER;
 ALTER TABLE runs ADD COLUMN told_as TEXT;
+CREATE INDEX runs_dropped ON runs (told_at) WHERE told_as = 'dropped';
 -- How many ends led to a run, each by a trigger that was told of it.
 ALTER TABLE runs ADD COLUMN depth INTEGER NOT NULL DEFAULT 0;
 -- What bodies logged, of each run the newest lines, with what each counts of the bytes that a run may have.
@@ -368,6 +369,8 @@ CREATE TABLE logs (
     run INTEGER NOT NULL,
     task TEXT,
     attempt INTEGER,
+    -- Which one, if a callback of the task or, without one, of the run logged it.
+    callback TEXT,
     at INTEGER NOT NULL,
     level INTEGER NOT NULL,
     logger TEXT NOT NULL,
