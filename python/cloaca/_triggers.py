@@ -16,6 +16,7 @@ from .name import checked_name, unheard
 from .near import LOOKED_MAX, hint
 from .plain import INFO, WARNING, say
 from .redact import hide_tick
+from .served import RUNNERS_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ if TYPE_CHECKING:
 _log = "cloaca"
 
 TICK_SECONDS_MAX = 5.0
-"""How long `tick` waits for a poll in flight."""
+"""How long `tick` waits for a poll in flight, or for a trigger of a runner that has died."""
+
+LOOK_SECONDS = 0.02
+"""How often `tick` looks meanwhile whether that one is polled here by now."""
 
 
 _OWNER = """
@@ -392,8 +396,10 @@ class Triggers:
         begun: PollNow | Literal[False] | None = None
         try:
             while not (begun := engine.polls.poll_now(name)) and (begun is None or name in places):
-                self._refuse_elsewhere(name)
-                if monotonic() > deadline or engine.wait_closing(0.005):
+                is_elsewhere = self._is_elsewhere(name)
+                if is_elsewhere and (monotonic() > deadline or self._is_alive(self._polled_by(name))):
+                    raise self._polled_elsewhere(name)
+                if monotonic() > deadline or engine.wait_closing(LOOK_SECONDS if is_elsewhere else 0.005):
                     raise RunnerError(f"trigger {excerpt(name)} is being polled and does not come back")
             if not begun:
                 raise self._undeclared(name)
@@ -544,13 +550,22 @@ class Triggers:
             )
         return self._unknown_trigger(name)
 
-    def _refuse_elsewhere(self, name: str) -> None:
+    def _is_elsewhere(self, name: str) -> bool:
+        """Whether a trigger is another runner's, as far as this one knows."""
         found = self._open().polls.standing(name)
-        if found is None or found["standing"] is None or not found["standing"]["elsewhere"]:
-            return
+        return found is not None and found["standing"] is not None and bool(found["standing"]["elsewhere"])
+
+    def _is_alive(self, number: int | None) -> bool:
+        """Whether it is no runner that has died, or left: what that polled is about to be polled here."""
+        if number is None:
+            return False
+        owners = self._open().store.owners(RUNNERS_MAX, self._open().now())
+        return all(not row["is_dead"] for row in owners if row["number"] == number)
+
+    def _polled_elsewhere(self, name: str) -> RunnerError:
         owner = self._polled_by(name)
         who = "" if owner is None else f" (runner {owner} of this store)"
-        raise RunnerError(
+        return RunnerError(
             f"trigger {excerpt(name)} is polled by another runner{who}, in whose hands its cursor is; "
             "call tick there, or shut that runner down"
         )

@@ -54,7 +54,8 @@ def test_a_backlog_is_worked_off_at_once_and_without_a_failure(is_generator: boo
         assert len(polls) == 4
 
 
-def test_a_poll_that_comes_no_further_is_not_made_again_at_once() -> None:
+@pytest.mark.parametrize("is_paused", [True, False])
+def test_of_a_backlog_that_is_put_off_no_more_is_asked_for_at_once(is_paused: bool) -> None:
     declare()
     polls: list[int] = []
 
@@ -63,10 +64,30 @@ def test_a_poll_that_comes_no_further_is_not_made_again_at_once() -> None:
         polls.append(1)
         return rows((tick.cursor or 0) + 1, AT_ONCE * 2)
 
-    with testing.Runner() as runner:
-        runner.pause(workflow="work")
+    with testing.Runner(raise_errors=True) as runner:
+        if is_paused:
+            runner.pause(workflow="work")
         runner.advance("1h")
-        assert (len(polls), runner.cursor("backlog"), len(runner.list_runs())) == (2, 1, 1)
+        assert (len(polls), runner.cursor("backlog"), len(runner.list_runs())) == (1, 1, 1)
+        assert runner.ticks("backlog")[0]["reason"] == f"overlap dropped 1 fire and held {AT_ONCE - 2} back"
+        runner.advance("1h")
+        taken = 1 if is_paused else 2
+        assert (len(polls), runner.cursor("backlog"), len(runner.list_runs())) == (2, taken, taken)
+
+
+def test_of_a_backlog_that_a_rate_limit_puts_off_no_more_is_asked_for_at_once() -> None:
+    with cloaca.WorkflowBuilder("work", rate_limit=cloaca.RateLimit(3, per="1h")):
+        cloaca.task(id="nothing")(lambda context: None)
+    polls: list[int] = []
+
+    @cloaca.trigger(workflow="work", poll_interval="1m")
+    def backlog(tick: cloaca.Tick) -> list[TriggerResult]:
+        polls.append(1)
+        return rows((tick.cursor or 0) + 1, AT_ONCE * 2)
+
+    with testing.Runner(raise_errors=True) as runner:
+        runner.advance("2m")
+        assert len(polls) == 2
 
 
 def test_more_than_that_without_cursors_fails_and_says_what_to_do() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flow import WAIT, declare
-from program import eventually
+from program import eventually, start_program
 
 import cloaca
 import cloaca.testing
@@ -138,3 +140,49 @@ def test_a_tick_knows_who_polls_it() -> None:
         assert len(runner.list_runs()) == 2
     with pytest.raises(cloaca.RunnerError, match="a tick's runner is that of the poll; call the function by"):
         watcher(cloaca.testing.tick())
+
+
+def quiet() -> bool:
+    """Finds nothing."""
+    return False
+
+
+POLLS = """
+import sys, threading
+sys.path.append(sys.argv[2])
+from program import eventually
+from test_tick_looks import quiet
+import cloaca
+with cloaca.WorkflowBuilder("w"):
+    cloaca.task(id="only")(lambda context: None)
+cloaca.trigger(workflow="w", name="inbox", poll_interval="1h")(quiet)
+with cloaca.DefaultRunner(sys.argv[1]) as runner:
+    assert eventually(lambda: runner.get_trigger_schedule("inbox")["polled_by"])
+    print("polls", flush=True)
+    threading.Event().wait(60)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a program is killed")
+@pytest.mark.parametrize("store", ["file", "server"])
+def test_a_tick_waits_until_what_a_dead_runner_polled_is_taken_over(
+    request: pytest.FixtureRequest, tmp_path: Path, store: str
+) -> None:
+    url = str(tmp_path / "runs.db") if store == "file" else request.getfixturevalue("postgres_url")
+    if store == "file" and request.config.getoption("--store") != "sqlite":
+        pytest.skip("the program opens a file of its own")
+    declare("w")
+    cloaca.trigger(workflow="w", name="inbox", poll_interval="1h")(quiet)
+    with start_program(POLLS, url, os.path.dirname(__file__)) as program:
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "polls\n"
+            with cloaca.DefaultRunner(url) as runner:
+                number = runner.list_trigger_schedules()[0]["polled_by"]
+                with pytest.raises(cloaca.RunnerError, match=f"by another runner \\(runner {number} of this"):
+                    runner.tick("inbox")
+                program.kill()
+                program.wait()
+                assert runner.tick("inbox")["outcome"] == "skip"
+        finally:
+            program.kill()

@@ -392,6 +392,12 @@ impl Poller {
         self.arm_or_make_room(place, now);
     }
 
+    /// Not all of what the last tick fired was taken. If it had more to give, that has no need to come at once.
+    pub fn cut_short(&mut self, place: u32) {
+        let rest = &mut self.rests[place as usize];
+        rest.pause = rest.pause.filter(|pause| !pause.is_zero());
+    }
+
     /// The end of a run that the last tick was about is not told again.
     pub fn heard(&mut self, place: u32) {
         let rest = &mut self.rests[place as usize];

@@ -111,6 +111,7 @@ claims! {
     a_tick_keeps_cursor_runs_and_history_together
     a_tick_without_a_new_cursor_keeps_the_old_one
     a_rehearsal_says_what_the_tick_does_and_leaves_nothing
+    a_rehearsed_moment_of_a_cron_says_what_it_comes_to_and_leaves_nothing
     a_stand_in_rehearses_what_another_polls_or_nobody_has_declared
     a_rehearsal_that_fails_leaves_the_store_usable
     a_tick_under_an_old_epoch_changes_nothing
@@ -877,6 +878,50 @@ fn a_rehearsal_says_what_the_tick_does_and_leaves_nothing(store: &dyn Store) {
     let real = admitted(commit(store, change));
     assert_eq!(real[..2], fates[..2]);
     assert!(real[2].is_kept());
+}
+
+fn a_rehearsed_moment_of_a_cron_says_what_it_comes_to_and_leaves_nothing(store: &dyn Store) {
+    let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let cron = store.put_cron(Epoch(1), &declared_cron(50, "nightly", "0 2 * * *")).unwrap();
+    let (row, seen) = (cron.row, cron.updated_at);
+    let of_moment = |new, at| NewRun { scheduled_at: Some(Wall(at)), ..new };
+    let earlier = vec![of_moment(keyed(&cron, 1, "a", None), 100), unique(&cron, 2, 5)];
+    taken(store, first, &cron, 100);
+    admitted(commit(store, decided(&cron, first, earlier, 200)));
+    let before = store.cron(cron.id).unwrap();
+    let kept = store.history(cron.row, ALL).unwrap();
+    let fires = vec![
+        of_moment(keyed(&cron, 3, "a", None), 200),
+        unique(&cron, 4, 5),
+        keyed(&cron, 5, "b", None),
+        keyed(&cron, 6, "c", None),
+    ];
+    let Change::Tick(tick) = decided(&cron, first, fires, 300) else { unreachable!() };
+    let history = vec![stretch(cron.row, Outcome::Fire, "", 101)];
+    let moment_of = |epoch| {
+        Change::Tick(TickChange {
+            epoch,
+            cursor: Some("8".to_owned()),
+            history: history.clone(),
+            ..tick.clone()
+        })
+    };
+    let changes = [Change::TakeMoment { epoch: first, row, seen, moment: Wall(200) }, moment_of(first)];
+    let mut told = rehearsed(store, &changes);
+    let fates = admitted(told.remove(1));
+    assert!(matches!(told[..], [Receipt::Moment(Moment::Yours(_))]), "{told:?}");
+    assert_eq!(fates[0], Admitted::DuplicateKey { of: Some(id(1)) });
+    assert_eq!(fates[1], Admitted::DuplicateHash { of: id(2) });
+    assert!(fates[2..].iter().all(Admitted::is_kept), "{fates:?}");
+    assert_eq!(store.cron(cron.id).unwrap(), before, "neither its calendar nor its cursor has moved");
+    assert_eq!(store.history(cron.row, ALL).unwrap(), kept);
+    assert_eq!(ids(store, &any()), [id(2), id(1)]);
+    // Nobody has the moment: another one may decide it, and its run keys are free.
+    taken(store, second, &cron, 200);
+    let real = admitted(commit(store, moment_of(second)));
+    assert_eq!(real[..2], fates[..2]);
+    assert!(real[2..].iter().all(Admitted::is_kept), "{real:?}");
+    assert_eq!(ids(store, &any()), [id(6), id(5), id(2), id(1)]);
 }
 
 fn a_stand_in_rehearses_what_another_polls_or_nobody_has_declared(store: &dyn Store) {

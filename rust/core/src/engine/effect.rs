@@ -223,6 +223,8 @@ pub struct Rearm {
     pub cursor: Option<String>,
     /// Its cursor as somebody has set it meanwhile, and how often that has been done.
     pub set: Option<(Option<String>, i64)>,
+    /// Whether not all of what it fired was taken: what stands behind that comes with a later poll, in its time.
+    pub is_cut: bool,
     /// When it fired, if a run of it was started.
     pub fired_at: Option<Wall>,
     /// Whether the end of a run that it was told of is not to be told again.

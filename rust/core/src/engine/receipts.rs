@@ -72,6 +72,7 @@ impl Engine {
                     out.logs.extend(started.map(note));
                 }
                 let started = admitted.iter().filter(|fate| fate.is_kept()).count() as u64;
+                let is_cut = admitted.iter().any(Admitted::is_put_off);
                 let is_error = admitted.iter().any(|fate| matches!(fate, Admitted::Unkeyed(_)));
                 self.tell_judged(place, fires, started, is_error, out);
                 self.begin_all(Some(place), runs, admitted, now, out);
@@ -79,6 +80,7 @@ impl Engine {
                     place,
                     row: None,
                     cursor,
+                    is_cut,
                     fired_at: fired.then_some(at),
                     disables,
                     is_told,

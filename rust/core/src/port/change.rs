@@ -137,6 +137,11 @@ impl Admitted {
     pub fn is_kept(&self) -> bool {
         matches!(self, Self::Started { .. } | Self::Held { .. })
     }
+
+    /// Whether there was no room for it, so that it comes again with a later poll.
+    pub fn is_put_off(&self) -> bool {
+        matches!(self, Self::Overlaps { .. } | Self::Limited(_) | Self::HeldBack)
+    }
 }
 
 /// How many runs of a trigger may still start, and which one stands in the way of more.

@@ -411,9 +411,9 @@ impl Shared {
         let now = self.now();
         let mut is_disputed = false;
         let mut polls = lock(&self.polls);
-        for Rearm { place, row, cursor, set, fired_at, disables, is_told, elsewhere, gives_way, is_stale } in
-            rearm
-        {
+        for news in rearm {
+            let Rearm { place, row, cursor, is_cut, set, fired_at, .. } = news;
+            let Rearm { disables, is_told, elsewhere, gives_way, is_stale, .. } = news;
             // Before it is seen that nothing of it is in flight: there may be more to tell.
             if polls.poller.is_by_ends(place) {
                 self.endings_came();
@@ -437,6 +437,9 @@ impl Shared {
                     }
                     if let Some((cursor, cursor_set)) = set {
                         polls.poller.take_cursor(place, cursor.as_deref(), cursor_set);
+                    }
+                    if is_cut {
+                        polls.poller.cut_short(place);
                     }
                     polls.poller.rearm(place, cursor.map(Arc::from), fired_at, now.mono);
                 }

@@ -111,8 +111,8 @@ impl World {
         let now = at.mono;
         self.note(|| format!("{p}: {rearm:?}"));
         let process = &mut self.processes[p];
-        let Rearm { place, row, cursor, set, fired_at, disables, is_told: _, elsewhere, gives_way, is_stale } =
-            rearm;
+        let Rearm { place, row, cursor, is_cut, set, fired_at, .. } = rearm;
+        let Rearm { disables, elsewhere, gives_way, is_stale, .. } = rearm;
         assert_eq!(set, None, "nobody sets cursors in this world");
         if gives_way {
             process.poller.hand_on(place);
@@ -164,6 +164,9 @@ impl World {
                         process.places[place as usize].switch(false, now);
                     }
                     process.poller.set_enabled(schedule, false, now);
+                }
+                if is_cut {
+                    process.poller.cut_short(place);
                 }
                 process.poller.rearm(place, cursor.map(Into::into), fired_at, now);
             }
