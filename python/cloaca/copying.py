@@ -125,11 +125,23 @@ def _refuse_served(reader: Reader) -> int:
     owners = reader.native.owners(RUNNERS_MAX)
     for row in owners:
         if row["left_at"] is None and not row["is_dead"]:
+            does = "is served by" if row["works"] else "may be changed by"
             raise StoreError(
-                f"store {excerpt(reader.path)} is served by runner {row['number']}; stop that first, or make"
+                f"store {excerpt(reader.path)} {does} {_called(row)}; stop that first, or make"
                 f" a backup beside it by {'pg_dump' if reader.file is None else 'export'}"
             )
     return max((row["number"] for row in owners), default=0)
+
+
+def _called(row: dict[str, Any]) -> str:
+    """What is in the way, and where: a client, as the page that acts is one, would be looked for in vain
+    among the workers."""
+    kind = "runner" if row["works"] else "client"
+    name = "" if row["name"] is None else f" {excerpt(row['name'])}"
+    where = (
+        "" if row["pid"] is None else f" (process {row['pid']} on {excerpt(row['host'] or 'this machine')})"
+    )
+    return f"{kind} {row['number']}{name}{where}"
 
 
 def _refuse_taken(path: Path) -> None:

@@ -226,15 +226,19 @@ def _free(folder: str) -> int:
     return shutil.disk_usage(folder).free
 
 
+def is_silent(row: dict[str, Any], now_us: int) -> bool:
+    """Whether a runner that lives and has triggers has said nothing for so long that its process is stopped,
+    or hangs."""
+    return (seen := _seen(row)) is not None and _age(seen, now_us) > SILENT_SECONDS
+
+
 def _runners(
     look: Look, owners: list[dict[str, Any]], alive: list[dict[str, Any]], now_us: int
 ) -> Iterable[HealthReason]:
     if not alive and look(_ANYTHING, [])[0]["anything"]:
         text = "no runner is alive, and there are schedules or runs to serve: start the program"
         yield _reason("no_runner", text, 0, now_us)
-    silent = [
-        row for row in alive if (since := _seen(row)) is not None and _age(since, now_us) > SILENT_SECONDS
-    ]
+    silent = [row for row in alive if is_silent(row, now_us)]
     if silent:
         text = f"{_count(len(silent), 'runner')} with a living process said nothing lately: is it stopped?"
         since = min(seen for row in silent if (seen := _seen(row)) is not None)

@@ -231,3 +231,50 @@ def test_a_runner_names_the_file_of_another_user_that_keeps_it_out(place: Place,
     assert done.returncode == 1
     assert f"{left}' beside it may not be written by this user" in done.stderr, done.stderr
     assert "chown" in done.stderr
+
+
+TEAM = 65532
+SHARES = """
+    import os, sys, tempfile, threading
+    import cloaca
+    from cloaca import reading
+
+    def use(path, does):
+        with reading.Reader(path) if does == "look" else cloaca.DefaultRunner(path) as store:
+            reading.runs(store) if does == "look" else store.list_runs()
+            if does in ("look", "stay"):
+                print("ready", flush=True)
+                threading.Event().wait(60)
+
+    user, does = int(sys.argv[2]), sys.argv[3]
+    with tempfile.TemporaryDirectory() as folder:
+        use(folder + "/runs.db", "serve")
+        with reading.Reader(folder + "/runs.db") as reader:
+            reading.runs(reader)
+    os.setgroups([int(sys.argv[4])])
+    os.setgid(user)
+    os.setuid(user)
+    use(sys.argv[1], does)
+"""
+
+
+@pytest.mark.skipif(not HAS_USERS, reason="needs a second user")
+@pytest.mark.parametrize("does", ["look", "stay"])
+def test_who_shares_a_store_by_its_group_does_not_keep_its_owner_out(place: Place, does: str) -> None:
+    folder = place.path.parent
+    os.chown(folder, OWNER, TEAM)
+    folder.chmod(0o770)
+    done = run_program(SHARES, place.path, OWNER, "serve", TEAM)
+    assert done.returncode == 0, done.stderr
+    os.chown(place.path, OWNER, TEAM)
+    place.path.chmod(0o660)
+    with start_program(SHARES, place.path, OTHER, does, TEAM) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        beside = {path.name: path.stat().st_gid for path in folder.iterdir()}
+        assert beside["runs.db-shm"] == beside["runs.db-wal"] == TEAM
+        done = run_program(SHARES, place.path, OWNER, "serve", TEAM)
+        assert done.returncode == 0, done.stderr
+        other.kill()
+    done = run_program(SHARES, place.path, OWNER, "serve", TEAM)
+    assert done.returncode == 0, done.stderr

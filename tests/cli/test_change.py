@@ -40,6 +40,11 @@ def test_triggers_and_crons_are_switched_while_another_process_polls_them(line: 
             "polled",
         )
         assert "it was switched off" in line.piped("why", "broken")
+        line.piped("enable", "nightly")
+        assert "'nightly' is a cron" in line.said
+        assert "and runs next at " in line.said
+        line.piped("disable", "nightly")
+        assert line.said.count("\n") == 1, "nothing of it goes on"
         assert line.piped("enable", "broken", "nightly", "--json") == (
             '{"kind": "enabled", "of": "broken"}\n{"kind": "enabled", "of": "nightly"}\n'
         )
@@ -794,6 +799,9 @@ def test_limits_and_workflows_are_paused_and_resumed_beside_a_living_runner(
         while not line.piped("limits"):  # what was declared a moment ago is not on record yet
             assert time.monotonic() < deadline
         assert line.piped("pause", "--limit", "github-api") == "paused\tgithub-api\n"
+        assert line.said.splitlines()[-1] == (
+            "until `cloaca resume --limit github-api`; what has begun goes on"
+        )
         shown_limit = fields(line.piped("limits"))[0][1:7]
         assert shown_limit == ["github-api", "0", "2", "0", "", "60 per 1m, burst 5"]
         run = runner.submit("sync")
@@ -803,15 +811,21 @@ def test_limits_and_workflows_are_paused_and_resumed_beside_a_living_runner(
         shown = json.loads(line.piped("limits", "--json").splitlines()[0])
         assert (shown["waiting"], shown["pause"]["what"]) == (1, "limit")
         assert line.piped("resume", "--limit", "github-api") == "resumed\tgithub-api\n"
+        assert "limit 'github-api' lets attempts begin again: " in line.said
         assert run.result(WAIT).status == "Completed"
         line.piped("resume", "--limit", "github-api", code=1)
         assert "is not paused" in line.said
         assert line.piped("pause", "--workflow", "sync", "--for", "1h") == "paused\tsync\n"
+        until = (
+            r"until [-\d]+ [:\d]+ UTC, or `cloaca resume --workflow sync` before; what has begun goes on\n"
+        )
+        assert re.search(until, line.said)
         # Another process hears of it within moments.
         while "workflow 'sync' is paused until" not in line.piped("why", (held := runner.submit("sync")).id):
             assert time.monotonic() < deadline
         assert fields(line.piped("limits"))[-1][:3] == ["pause", "workflow", "sync"]
         line.piped("resume", "--workflow", "sync")
+        assert "workflow 'sync' is declared by runner 1; " in line.said
         assert held.result(WAIT).status == "Completed"
     for words, told in (
         ([], "one of them"),
@@ -843,6 +857,11 @@ def test_a_key_is_paused_and_resumed_beside_a_living_runner(line: Line, tmp_path
         run = runner.submit("sync", {"tenant": "acme"})
         assert runner.execute("sync", {"tenant": "other"}).status == "Completed"
         assert "key 'acme' of workflow 'sync' is paused until" in line.piped("why", run.id)
+        told = json.loads(
+            line.piped("pause", "--workflow", "sync", "--key", "acme", "--until", "2099-01-01", "--json")
+        )
+        assert (told["key"], told["until"]) == ("acme", "2099-01-01T00:00:00.000000Z")
+        assert "or `cloaca resume --workflow sync --key acme` before" in line.said
         line.piped("resume", "--workflow", "sync", code=1)
         assert "workflow 'sync' is not paused" in line.said
         line.piped("pause", "--workflow", "sync", "--key", "acmee", code=4)

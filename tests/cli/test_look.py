@@ -651,3 +651,31 @@ def test_a_task_of_an_earlier_version_is_shown_as_that(line: Line, tmp_path: Pat
     (whole,) = records(line.piped("show", run_id, "--json"))
     assert [task["earlier_version"] for task in whole["tasks"]] == [False, True]
     assert [node["id"] for node in whole["graph"]] == ["new"]
+
+
+SILENCE = """
+import sqlite3, sys
+at = "strftime('%s', 'now') * 1000000 - 60000000"
+with sqlite3.connect(sys.argv[1], timeout=1) as store:
+    store.execute(f"UPDATE owners SET seen_at = {at}")
+    store.execute(f"UPDATE schedules SET next_at = {at} WHERE kind = 'cron'")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_why_says_that_who_serves_it_has_said_nothing_for_long(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db", "slow") as process:
+        slow = fields(line.piped("runs", "--status", "Running"))[0][0]
+        words = [sys.executable, "-c", SILENCE, str(tmp_path / "runs.db")]
+        process.send_signal(signal.SIGSTOP)
+        while subprocess.run(words, stderr=subprocess.DEVNULL).returncode:
+            # It was stopped amidst a transaction.
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(signal.SIGSTOP)
+        for name in ("rare", "nightly", slow, "ingest"):
+            told = steady(line.piped("why", name))
+            assert f"; runner 1 has said nothing since TIME: is its process {process.pid} on " in told, told
+            assert "no living runner" not in told
+        assert ", and was due at TIME; " in steady(line.piped("why", "nightly"))
+        line.piped("disable", "rare")
+        assert "has said nothing" not in line.piped("why", "rare")

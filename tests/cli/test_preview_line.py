@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from stage import HOSTILE, Line, fields, served, steady
 
 import cloaca
@@ -219,3 +220,28 @@ def test_what_each_task_changed(line: Line, tmp_path: Path) -> None:
     whole = json.loads(line.piped("show", run_id, "--diff", "--json"))
     assert whole["changes"]["sort"][1] == {"sign": "~", "key": "n", "before": 1, "after": 2}
     assert "changes" not in json.loads(line.piped("show", run_id, "--json"))
+
+
+@pytest.mark.parametrize("given", [[], ["--database", "runs.db"]], ids=["none is named", "one is named"])
+def test_what_a_first_poll_would_come_to_is_said_before_the_first_start(
+    line: Line, tmp_path: Path, given: list[str]
+) -> None:
+    (tmp_path / "app.py").write_text(PROGRAM)
+    told = fields(line.piped("preview", "inbox", "--app", "app.py", *given))
+    assert [row[:2] for row in told] == [
+        ["poll", "inbox"],
+        ["fire", "run"],
+        ["fire", "refuse_key"],
+        ["cursor", ""],
+    ]
+    assert "this is what a first poll would come to" in line.said
+    assert not list(tmp_path.glob("*.db*"))
+    line.piped("preview", "inbx", "--app", "app.py", *given, code=4)
+    assert "did you mean 'inbox'" in line.said
+
+
+def test_a_store_that_is_none_is_refused_by_a_preview(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(PROGRAM)
+    (tmp_path / "runs.db").write_text("dear diary, this is longer than what a database begins with")
+    line.piped("preview", "inbox", "--app", "app.py", "--database", "runs.db", code=3)
+    line.piped("preview", "inbox", "--app", "app.py", "--database", "nowhere/runs.db", code=3)

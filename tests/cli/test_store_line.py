@@ -11,6 +11,7 @@ from pathlib import Path
 from stage import Line, fields, served
 
 import cloaca
+from cloaca import reading
 
 OLD = Path(__file__).parents[2] / "rust/store/tests/fixtures/0001.db"
 
@@ -18,7 +19,9 @@ OLD = Path(__file__).parents[2] / "rust/store/tests/fixtures/0001.db"
 def test_a_store_is_copied_with_all_that_it_holds(line: Line, tmp_path: Path) -> None:
     with served(tmp_path / "runs.db") as process:
         line.piped("copy", "runs.db", "copy.db", code=3)
-        assert "is served by runner 1; stop that first" in line.said
+        host = os.uname().nodename
+        told = f"is served by runner 1 (process {process.pid} on '{host}'); stop that first"
+        assert told in line.said
         assert not list(tmp_path.glob("copy.db*"))
         process.kill()
         process.wait()
@@ -35,6 +38,15 @@ def test_a_store_is_copied_with_all_that_it_holds(line: Line, tmp_path: Path) ->
         ["bytes", "kind", "path"],
         os.path.getsize(tmp_path / "new.db"),
     )
+
+
+def test_what_keeps_a_store_from_being_copied_is_called_by_what_it_is(line: Line) -> None:
+    cloaca.DefaultRunner("runs.db").shutdown()
+    with cloaca.DefaultRunner("runs.db", work=False, name="page"):
+        line.piped("copy", "runs.db", "copy.db", code=3)
+    assert f"may be changed by client 2 'page' (process {os.getpid()} on " in line.said
+    with reading.Reader("runs.db"):
+        line.piped("copy", "runs.db", "copy.db")
 
 
 def test_a_copy_is_refused_in_one_sentence(line: Line, tmp_path: Path) -> None:

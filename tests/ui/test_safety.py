@@ -4,8 +4,11 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -268,9 +271,107 @@ def test_a_view_that_is_none_is_refused(page: Asking, view: str) -> None:
     assert page.get("/live", params={"view": view}).status_code == 400
 
 
-def test_a_store_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "cloaca.ui", str(tmp_path / "none.db")]
+OLD = Path(__file__).parents[2] / "rust/store/tests/fixtures/0001.db"
+
+
+@contextmanager
+def waiting(url: str, *words: str) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+    """A page that waits for a store, its port, and what it has said of that."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "cloaca.ui", url, "--port", str(port), *words]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            assert process.stderr is not None
+            yield process, port, process.stderr.readline()
+        finally:
+            process.kill()
+
+
+def shows(process: subprocess.Popen[str], port: int) -> str:
+    """What the page shows once it serves."""
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"http://127.0.0.1:{port}/\n"
+    with httpx.Client(transport=httpx.HTTPTransport(retries=50), timeout=WAIT) as client:
+        return client.get(f"http://127.0.0.1:{port}/").text
+
+
+@pytest.mark.parametrize("words", [(), ("--act",)], ids=["it reads", "it acts"])
+@pytest.mark.parametrize("there", [False, True], ids=["no file", "an empty file"])
+def test_a_page_that_is_begun_before_its_workers_waits_for_the_store(
+    tmp_path: Path, there: bool, words: tuple[str, ...]
+) -> None:
+    path = tmp_path / "runs.db"
+    if there:
+        path.touch()
+    with waiting(str(path), *words) as (process, port, said):
+        assert said == (
+            f"cloaca: the page waits for store {path}: nobody has made it yet; the first runner that serves"
+            " it does\n"
+        )
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), WAIT)
+        with cloaca.DefaultRunner(path):
+            assert "<title>" in shows(process, port)
+
+
+def test_a_page_waits_for_the_schema_of_a_store_on_a_server(postgres_url: str) -> None:
+    with waiting(postgres_url) as (process, port, said):
+        assert "nobody has made it yet" in said
+        with cloaca.DefaultRunner(postgres_url):
+            assert "<title>" in shows(process, port)
+
+
+def test_a_page_waits_until_a_store_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    path.write_bytes(OLD.read_bytes())
+    with waiting(str(path)) as (process, port, said):
+        assert "it has schema version 1, and this cloaca reads version 2" in said
+        with cloaca.DefaultRunner(path):
+            assert "<title>" in shows(process, port)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_ends_a_page_that_waits(tmp_path: Path) -> None:
+    with waiting(str(tmp_path / "runs.db")) as (process, _, _):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WAIT) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def foreign(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE mine (a)")
+
+
+def newer(path: Path) -> None:
+    cloaca.DefaultRunner(path).shutdown()
+    code = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('PRAGMA user_version = 999')"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+
+
+def no_database(path: Path) -> None:
+    path.write_text("dear diary")
+
+
+@pytest.mark.parametrize("made", [foreign, newer, no_database])
+def test_a_store_that_waiting_does_not_mend_is_refused_at_once(
+    tmp_path: Path, made: Callable[[Path], None]
+) -> None:
+    made(tmp_path / "runs.db")
+    refused(tmp_path / "runs.db")
+
+
+def test_a_store_in_a_folder_that_is_missing_is_refused_at_once(tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere" / "runs.db")
+
+
+def refused(path: Path) -> None:
+    command = [sys.executable, "-m", "cloaca.ui", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 3
-    assert "none.db" in done.stderr
+    assert "runs.db" in done.stderr
     assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -7,9 +7,11 @@ Invariant: nothing is changed before all that was named is known to be there.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import closing
 from datetime import datetime
+from itertools import islice
 from time import monotonic, sleep
 
 from .. import _cloaca, audit, check, filters, reading, rows, urgency
@@ -27,7 +29,8 @@ from ..errors import (
 from ..name import already_kept, checked_name, unheard
 from ..near import hint
 from ..reading.runners import living
-from ..reading.store import now
+from ..reading.store import PAGE_ITEMS, now
+from ..reading.why import of_workflow
 from ..served import SERVED, version_of
 from ..why import ends_waiting, first_end, of_ends
 from .finishing import Finishing
@@ -91,7 +94,29 @@ def _switch(arguments: Namespace, show: Show, enabled: bool) -> int:
             else:
                 runner.set_trigger_enabled(name, enabled)
             _told(show, "enabled" if enabled else "disabled", name)
+    with reading.Reader(url) as reader:
+        for name, named in found:
+            if enabled:
+                show.note(reading.why(reader, name))
+            elif text := _of_unfinished(reader, named):
+                show.note(text)
     return OK
+
+
+def _of_unfinished(reader: Reader, named: list[reading.Trigger | Cron]) -> str:
+    """That runs of a trigger or cron which was switched off go on; nothing if none does."""
+    names = {each.trigger_name for each in named if each.trigger_name is not None}
+    found = [
+        run_id
+        for name in names
+        for status in filters.UNFINISHED
+        for run_id in islice(_ids(reader, {"trigger": name, "status": status}), PAGE_ITEMS)
+    ]
+    if not found:
+        return ""
+    more = "or more " if len(found) >= PAGE_ITEMS else ""
+    are = "run of it is not over, and goes" if len(found) == 1 else "runs of it are not over, and go"
+    return f"{len(found)} {more}{are} on; `cloaca cancel` ends what is to end"
 
 
 def _told(show: Show, what: str, of: str, part: dict[str, str | None] | None = None) -> None:
@@ -113,7 +138,14 @@ def pause(arguments: Namespace, show: Show) -> int:
     with closing(_cloaca.Client.open(url)) as client:
         if not client.pause(kind, name, key, until_us, f"{audit.user()}, by the command line"):
             raise WorkflowError(keyless(name))
-    _told(show, "paused", name, {"key": key})
+    until = None if until_us is None else rows.moment(until_us)
+    if show.as_json:
+        show.record("paused", {"of": name, "key": key, "until": until})
+    else:
+        _told(show, "paused", name, {"key": key})
+    resume = shlex.join(["cloaca", "resume", f"--{kind}", name, *([] if key is None else ["--key", key])])
+    ends = f"until `{resume}`" if until is None else f"until {show.time(until)}, or `{resume}` before"
+    show.note(f"{ends}; what has begun goes on")
     return OK
 
 
@@ -137,7 +169,17 @@ def resume(arguments: Namespace, show: Show) -> int:
             of = "" if key is None else f"key {excerpt(key)} of "
             raise WorkflowError(f"{of}{kind} {excerpt(name)} is not paused")
     _told(show, "resumed", name, {"key": key})
+    with reading.Reader(url) as reader:
+        show.note(of_workflow(reader, name) if kind == "workflow" else _of_limit(reader, name))
     return OK
+
+
+def _of_limit(reader: Reader, name: str) -> str:
+    """How a limit stands that is not paused any more."""
+    found = next(each for each in reading.limits(reader) if each.name == name)
+    waiting = "1 attempt waits" if found.waiting == 1 else f"{found.waiting:,} attempts wait"
+    taken = "1 has a seat" if found.taken == 1 else f"{found.taken:,} have a seat"
+    return f"limit {excerpt(name)} lets attempts begin again: {waiting} for it, and {taken}"
 
 
 def _held(reader: Reader, arguments: Namespace) -> tuple[str, str, str | None]:

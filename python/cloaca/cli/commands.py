@@ -135,7 +135,8 @@ COMMANDS = (
         "preview:preview",
         (TRIGGERS._replace(many=False, about="a trigger, or a cron with a name"), APP, UNMASKED),
         "It imports the program and calls the trigger's function, once and here: what that does by itself,\n"
-        "it does. Nothing starts, and nothing is kept. Exit 1 if the poll would fail.",
+        "it does. Nothing starts, and nothing is kept. Exit 1 if the poll would fail. Before the program's\n"
+        "first start it is what a first poll would come to.",
     ),
     Command(
         "doctor",
@@ -475,7 +476,8 @@ COMMANDS = (
             Option("--token", "ask everybody for this; better in CLOACA_UI_TOKEN", "TEXT"),
             Option("--act", "let it change things, too: retry, cancel, switch, run again"),
         ),
-        'Needs pip install "cloaca[ui]". In a program, cloaca.ui.app(runner) acts and previews.',
+        'Needs pip install "cloaca[ui]". In a program, cloaca.ui.app(runner) acts and previews.\n'
+        "Begun before who serves the store has made it, it waits for that.",
     ),
     Command(
         "new",

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 
-from .. import reading
+from .. import _cloaca, check, reading
+from ..errors import excerpt
 from ..terminal import clean
-from .look import opened
 from .main import FAILED, OK
 from .parse import UsageError
 from .program import imported, split
 from .show import Show, Word, as_json
-from .where import program
+from .where import NothingFound, database, program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
     from typing import Any
 
+    from ..reading import Reader
     from ..types import FireRow, TickAnswer
 
 WOULD = {
@@ -37,7 +39,8 @@ def preview(arguments: Namespace, show: Show) -> int:
     app = program(arguments.app)
     if app is None:
         raise UsageError("only the program knows its triggers; give --app MODULE, or [tool.cloaca] app")
-    with opened(arguments) as reader:
+    with contextlib.ExitStack() as stack:
+        reader = _opened(arguments, show, stack)
         imported(split(app)[0])
         # What the function prints is no answer of ours.
         with contextlib.redirect_stdout(sys.stderr):
@@ -50,6 +53,25 @@ def preview(arguments: Namespace, show: Show) -> int:
         _values(show, arguments.name, answer)
     fails = answer["outcome"] == "error" or any(fire["gate"]["verdict"] == "fail" for fire in answer["fires"])
     return FAILED if fails else OK
+
+
+def _opened(arguments: Namespace, show: Show, stack: contextlib.ExitStack) -> Reader:
+    """The store; before the first start of its program an empty one, as the first poll would find it."""
+    from ..reading.absent import UNMADE, lacks
+
+    try:
+        url = check.url(database(arguments.database))
+        if lacks(url) != UNMADE:
+            return stack.enter_context(reading.Reader(url))
+        missing = f"store {excerpt(_cloaca.name_of(url))} is not made yet"
+    except NothingFound:
+        missing = "there is no store in this folder yet, and none is named"
+    from tempfile import TemporaryDirectory
+
+    show.note(f"{missing}: this is what a first poll would come to")
+    path = os.path.join(stack.enter_context(TemporaryDirectory(prefix="cloaca-")), "empty.db")
+    _cloaca.Client.open(path).close()
+    return stack.enter_context(reading.Reader(path))
 
 
 def _values(show: Show, name: str, answer: TickAnswer) -> None:

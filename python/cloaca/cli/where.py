@@ -23,11 +23,16 @@ MAGIC = b"SQLite format 3\0"
 _WAYS = f"name one with --database URL, {ENVIRONMENT}, or database = in [tool.cloaca] of pyproject.toml"
 
 
+class NothingFound(UsageError):
+    """No store is named, and in this folder there is none."""
+
+
 def database(given: str | None) -> str:
     """The URL of the store that is meant.
 
     Raises:
-        UsageError: none is named, and in this folder there is none, or more than one.
+        NothingFound: (a `UsageError`) none is named, and in this folder there is none.
+        UsageError: none is named, and in this folder there are more than one.
     """
     for name, value in (("--database", given), (ENVIRONMENT, os.environ.get(ENVIRONMENT))):
         if value == "":
@@ -38,7 +43,7 @@ def database(given: str | None) -> str:
         return named
     found, others = _meant(_ours(os.curdir))
     if not found:
-        raise UsageError(f"which store? There is none of cloaca's in this folder; {_WAYS}")
+        raise NothingFound(f"which store? There is none of cloaca's in this folder; {_WAYS}")
     if len(found) > 1:
         names = ", ".join(excerpt(name) for name in found[:5])
         raise UsageError(f"which store? This folder has {names}; {_WAYS}")

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 
 from .. import rows
+from ..errors import excerpt
+from ..health import is_silent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 HOUR_US = 3_600_000_000
 RUNNERS_MAX = 1000
 """So many are looked at."""
+SILENT_TOLD_MAX = 3
+"""So many that have said nothing for long are named."""
 BACKLOG_RUNS = 10_000
 """Of so many runs that are not over it is counted whose they are."""
 
@@ -81,6 +85,22 @@ def runners(
 def living(reader: Reader) -> set[int]:
     """The numbers of the runners that live and work; who only asks others for that is none of them."""
     return rows.living(reader.native.owners(RUNNERS_MAX))
+
+
+def of_silent(reader: Reader, numbers: Iterable[int]) -> str:
+    """That these runners, which live, have all said nothing for long, as the end of a sentence; nothing if
+    one of them has, or there are none."""
+    asked, now_us = set(numbers), int(time.time() * 1e6)
+    found = [row for row in reader.native.owners(RUNNERS_MAX) if row["number"] in asked] if asked else []
+    if not found or not all(is_silent(row, now_us) for row in found):
+        return ""
+    named = [
+        f"runner {row['number']} has said nothing since {row['seen_at'] or row['joined_at']}: is its process"
+        f" {row['pid']} on {excerpt(row['host'] or 'this machine')} stopped?"
+        for row in found[:SILENT_TOLD_MAX]
+    ]
+    more = len(found) - len(named)
+    return f"; {', and '.join(named)}{f' And {more} more say nothing' if more else ''}"
 
 
 def declaring(reader: Reader, workflows: Iterable[str], alive: set[int]) -> dict[str, list[int]]:

@@ -8,7 +8,7 @@ from ..errors import excerpt
 from ..why import Kept, backing_off, besides, ending, ends_of, named, of_unread, told
 from .attention import failing_callbacks
 from .audit import by_whom
-from .runners import declaring, living
+from .runners import declaring, living, of_silent
 from .runs import find_run, run
 from .schedules import Trigger, schedules_named, unstarted
 from .store import MissingError, names, now, unknown
@@ -58,7 +58,7 @@ def why(reader: Reader, name_or_id: str) -> str:
 
 def _of_schedule(reader: Reader, found: Trigger | Cron) -> str:
     """One sentence about a trigger or a cron, and what the store tells besides."""
-    told = of_trigger(reader, found) if isinstance(found, Trigger) else of_cron(found)
+    told = of_trigger(reader, found) if isinstance(found, Trigger) else of_cron(reader, found)
     native, mask = reader.native, reader.mask()
     kept = Kept(
         run=native.run,
@@ -67,11 +67,26 @@ def _of_schedule(reader: Reader, found: Trigger | Cron) -> str:
         hide=lambda run_id, text: reader.of_run(mask, run_id).hide(text),
         look=native.query,
     )
+    told += _of_silent(reader, found)
     if unstarted(reader, [found]):
         told += f"; no living runner declares workflow {excerpt(found.workflow_name)}, which it starts"
     last = None if found.last is None else _row(found.last)
     is_off = found.state in ("stopped", "disabled")
     return f"{told}{besides(kept, found.trigger_name, last, None if is_off else found.workflow_name)}"
+
+
+def _of_silent(reader: Reader, found: Trigger | Cron) -> str:
+    """That nobody who serves it has been heard of for long: what is due does not come then."""
+    if found.state in ("stopped", "disabled", "unserved"):
+        return ""
+    if isinstance(found, Trigger):
+        return of_silent(reader, [] if found.runner is None else [found.runner])
+    return of_silent(reader, _serving(reader, found))
+
+
+def _serving(reader: Reader, cron: Cron) -> list[int]:
+    """The living runners that may start its workflow."""
+    return declaring(reader, [cron.workflow_name], living(reader)).get(cron.workflow_name, [])
 
 
 def of_trigger(reader: Reader, trigger: Trigger) -> str:
@@ -111,7 +126,7 @@ def _backs_off(reader: Reader, trigger: Trigger, heard: str | None) -> str:
     return ""
 
 
-def of_cron(cron: Cron) -> str:
+def of_cron(reader: Reader, cron: Cron) -> str:
     """One sentence about a cron."""
     name = "a cron" if cron.trigger_name is None else f"trigger {excerpt(cron.trigger_name)} is a cron"
     says = f"{name}, {cron.cron_expression!r} in {cron.timezone!r}, that starts {excerpt(cron.workflow_name)}"
@@ -130,9 +145,8 @@ def of_cron(cron: Cron) -> str:
     if cron.state == "failing":
         return f"{says}, and its function is called again for {cron.next_run_at}{before}"
     if cron.state == "late":
-        return (
-            f"{says}, and was due at {cron.next_run_at}: no living runner declares it or its workflow{before}"
-        )
+        why = "" if _serving(reader, cron) else ": no living runner declares it or its workflow"
+        return f"{says}, and was due at {cron.next_run_at}{why}{before}"
     return f"{says}, and runs next at {cron.next_run_at}{before}"
 
 
@@ -143,7 +157,8 @@ def of_workflow(reader: Reader, name: str) -> str:
     told = [f"workflow {excerpt(name)} is declared by no living runner: its runs wait for one"]
     if found.runners:
         one = len(found.runners) == 1
-        told = [f"workflow {excerpt(name)} is declared by runner{'' if one else 's'} {named(found.runners)}"]
+        by = f"declared by runner{'' if one else 's'} {named(found.runners)}"
+        told = [f"workflow {excerpt(name)} is {by}{of_silent(reader, found.runners)}"]
     told += [why_run.of_pause(row) for row in pauses if row["kind"] == "workflow" and row["name"] == name]
     if found.pending or found.running:
         begun = f"{found.running:,} {'is' if found.running == 1 else 'are'} under way"
@@ -196,7 +211,8 @@ def of_run(reader: Reader, details: RunDetails) -> str:
     if details.is_living:
         waits = _limited(reader, details)
         ready = "" if found.cancel_requested else _ready(reader, details)
-        return f"{name} is in the hands of runner {details.runner}{ends}{records}{waits}{ready}"
+        silent = of_silent(reader, [] if details.runner is None else [details.runner])
+        return f"{name} is in the hands of runner {details.runner}{ends}{records}{waits}{ready}{silent}"
     paused = (
         "" if found.started_at is not None else why_run.of_paused(reader.native.pauses(), found.workflow_name)
     )

@@ -12,9 +12,12 @@ import signal
 import socket
 import sys
 import threading
+import time
 
+from .. import check
 from ..errors import ArgumentError, CloacaError, excerpt
 from ..reading import Reader
+from ..reading.absent import lacks
 from ..runner import DefaultRunner
 
 TYPE_CHECKING = False
@@ -30,6 +33,8 @@ BACKLOG = 128
 """So many may wait to be heard."""
 TOKEN = "CLOACA_UI_TOKEN"
 TOKEN_CHARS_MIN = 12
+LOOK_SECONDS = 0.25
+"""So often it is looked whether a store is there that was not."""
 DRAIN_SECONDS = 2
 """How long an open stream is waited for at the end."""
 
@@ -63,8 +68,9 @@ def serve(
     token: str | None = None,
     acts: bool = False,
 ) -> int:
-    """Serves the page of a store until a signal. A token that is not given is that of the environment. One
-    that acts does so as a client of the store: what is changed, its runners carry out.
+    """Serves the page of a store until a signal, and waits before for a store that nobody has made or brought
+    up to date yet. A token that is not given is that of the environment. One that acts does so as a client of
+    the store: what is changed, its runners carry out.
 
     Raises:
         ArgumentError: (a `ValueError`) another host than this machine's own, and no token; a short one; or
@@ -93,6 +99,10 @@ def serve(
     from .safety import TokenAccess
 
     del uvicorn
+    # Who asks meanwhile is to find nobody there, and no page that hangs.
+    listening(host, port).close()
+    if not _awaited(check.url(url)):
+        return 0
     with Reader(url):
         pass  # what is wrong with it is said now, and not by the first request
     listens = listening(host, port)
@@ -104,6 +114,19 @@ def serve(
         print(f"http://{shown}:{port}{root}/{'?token=…' if token else ''}", flush=True)
         _serve(page, listens, root)
     return 0
+
+
+def _awaited(url: str) -> bool:
+    """Waits for a store that whoever serves it has still to make; whether nobody has ended that."""
+    told = None
+    with contextlib.suppress(KeyboardInterrupt):
+        while (lack := lacks(url)) is not None:
+            if lack != told:
+                print(f"cloaca: the page waits for store {check.store_name(url)}: {lack}", file=sys.stderr)
+                told = lack
+            time.sleep(LOOK_SECONDS)
+        return True
+    return False
 
 
 def _serve(page: Page, listens: socket.socket, root: str) -> None:

@@ -63,7 +63,10 @@ pub fn file(path: &Path, durability: Durability) -> Result<File, String> {
     must_have_its_own_log(&shield)?;
     let writer = writer(&path, &given, durability, &shield).map_err(|failure| told(&name, failure))?;
     match reader(&path) {
-        Ok(reader) => Ok(File { path, writer, reader, shield }),
+        Ok(reader) => {
+            share(&path);
+            Ok(File { path, writer, reader, shield })
+        }
         Err(failure) => {
             shield.lower();
             Err(told(&name, failure))
@@ -102,11 +105,32 @@ fn opened_for_reading<T>(
     let opened = View::of(&path).and_then(|mut view| {
         let checked = view.read(&path, |connection| check(connection, &name))?;
         hold(&mut view, &path, &shield)?;
+        if !view.is_still() {
+            share(&path);
+        }
         Ok((view, checked))
     });
     let (view, checked) = opened.map_err(|failure| told(&name, failure))?;
     Ok((path, view, shield, checked))
 }
+
+/// Gives what lies beside a database the database's group. Where a folder does not hand its group on, what SQLite makes there has that of
+/// whoever opens the file first, and keeps others of the database's group out for as long as it lies there. Who may not change that has not
+/// made it.
+#[cfg(unix)]
+fn share(path: &Path) {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let Ok(group) = std::fs::metadata(path).map(|found| found.gid()) else { return };
+    for suffix in ["-wal", "-shm"] {
+        let path = beside(path, suffix);
+        if std::fs::metadata(&path).is_ok_and(|found| found.gid() != group) {
+            let _ = chown(&path, None, Some(group));
+        }
+    }
+}
+
+#[cfg(not(unix))]
+fn share(_: &Path) {}
 
 /// Holds the file for a view that uses its log.
 pub fn hold(view: &mut View, path: &Path, shield: &Shield) -> Result<(), Failure> {
