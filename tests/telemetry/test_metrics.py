@@ -389,18 +389,23 @@ def test_callbacks_for_ends_of_runs_are_counted_by_what_came_of_them() -> None:
             found = scraped(runner)
             names = ("callbacks_called_total", "callbacks_failed_total", "callbacks_given_up_total")
             own = [of(found, name, workflow="order") for name in names]
-            return [*own, of(found, "store_callbacks_waiting", workflow="order")]
+            standing = [
+                of(found, f"store_callbacks_{name}", workflow="order") for name in ("waiting", "failing")
+            ]
+            return own + standing
 
-        assert counted() == [0, 0, 0, 0], "what has not happened is told, too"
+        assert counted() == [0, 0, 0, 0, 0], "what has not happened is told, too"
         runner.submit("order", {})
         runner.run_until_idle()
-        assert counted() == [1, 1, 0, 1]
+        assert counted() == [1, 1, 0, 1, 0]
         runner.advance("1s")
-        assert counted() == [2, 1, 0, 0]
+        assert counted() == [2, 1, 0, 0, 0]
         runner.submit("order", {"poison": True})
-        runner.advance("25h")
-        called, failed, given_up, waiting = counted()
-        assert (called, given_up, waiting) == (len(calls), 1, 0)
+        runner.advance("1h")
+        assert counted()[2:] == [0, 1, 1]
+        runner.advance("24h")
+        called, failed, given_up, waiting, failing = counted()
+        assert (called, given_up, waiting, failing) == (len(calls), 1, 0, 0)
         assert failed == called - 1 > 100
 
 

@@ -586,13 +586,16 @@ class Raises(Sampler):
     def get_description(self):
         return "raises"
 
-hangs, raises = threading.Event(), []
+from opentelemetry import baggage
+from opentelemetry.context import attach
+hangs, raises, seen = threading.Event(), [], []
 provider.sampler = Raises()
 provider.add_span_processor(BatchSpanProcessor(Hangs(), schedule_delay_millis=1))
 
 with cloaca.WorkflowBuilder("w"):
     @cloaca.task(on_success=lambda task, context: None)
-    def only(context): pass
+    def only(context):
+        seen.append(baggage.get_baggage("who"))
 
     @cloaca.task()
     async def other(context): pass
@@ -608,14 +611,16 @@ with cloaca.DefaultRunner(":memory:") as runner:
     for _ in range(3):
         runner.execute("w").raise_for_failure()
     raises.append(1)
+    attach(baggage.set_baggage("who", "ann"))
     for _ in range(3):
         runner.execute("w").raise_for_failure()
+    print(seen[-3:])
     while count[0] < 4 or runner.stats()["runs_unfinished"]:
         pass
     print(runner.stats()["runs_completed"] >= 7)
     hangs.set()
 """
-    assert played(tmp_path, received, code) == "True\n"
+    assert played(tmp_path, received, code) == "['ann', 'ann', 'ann']\nTrue\n"
 
 
 def test_an_exporter_that_hangs_as_a_run_ends_holds_up_neither_polls_nor_a_shutdown(

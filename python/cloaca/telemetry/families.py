@@ -47,12 +47,13 @@ _HEALTHY = "Whether all is well: whether triggers are polled and runs begin; 0 i
 # By ends_due, ends_owner and ends_listener. Also of what has none: a series that appears only with the first
 # one says nothing of how long it is there.
 _CALLS = """
-    SELECT name, sum(many) AS many FROM (
-        SELECT workflow AS name, 0 AS many FROM listeners WHERE listener = 0
-        UNION ALL SELECT workflow, 1 FROM (
-            SELECT workflow FROM ends INDEXED BY ends_due WHERE owner IS NULL AND listener = 0 LIMIT ?
+    SELECT name, sum(many) AS many, sum(CASE WHEN fails THEN 1 ELSE 0 END) AS failing FROM (
+        SELECT workflow AS name, 0 AS many, 0 > 1 AS fails FROM listeners WHERE listener = 0
+        UNION ALL SELECT workflow, 1, tries > 1 AND error IS NOT NULL FROM (
+            SELECT workflow, tries, error FROM ends INDEXED BY ends_due
+            WHERE owner IS NULL AND listener = 0 LIMIT ?
         ) AS waiting
-        UNION ALL SELECT workflow, 1 FROM ends INDEXED BY ends_owner
+        UNION ALL SELECT workflow, 1, tries > 1 AND error IS NOT NULL FROM ends INDEXED BY ends_owner
         WHERE owner IS NOT NULL AND listener = 0
     ) AS counted GROUP BY name"""
 _TOLD = """
@@ -351,6 +352,8 @@ def _ends(gauge: Any, native: Any) -> Iterator[Family]:
     about = f"Ends of runs of which callbacks are still to be told; at most {ENDS_MAX:,} are counted."
     calls = native.query(_CALLS, [ENDS_MAX])
     yield gauge("callbacks_waiting", about, ("workflow",), _named(calls, is_zero_told=True))
+    about = "Those of them whose callback raised, or ended its process, at more than one call."
+    yield gauge("callbacks_failing", about, ("workflow",), _named(calls, "failing", is_zero_told=True))
     about = f"Ends of runs of which triggers are still to be told; at most {ENDS_MAX:,} are counted."
     told = native.query(_TOLD, [ENDS_MAX])
     yield gauge("run_ends_waiting", about, ("trigger",), _named(told, is_zero_told=True))

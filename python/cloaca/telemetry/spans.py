@@ -14,7 +14,7 @@ from collections import deque
 from functools import cache, partial
 
 from opentelemetry import propagate, trace
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from .. import __version__
@@ -89,6 +89,10 @@ class Sending:
                 f"send {workflow}", kind=SpanKind.PRODUCER, attributes=attributes
             )
             self.trace = _handed_on(trace.set_span_in_context(self._span))
+        if self.trace is None:
+            # The baggage is the program's own, whatever its tracer does.
+            with _apart():
+                self.trace = _handed_on(get_current())
 
     def sent(self, ids: Sequence[str]) -> None:
         """These runs are asked for."""
@@ -118,11 +122,11 @@ def sending(workflow: str, many: int, trigger: str | None = None) -> Iterator[Se
     span.end(None)
 
 
-def told(workflow: str, run: str, name: str, tries: int, given: str | None) -> Called | None:
+def told(workflow: str, run: str, name: str, tries: int, given: str | None) -> Called:
     """A callback of a workflow is about to be called for the end of a run, in a trace of its own with a link
     to who asked for the run: it may be much later, and again."""
+    asked = _read(given)
     with _apart():
-        asked = _read(given)
         attributes: dict[str, AttributeValue] = {
             "cloaca.run.id": run,
             "cloaca.workflow": workflow,
@@ -131,7 +135,7 @@ def told(workflow: str, run: str, name: str, tries: int, given: str | None) -> C
         name = f"{workflow} {name}"
         span = _tracer().start_span(name, context=Context(), links=_links(asked), attributes=attributes)
         return Called(span, trace.set_span_in_context(span, asked))
-    return None
+    return Called(trace.INVALID_SPAN, asked)
 
 
 def _of_run(run: str) -> dict[str, str]:
@@ -358,11 +362,11 @@ class Spans:
         if fired is not None:
             self._ender.put(partial(fired.judged, started, is_error, has_raised, time.time_ns()))
 
-    def begin(self, job: Job, task: str, workflow: str, handed: Handed) -> Within | None:
+    def begin(self, job: Job, task: str, workflow: str, handed: Handed) -> Within:
         """An attempt's body is about to be called. The first one of a task is part of its run's stay here; a
         later one is a trace of its own, which may come much later."""
+        given = _read(handed[0])
         with _apart():
-            given = _read(handed[0])
             stay = self._stay(job, workflow, given, handed[1])
             attributes: dict[str, AttributeValue] = {
                 "cloaca.run.id": run_id(job),
@@ -378,7 +382,7 @@ class Spans:
             with self._lock:
                 self._attempts[job] = span
             return Within(trace.set_span_in_context(span, given))
-        return None
+        return Within(given)
 
     def _stay(self, job: Job, workflow: str, given: Context, is_fresh: bool) -> Stay:
         with self._lock:
