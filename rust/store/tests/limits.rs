@@ -385,3 +385,56 @@ fn a_clock_that_was_ahead_shuts_nothing_for_longer_than_a_start_takes(store: &dy
     assert_eq!(numbers(&claim(store, epoch, 2 * SECOND, 9)), [2]);
     assert_eq!(numbers(&claim(store, epoch, 3 * SECOND, 9)), [3]);
 }
+
+/// What limits count, and who waits where: by names, as rows have numbers of their own.
+const COUNTED: &str = "
+    SELECT runs.id, runs.limited, runs.owner IS NULL, runs.not_before, runs.status, stand, seats.priority, party = run,
+        seats.schedule IS NULL, seat.key, pace.key, lanes.top, lanes.since, lanes.held
+    FROM runs LEFT JOIN seats ON run = runs.row LEFT JOIN lanes ON lanes.row = lane
+        LEFT JOIN keys AS seat ON seat.row = lanes.seat LEFT JOIN keys AS pace ON pace.row = lanes.pace
+    ORDER BY runs.row";
+
+#[test]
+fn fires_of_one_poll_count_as_if_each_had_come_by_itself() {
+    let tenants = ["a", "b", "a", "c", "b", "a", "d", "c"];
+    for limits in kinds() {
+        let played = |at_once: usize| {
+            let database = server::Database::new()?;
+            let store = cloaca_store::open(database.url(), None).unwrap().store;
+            let epoch = joined(&*store, &limits);
+            let trigger = declared(&*store, epoch, "inbox");
+            let mut fates = Vec::new();
+            for (poll, waits) in [(1_u128, false), (2, true), (3, true)] {
+                let fires: Vec<NewRun> = (0_u8..)
+                    .zip(tenants)
+                    .map(|(place, tenant)| NewRun {
+                        priority: priority(i64::from(place * 7 % 10)),
+                        limits: Some(Arc::new(limits.clone())),
+                        context: of(0, tenant).context,
+                        waits: waits && place != 4,
+                        due_at: (place == 4).then_some(Wall(900)),
+                        delay_us: (place == 4).then_some(880),
+                        ..unique(&trigger, poll * 100 + u128::from(place), place + 10 * poll as u8)
+                    })
+                    .collect();
+                for fires in fires.chunks(at_once) {
+                    fates.extend(fire(&*store, &trigger, epoch, fires.to_vec()).iter().map(|fate| {
+                        let is_held = matches!(fate, Admitted::Held { .. });
+                        (is_held, fate.is_kept(), (!fate.is_kept()).then(|| fate.clone()))
+                    }));
+                }
+                claim(&*store, epoch, 30, 2);
+            }
+            let rows = query(&*store, COUNTED, &[]).unwrap().1;
+            store.close();
+            Some((fates, rows))
+        };
+        let (Some(apart), Some(together)) = (played(1), played(tenants.len())) else { return };
+        assert!(
+            apart.1.len() > 8 || limits.concurrency.is_none() || !limits.holds(),
+            "{limits:?}: {:?}",
+            apart.0
+        );
+        assert_eq!(apart, together, "{limits:?}");
+    }
+}

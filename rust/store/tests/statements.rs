@@ -7,6 +7,9 @@ mod support;
 #[path = "support/way.rs"]
 mod way;
 
+use std::sync::Arc;
+
+use cloaca_core::limit::{Concurrency, Key, Limits, Overflow, Paced, Rate};
 use cloaca_core::port::{Admitted, NewRun, RunStatus, Schedule};
 use cloaca_core::time::Wall;
 use server::Database;
@@ -17,6 +20,8 @@ use way::Way;
 const MANY: u128 = 300;
 /// As many as two fires take, and nothing for each further one.
 const STATEMENTS_MAX: usize = 16;
+/// The same where limits count each of them.
+const LIMITED_MAX: usize = 28;
 
 fn event(trigger: &Schedule, number: u128, event: u128) -> NewRun {
     let mut hash = [0; 16];
@@ -67,5 +72,43 @@ fn fires_of_one_poll_take_no_more_statements_the_more_they_are() {
         ..new
     };
     assert!(poll(6_000, in_a_row).iter().all(Admitted::is_kept));
+    store.close();
+}
+
+#[test]
+fn fires_that_limits_count_take_no_more_statements_the_more_they_are() {
+    let Some(database) = Database::new() else { return };
+    let way = Way::to(database.socket());
+    let store = cloaca_store::open(database.url_by(way.port()), None).unwrap().store;
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(&*store, epoch, "inbox");
+    let limit = |key: Option<&str>| Concurrency {
+        limit: 3,
+        key: key.map(|key| Key::parse(key).unwrap()),
+        overflow: Overflow::Wait,
+    };
+    let one = Limits { concurrency: Some(limit(None)), ..Limits::default() };
+    let rate = Rate { limit: 1, per: std::time::Duration::from_secs(1), burst: 1 };
+    let each = Limits {
+        concurrency: Some(limit(Some("tenant"))),
+        throttle: Some(Paced { rate, key: Some(Key::parse("tenant").unwrap()) }),
+        ..Limits::default()
+    };
+    let polls = [("mail", one, false), ("post", each.clone(), false), ("line", each, true)];
+    for (first, (workflow, limits, waits)) in (1_000..).step_by(1_000).zip(polls) {
+        let limits = Arc::new(limits);
+        let fires = (0..MANY).map(|place| NewRun {
+            workflow: workflow.into(),
+            limits: Some(Arc::clone(&limits)),
+            context: format!("{{\"tenant\":{place}}}").into(),
+            waits,
+            ..event(&trigger, first + place, first + place)
+        });
+        way.statements_max();
+        let fates = fire(&*store, &trigger, epoch, fires.collect());
+        let statements = way.statements_max();
+        assert!(fates.iter().all(|fate| matches!(fate, Admitted::Held { .. })), "{fates:?}");
+        assert!(statements <= LIMITED_MAX, "{workflow}: {statements} statements");
+    }
     store.close();
 }

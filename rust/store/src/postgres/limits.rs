@@ -4,6 +4,7 @@
 mod claim;
 #[path = "../sql/limits/declare.rs"]
 mod declare;
+mod many;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::postgres::value::{count_at, micros, signed, wall_maybe_at};
 
 pub use claim::{claim, next_at};
 pub use declare::{is_any, renew_all};
+pub use many::{Judged, enter_all, judge_alone};
 
 /// Until then waits what a limit holds: a claim of what is due never finds it.
 pub const HELD: Wall = Wall(i64::MAX);
@@ -90,6 +92,23 @@ pub struct Entrant {
     party: Option<i64>,
     /// The stamp of its rate limit.
     stamp: Option<(i64, Wall)>,
+    /// Whether its limits let it begin only once there is a seat, or a start.
+    waits: bool,
+}
+
+impl Entrant {
+    /// Whether that run waits for a claim.
+    pub fn is_held(&self, new: &NewRun) -> bool {
+        self.stand(new) == stand::WAITS
+    }
+
+    fn stand(&self, new: &NewRun) -> i64 {
+        match self.waits {
+            false => stand::SITS,
+            true if new.is_delayed() => stand::DELAYED,
+            true => stand::WAITS,
+        }
+    }
 }
 
 /// What limits say of a new run at `at`, before it is kept.
@@ -127,7 +146,7 @@ pub fn judge(db: &Db, limits: &Limits, new: &NewRun, at: Wall) -> Result<Result<
             }
         }
     }
-    Ok(Ok(Entrant { keys, party, stamp }))
+    Ok(Ok(Entrant { keys, party, stamp, waits: limits.holds() }))
 }
 
 /// A new run is kept, and counts; true if it is nobody's, and waits for a claim.
@@ -145,11 +164,7 @@ pub fn enter(
     if limits.concurrency.is_none() && limits.throttle.is_none() {
         return Ok(false);
     }
-    let stand = match limits.holds() {
-        false => stand::SITS,
-        true if new.is_delayed() => stand::DELAYED,
-        true => stand::WAITS,
-    };
+    let stand = entrant.stand(new);
     let is_held = stand == stand::WAITS;
     mark(db, row, is_held)?;
     let seat = Seat {

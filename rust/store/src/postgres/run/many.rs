@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::postgres::db::{self, Db, named_params};
 use crate::postgres::fault::Failure;
-use crate::postgres::limits::Terms;
+use crate::postgres::limits::{self, Entrant, Judged, Terms};
 use crate::postgres::run::{self, key_of};
 use crate::postgres::schedule::twin::twins;
 use crate::postgres::value::{id_at, micros};
@@ -29,8 +29,8 @@ pub struct Fires<'f> {
     guarded: HashMap<ContextHash, Uuid>,
     /// The last equal run that ended since the poll began.
     ended: HashMap<ContextHash, (Uuid, i64)>,
-    /// Those that become runs and are not written yet, with their places in the poll.
-    kept: Vec<(usize, &'f NewRun)>,
+    /// Those that become runs and are not written yet, with their places in the poll, and what limits count them for.
+    kept: Vec<(usize, &'f NewRun, Option<Entrant>)>,
 }
 
 impl<'f> Fires<'f> {
@@ -87,18 +87,24 @@ impl<'f> Fires<'f> {
             {
                 return Ok(Admitted::Ended { of, number });
             }
-            let is_limited = terms.of(db, fire)?.is_some();
+            let limits = terms.of(db, fire)?;
             if let Some(&of) = unique.and_then(|hash| self.guarded.get(&hash)) {
                 return Ok(Admitted::DuplicateHash { of });
             }
-            if !is_limited {
+            let entrant = match limits.as_ref().map(|limits| limits::judge_alone(limits, fire)) {
+                Some(Judged::Refused(refused)) => return Ok(refused),
+                Some(Judged::Entrant(entrant)) => Some(Some(entrant)),
+                Some(Judged::ByItself) => None,
+                None => Some(None),
+            };
+            if let Some(entrant) = entrant {
                 self.note(fire);
-                self.kept.push((place, fire));
+                self.kept.push((place, fire, entrant));
                 // Until it is written.
                 return Ok(Admitted::Started { row: RunRow(0) });
             }
         }
-        // What limits count, and what more can stand in the way of, comes by itself, after those before it.
+        // What depends on those before it comes by itself, after them.
         self.write(db, owner, fates)?;
         let fate = around(Step::Admit, || run::admit(db, terms, Some(owner), fire, self.at))?;
         if fate.is_kept() {
@@ -126,16 +132,19 @@ impl<'f> Fires<'f> {
             return Ok(());
         }
         let kept: Vec<(Option<Epoch>, &NewRun)> =
-            self.kept.iter().map(|(_, fire)| (Some(owner), *fire)).collect();
+            self.kept.iter().map(|(_, fire, _)| (Some(owner), *fire)).collect();
         let mut rows = around(Step::Admit, || insert_all(db, &kept))?;
         hold_keys(db, &kept)?;
-        for (place, fire) in self.kept.drain(..) {
+        let mut counted = Vec::new();
+        for (place, fire, entrant) in self.kept.drain(..) {
             let Some(row) = rows.remove(&fire.id) else {
                 return Err(Failure::Refused(format!("run {} is in the store already", fire.id)));
             };
-            fates[place] = Admitted::Started { row };
+            let is_held = entrant.as_ref().is_some_and(|entrant| entrant.is_held(fire));
+            fates[place] = if is_held { Admitted::Held { row } } else { Admitted::Started { row } };
+            counted.extend(entrant.map(|entrant| (row, fire, entrant)));
         }
-        Ok(())
+        limits::enter_all(db, counted)
     }
 }
 
