@@ -944,6 +944,51 @@ def test_a_call_that_ends_its_process_amidst_a_back_off_is_counted_at_once(
             program.kill()
 
 
+SLOW = """
+import signal, sys, time
+import cloaca
+
+store, is_slow = sys.argv[1:]
+
+with cloaca.WorkflowBuilder("ingest"):
+    cloaca.task(id="only")(lambda context: None)
+with cloaca.WorkflowBuilder("alert"):
+    cloaca.task(id="only")(lambda context: None)
+
+@cloaca.trigger(workflow="alert", on_run="ingest", max_consecutive_failures=1)
+def watch(run):
+    while is_slow == "yes":
+        time.sleep(0.01)
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+            print("called", flush=True)
+            time.sleep(600)
+    return True
+
+with cloaca.DefaultRunner(store) as runner:
+    if is_slow == "yes":
+        runner.execute("ingest")
+    runner.run_forever(shutdown_timeout=0.1)
+"""
+
+
+def test_a_program_that_is_told_to_end_amid_a_call_has_not_died_in_it(store: str) -> None:
+    command = [sys.executable, "-c", SLOW, store]
+    with subprocess.Popen([*command, "yes"], stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "called\n"
+        program.terminate()
+        assert program.wait(flow.WAIT) == 0
+    with (
+        cloaca.DefaultRunner(store, work=False) as client,
+        subprocess.Popen([*command, "no"], stdout=subprocess.PIPE, text=True) as program,
+    ):
+        try:
+            until(lambda: len(client.list_runs(workflow="alert")) == 1)
+            assert [tick["outcome"] for tick in client.ticks("watch")] == ["fire"]
+        finally:
+            program.kill()
+
+
 def test_who_leaves_or_fails_in_a_call_has_not_died_in_it(tmp_path: Path) -> None:
     declare_both()
     called: list[str] = []
