@@ -213,6 +213,16 @@ def test_ticks_and_why_say_what_is_on_record(line: Line, tmp_path: Path) -> None
         ]
 
 
+def test_why_answers_for_all_that_is_there(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        (told,) = records(line.piped("why", "rar", "rare", "0", "nope", "--json", code=4))
+        assert (told["kind"], told["name"]) == ("why", "rare")
+        missing = line.said.splitlines()
+        assert ["'rar'" in missing[-3], "'0'" in missing[-2], "'nope'" in missing[-1]] == [True] * 3
+        assert all(each.startswith("cloaca: ") for each in missing[-3:])
+        assert line.shown("why", "nope", "rare", "rare", code=4).count("trigger 'rare' is polled") == 2
+
+
 def test_doctor_tells_what_is_bad_by_its_exit_code(line: Line, tmp_path: Path) -> None:
     with served(tmp_path / "runs.db") as process:
         found = {row[1]: row for row in fields(line.piped("doctor"))}
