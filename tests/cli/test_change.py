@@ -599,9 +599,33 @@ def test_a_new_project_works_at_once_and_starts_again_when_it_changes(tmp_path: 
             _acts(port, run_command(["runs", "--failed"], cwd=demo).stdout.split("\t")[0])
             while "\tpage\t127.0.0.1\tretry\t" not in run_command(["audit"], cwd=demo).stdout:
                 pass
+            reads(process, r" INFO somebody, from 127\.0\.0\.1: retry ")
             process.send_signal(signal.SIGTERM)
             assert process.wait(WAIT) == 0
             assert shown_by(port) == b""
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        ([], " INFO somebody, from 127\\.0\\.0\\.1: retry {}$"),
+        (["--log", "json"], '"logger": "cloaca.ui", "text": "somebody, from 127.0.0.1: retry {}"'),
+    ],
+)
+def test_what_the_page_changes_is_in_its_log(tmp_path: Path, log: list[str], told: str) -> None:
+    with cloaca.WorkflowBuilder("ingest"):
+        cloaca.task(id="fails", retry_attempts=1)(lambda context: context["nothing"])
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        run_id = runner.submit("ingest").id
+        assert runner.run(run_id).result(WAIT).status == "Failed"
+    port = free_port()
+    with serving(tmp_path, "ui", "runs.db", "--act", "--port", str(port), *log) as process:
+        try:
+            reads(process, f"http://127.0.0.1:{port}/")
+            _acts(port, run_id)
+            reads(process, told.format(run_id))
         finally:
             process.kill()
 
