@@ -64,7 +64,7 @@ SCHEMA = {
     "why": "kind name text",
     "log": "at attempt error kind level logger number task text",
     "limit": "concurrency is_set kind name next_at pause taken throttle waiting waits_since",
-    "pause": "by kind name since until what",
+    "pause": "by key kind name since until what",
     "metric": "about kind labels name value",
     "health": "at kind ok oldest_seconds reasons runners runs_waiting",
     "finding": "kind level subject text way_out",
