@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from .task import TaskDefinition
     from .teller import Call
     from .tick import Tick
-    from .trigger import TriggerDefinition
+    from .trigger import TriggerDefinition, TriggerKind
     from .types import GateVerdict, RunDetails
     from .worker import Hear
 
@@ -82,11 +82,12 @@ def _sharpen_timers() -> None:
 class Retired:
     """What is left of a trigger that was declared again."""
 
-    __slots__ = ("name", "overlap")
+    __slots__ = ("kind", "name", "overlap")
 
-    def __init__(self, name: str, overlap: str | None) -> None:
+    def __init__(self, name: str, overlap: str | None, kind: TriggerKind) -> None:
         self.name = name
         self.overlap = overlap
+        self.kind = kind
 
 
 class Crew:
@@ -282,7 +283,7 @@ class Crew:
         """Lets go of the body at a place that is not polled again; its last answer may still come."""
         self.bodies[place] = None
         gone = self.triggers[place]
-        self.triggers[place] = Retired(gone.name, gone.overlap)
+        self.triggers[place] = Retired(gone.name, gone.overlap, gone.kind)
 
     def poll_now(
         self, begun: PollNow, dry_run: bool
@@ -606,8 +607,9 @@ class Crew:
             case "whole":
                 say(_engine_log, ERROR, "trigger '%s' raised", name, raised=shown)
             case "line":
-                text = "trigger '%s' fails: %d failed polls in a row, now %s"
-                say(_engine_log, ERROR, text, name, failures, error)
+                does = "polls" if self.triggers[place].kind.on_run is None else "calls"
+                text = "trigger '%s' fails: %d failed %s in a row, now %s"
+                say(_engine_log, ERROR, text, name, failures, does, error)
 
     def _work(self) -> None:
         engine = self.engine

@@ -9,6 +9,7 @@ import os
 from contextlib import closing
 
 from . import _cloaca, check
+from .errors import StoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def migrate(database_url: str | os.PathLike[Any], *, print_only: bool = False) -
         UrlError: (a `ValueError`) the URL has none of the known forms, or means memory.
     """
     url = check.url(database_url)
-    seen, steps = _cloaca.schema_of(url)
+    seen, steps = schema_of(url)
     if check.flag(print_only, "print_only"):
         print("\n".join(script(url, seen, steps)))
         return seen
@@ -42,6 +43,20 @@ def migrate(database_url: str | os.PathLike[Any], *, print_only: bool = False) -
             pass
         seen = _cloaca.schema_of(url)[0]
     return seen
+
+
+def schema_of(url: str) -> tuple[int, list[str]]:
+    """The schema version of a store, and the SQL that would bring it to this program's.
+
+    Raises:
+        StoreError: (a `RuntimeError`) there is no store, or it cannot be looked at.
+    """
+    try:
+        return _cloaca.schema_of(url)
+    except StoreError as error:
+        from .unseen import told
+
+        raise told(url, error) from None
 
 
 def script(url: str, seen: int, steps: list[str]) -> list[str]:

@@ -58,15 +58,15 @@ def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:
     heard = ends_of(trigger["on_run"], trigger["on_run_status"])
     if not trigger["enabled"]:
         cause = trigger["disabled_cause"]
-        by = f"the engine disabled it because {cause}" if cause else "set_trigger_enabled switched it off"
-        return f"{name} is not polled: {by} at {trigger['disabled_at']}{ending(last, heard)}"
+        by = disabled_by(cause, heard) if cause else "set_trigger_enabled switched it off"
+        return f"{name} is not {polled(heard)}: {by} at {trigger['disabled_at']}{ending(last, heard)}"
     if standing is None:
-        return f"{name} {_absent(trigger)}{ending(last, heard)}"
+        return f"{name} {_absent(trigger, polled(heard))}{ending(last, heard)}"
     if standing["in_body"]:
         since = f" since {standing['polled_since']}" if standing["polled_since"] else ""
-        return f"{name} is being polled{since} and has not answered yet{ending(last, heard)}"
+        return f"{name} is being {polled(heard)}{since} and has not answered yet{ending(last, heard)}"
     if standing["elsewhere"]:
-        return f"{name} is polled by another runner of this store{ending(last, heard)}"
+        return f"{name} is {polled(heard)} by another runner of this store{ending(last, heard)}"
     if last is None and heard is not None:
         return f"{name} waits for a run to end, {heard}: none has since it was declared"
     if last is None:
@@ -87,6 +87,18 @@ def backing_off(failures: int, heard: str | None) -> str:
     noun = "poll" if heard is None else "call"
     cause = f"{failures} failed {_times(failures, noun)} in a row" if failures else "its own wish"
     return cause if heard is None else f"{cause}, and is told of the same end of a run then"
+
+
+def disabled_by(cause: str, heard: str | None) -> str:
+    """Who disabled a trigger, and why: `heard` as by `ends_of`."""
+    # That is on record in the words for one that is polled.
+    told = cause if heard is None else cause.replace(" polls in a row ", " calls in a row ")
+    return f"the engine disabled it because {told}"
+
+
+def polled(heard: str | None) -> str:
+    """What is done with a trigger, or not: `heard` as by `ends_of`."""
+    return "polled" if heard is None else "called"
 
 
 def ends_of(on_run: str | None, statuses: Sequence[str]) -> str | None:
@@ -315,16 +327,18 @@ def unknown_yet(name: str) -> str:
     )
 
 
-def _absent(trigger: dict[str, Any]) -> str:
+def _absent(trigger: dict[str, Any], polled: str) -> str:
     if trigger["paused"]:
-        return "is not polled here: this runner is paused, until resume() is called"
+        return f"is not {polled} here: this runner is paused, until resume() is called"
     if (owner := trigger["polled_by"]) is not None:
-        return f"is polled by runner {owner} of this store, and not by this one"
+        return f"is {polled} by runner {owner} of this store, and not by this one"
     if trigger["declared"]:
-        return "is declared here and about to be polled: the store is being asked for it"
+        return f"is declared here and about to be {polled}: the store is being asked for it"
+    does = f"{polled.removesuffix('ed')}s"
     if trigger["left_out"]:
-        return "is not polled: this program declares it, but this runner is not for it, and no other polls it"
-    return "is not polled: this program does not declare it, and no other runner of the store polls it"
+        unmeant = "this program declares it, but this runner is not for it"
+        return f"is not {polled}: {unmeant}, and no other {does} it"
+    return f"is not {polled}: this program does not declare it, and no other runner of the store {does} it"
 
 
 def ending(last: TickRow | None, heard: str | None = None) -> str:

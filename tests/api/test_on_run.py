@@ -361,6 +361,56 @@ def test_a_trigger_that_gives_up_is_told_what_it_missed_once_it_is_on_again() ->
         assert calls == ["first", "first", "first", "second"]
 
 
+def test_what_it_does_is_told_in_words_for_what_is_called(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    declare_both()
+    is_in, goes_on = threading.Event(), threading.Event()
+    gone: list[bool] = []
+
+    def watch(run: Run) -> bool:
+        is_in.set()
+        goes_on.wait(flow.WAIT)
+        if not gone:
+            raise RuntimeError("not now")
+        return True
+
+    settings: Any = {"on_error": cloaca.Backoff("1ms"), "max_consecutive_failures": 2}
+    cloaca.trigger(workflow="alert", on_run="ingest", name="watch", **settings)(watch)
+    url = tmp_path / "runs.db"
+
+    def told() -> str:
+        with reading.Reader(url) as reader:
+            return f"{here.why('watch')}\n{there.why('watch')}\n{reading.why(reader, 'watch')}"
+
+    def lacks_polls(*parts: str) -> None:
+        until(lambda: all(part in told() for part in parts))
+        assert "poll" not in told()
+
+    with cloaca.DefaultRunner(url) as here:
+        until(lambda: "waits for a run" in here.why("watch"))
+        with cloaca.DefaultRunner(url, triggers=[]) as there:
+            lacks_polls("waits for a run to end", " is called by runner ")
+            there.submit("ingest")
+            assert is_in.wait(flow.WAIT)
+            lacks_polls("is being called since")
+            goes_on.set()
+            lacks_polls("is not called: the engine disabled it because 2 calls in a row failed at")
+            here.set_trigger_enabled("watch", False)
+            lacks_polls("is not called: set_trigger_enabled switched it off")
+            gone.append(True)
+            here.set_trigger_enabled("watch", True)
+            until(lambda: len(alerts(there)) == 1)
+            here.shutdown()
+            here = there
+            lacks_polls("is not called: ", "and no other calls it", "no living runner has it")
+    assert "failed polls in a row" not in caplog.text
+    assert "2 failed calls in a row" in caplog.text
+    with cloaca.DefaultRunner(url, paused=True) as here:
+        there = here
+        lacks_polls("is not called here: this runner is paused")
+
+
 def test_a_body_that_takes_too_long_is_told_again() -> None:
     declare_both()
     calls: list[str] = []

@@ -592,3 +592,69 @@ def test_a_file_that_lacks_a_table_is_refused_when_it_is_opened(here: Path) -> N
         cloaca.DefaultRunner("runs.db")
     with pytest.raises(cloaca.StoreError, match=lacks):
         cloaca.reading.Reader("runs.db")
+
+
+CLOSED = """
+    import contextlib, io, os, sys
+    import cloaca
+    from cloaca import reading
+    from cloaca.cli import main
+    from cloaca.reading import absent
+
+    def look(path):
+        for words in (
+            ["ls", "--database", path],
+            ["enable", "x", "--database", path],
+            ["migrate", "--database", path],
+            ["copy", path, path + "-copy"],
+        ):
+            assert main(words) == 3, words
+        for looks in (reading.Reader, absent.lacks, cloaca.migrate):
+            try:
+                looks(path)
+            except cloaca.StoreError as error:
+                print(f"cloaca: {error}", file=sys.stderr)
+
+    # What is imported late may be out of the new user's reach.
+    with contextlib.redirect_stderr(io.StringIO()):
+        look("/nowhere/a.db")
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    os.chdir("/")
+    look(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("closed", ["file", "folder", "outer folder", "none"])
+def test_who_may_not_look_at_a_store_is_told_what_keeps_him_out(closed: str) -> None:
+    outer = Path("/tmp") / f"cloaca-closed-{os.getpid()}"
+    path = outer / "inner" / "a.db"
+    path.parent.mkdir(parents=True)
+    shut = {"file": path, "folder": path.parent, "outer folder": outer, "none": outer}[closed]
+    try:
+        if closed != "none":
+            use(str(path))
+            shut.chmod(0)
+        done = run_program(CLOSED, path)
+        told = set(done.stderr.splitlines())
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("cloaca: ") == (6 if closed == "none" else 7), done.stderr
+        way_out = "look as one who may, or open"
+        assert told == {
+            "file": {
+                f"cloaca: database '{path}' cannot be looked at: this user may not read that file;"
+                f" {way_out} it to this one"
+            },
+            "none": {f"cloaca: there is no database '{path}'; name one that a runner has made"},
+        }.get(
+            closed,
+            {
+                f"cloaca: database '{path}' cannot be looked at: this user may not enter folder '{shut}';"
+                f" {way_out} that to this one"
+            },
+        )
+    finally:
+        shut.chmod(0o755)
+        shutil.rmtree(outer)

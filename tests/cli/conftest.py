@@ -4,12 +4,18 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from page import kinds
 from stage import Line
+
+from cloaca.cli.show import Show
+
+KINDS = kinds()
 
 
 @pytest.fixture
@@ -23,6 +29,17 @@ def line(
     monkeypatch.setenv("TERM", "xterm")
     assert os.environ.get("TZ", "UTC") in ("UTC", "")
     monkeypatch.syspath_prepend(str(tmp_path))
+    told = Show.record
+
+    def record(show: Show, kind: str, thing: Any) -> None:
+        """What is printed as JSON is as the page tells."""
+        names = KINDS[kind]
+        if names is not None:
+            has = set(thing if isinstance(thing, dict) else thing.__dataclass_fields__)
+            assert names[0] <= has <= names[1], (kind, has)
+        told(show, kind, thing)
+
+    monkeypatch.setattr(Show, "record", record)
     known = set(sys.modules)
     yield Line(monkeypatch, capsys)
     for name in sys.modules.keys() - known:

@@ -108,6 +108,23 @@ def reference() -> str:
     return "\n".join(parts)
 
 
+KIND = re.compile(r"^\| (?P<kinds>`\w+`(?:, `\w+`)*) \| (?P<has>.*) \|$", re.MULTILINE)
+
+
+def kinds() -> dict[str, tuple[set[str], set[str]] | None]:
+    """Each `kind` of `--json` that the page tells of: the names that it has, and all that it may have; `None`
+    if those are told of elsewhere."""
+    text = PAGE.read_text()
+    found: dict[str, tuple[set[str], set[str]] | None] = {}
+    for row in KIND.finditer(text[text.index("| `kind` | has |") :].partition("\n\n")[0]):
+        names = None
+        if row["has"].startswith("`"):
+            spans = [span.split() for span in re.findall("`([^`]*)`", row["has"])]
+            names = (set(spans[0]), {name for span in spans for name in span})
+        found |= dict.fromkeys(re.findall(r"\w+", row["kinds"]), names)
+    return {kind: names for kind, names in found.items() if kind != "kind"}
+
+
 def _own(text: str) -> str:
     """Without what every command takes."""
     head, _, tail = text.partition("\nevery command takes:\n")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ import cloaca
 from cloaca import reading
 from cloaca.audit import user
 from cloaca.cli import change
+from cloaca.cli.commands import COMMANDS
 
 WAIT = 30.0
 
@@ -446,6 +448,22 @@ def test_names_are_completed_and_none_that_a_shell_would_carry_out(line: Line, t
         (["show", run_id[:9]], [run_id]),
         (["completion", ""], ["bash", "zsh", "fish"]),
         (["nothing", ""], []),
+        (["--database", "runs.db", "show", run_id[:9]], [run_id]),
+        (["--database=runs.db", "--json", "why", "in"], ["inbox", "index"]),
+        (["--database", "runs.db", ""], [each.name for each in COMMANDS if not each.is_hidden]),
+        (["--json", "d"], ["doctor", "disable", "dev"]),
+        (["--d"], ["--database"]),
+        (["--database", ""], []),
+        (["--database="], []),
+        (["show", "--database=runs.db", run_id[:9]], [run_id]),
+        (["show", "--database=none.db", run_id[:9]], []),
+        (["show", run_id[:9], "--database=runs.db", "0"], []),
+        (["runs", "--workflow="], ["--workflow=w"]),
+        (["runs", "--status=Ca"], ["--status=Cancelled"]),
+        (["runs", "--status=Failed", "--workflow", ""], ["w"]),
+        (["why", "--", "in"], ["inbox", "index"]),
+        (["ticks", "--limit=5", "in"], ["inbox", "index"]),
+        (["help", "li"], ["limits"]),
     ]:
         assert line.piped("complete", *words).splitlines() == found, words
         assert line.said == ""
@@ -455,19 +473,35 @@ def test_names_are_completed_and_none_that_a_shell_would_carry_out(line: Line, t
         assert "cloaca complete" in line.piped("completion", shell)
 
 
-def test_bash_completes_by_the_script(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("cloaca why r", ["rare"]),
+        ("cloaca why --database=runs.db r", ["rare"]),
+        ("cloaca --database sqlite://runs.db  why r", ["rare"]),
+        ("cloaca --database=sqlite://runs.db why broken ", ["rare", "broken", "nightly"]),
+        ("cloaca runs --status=Ca", ["Cancelled"]),
+        ("cloaca runs --status=", ["Pending", "Running", "Completed", "Failed", "Cancelled"]),
+        ("cloaca runs --status Ca", ["Cancelled"]),
+        ("cloaca li", ["limits"]),
+    ],
+)
+def test_bash_completes_by_the_script(tmp_path: Path, typed: str, found: list[str]) -> None:
+    # As bash takes a line apart.
+    words = [each for each in re.split(r"(?<=[=:])(?![=:/])|(?=[=:])|\s+", typed) if each]
+    words += [""] * typed.endswith(" ")
     with served(tmp_path / "runs.db"):
         script = f"""
 cloaca() {{ {sys.executable} -m cloaca "$@"; }}
 eval "$(cloaca completion bash)"
-COMP_WORDS=(cloaca why r) COMP_CWORD=2
+COMP_WORDS=({shlex.join(words)}) COMP_CWORD={len(words) - 1} COMP_LINE={shlex.quote(typed)}
 _cloaca
-echo "${{COMPREPLY[@]}}"
+printf '%s\\n' "${{COMPREPLY[@]}}"
 """
         done = subprocess.run(
             ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
         )
-        assert done.stdout == "rare\n"
+        assert sorted(done.stdout.split()) == sorted(found)
 
 
 def reads(process: subprocess.Popen[str], pattern: str) -> str:
@@ -565,9 +599,33 @@ def test_a_new_project_works_at_once_and_starts_again_when_it_changes(tmp_path: 
             _acts(port, run_command(["runs", "--failed"], cwd=demo).stdout.split("\t")[0])
             while "\tpage\t127.0.0.1\tretry\t" not in run_command(["audit"], cwd=demo).stdout:
                 pass
+            reads(process, r" INFO somebody, from 127\.0\.0\.1: retry ")
             process.send_signal(signal.SIGTERM)
             assert process.wait(WAIT) == 0
             assert shown_by(port) == b""
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        ([], " INFO somebody, from 127\\.0\\.0\\.1: retry {}$"),
+        (["--log", "json"], '"logger": "cloaca.ui", "text": "somebody, from 127.0.0.1: retry {}"'),
+    ],
+)
+def test_what_the_page_changes_is_in_its_log(tmp_path: Path, log: list[str], told: str) -> None:
+    with cloaca.WorkflowBuilder("ingest"):
+        cloaca.task(id="fails", retry_attempts=1)(lambda context: context["nothing"])
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        run_id = runner.submit("ingest").id
+        assert runner.run(run_id).result(WAIT).status == "Failed"
+    port = free_port()
+    with serving(tmp_path, "ui", "runs.db", "--act", "--port", str(port), *log) as process:
+        try:
+            reads(process, f"http://127.0.0.1:{port}/")
+            _acts(port, run_id)
+            reads(process, told.format(run_id))
         finally:
             process.kill()
 

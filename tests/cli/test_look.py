@@ -64,7 +64,7 @@ SCHEMA = {
     "why": "kind name text",
     "log": "at attempt callback error kind level logger number task text",
     "limit": "concurrency is_set kind name next_at pause taken throttle waiting waits_since",
-    "pause": "by kind name since until what",
+    "pause": "by key kind name since until what",
     "metric": "about kind labels name value",
     "health": "at kind ok oldest_seconds reasons runners runs_waiting",
     "finding": "kind level subject text way_out",
@@ -211,6 +211,16 @@ def test_ticks_and_why_say_what_is_on_record(line: Line, tmp_path: Path) -> None
             " it has not run yet",
             "run ID of workflow 'ingest' failed at TIME: task 'archive' failed: ValueError: no price",
         ]
+
+
+def test_why_answers_for_all_that_is_there(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db"):
+        (told,) = records(line.piped("why", "rar", "rare", "0", "nope", "--json", code=4))
+        assert (told["kind"], told["name"]) == ("why", "rare")
+        missing = line.said.splitlines()
+        assert ["'rar'" in missing[-3], "'0'" in missing[-2], "'nope'" in missing[-1]] == [True] * 3
+        assert all(each.startswith("cloaca: ") for each in missing[-3:])
+        assert line.shown("why", "nope", "rare", "rare", code=4).count("trigger 'rare' is polled") == 2
 
 
 def test_doctor_tells_what_is_bad_by_its_exit_code(line: Line, tmp_path: Path) -> None:

@@ -1,10 +1,15 @@
 """The page "The command line" shows what the command shows, and the README begins with a part of it."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from page import BLOCK, PAGE, README, REFERENCE, played, reference
+from page import BLOCK, PAGE, README, REFERENCE, kinds, played, reference
 from stage import steady
+from test_look import SCHEMA
+
+import cloaca.cli
 
 
 def told(text: str) -> list[str]:
@@ -28,3 +33,27 @@ def test_the_readme_shows_a_part_of_it_first() -> None:
     (block,) = BLOCK.finditer(readme)
     assert block["lines"] in shown
     assert readme.count("\n", 0, block.start()) < 25
+
+
+def printed() -> Iterator[str]:
+    """The kinds of JSON that the commands can print, as their calls name them."""
+    places = {"record": 0, "table": 0, "_told": 1}
+    for path in Path(cloaca.cli.__file__).parent.glob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call):
+                continue
+            name = getattr(call.func, "attr", getattr(call.func, "id", None))
+            if name in places and len(call.args) > 1:
+                kind = call.args[places[name]]
+                for each in (kind.body, kind.orelse) if isinstance(kind, ast.IfExp) else (kind,):
+                    if isinstance(each, ast.Constant):
+                        yield each.value
+
+
+def test_the_page_tells_of_every_kind_of_json_and_what_it_has() -> None:
+    told = kinds()
+    # The fires of a preview are a table for people, and a part of it in JSON.
+    assert sorted(set(told)) == sorted({*printed()} - {"fire"})
+    for kind, names in told.items():
+        if kind in SCHEMA and names is not None:
+            assert names[0] == {*SCHEMA[kind].split()} - {"kind"}, kind

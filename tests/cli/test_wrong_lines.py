@@ -201,6 +201,25 @@ def test_a_character_is_spelt_in_one_way(line: Line, tmp_path: Path) -> None:
     assert "\\u202e" in line.said
 
 
+@pytest.mark.parametrize("name", ["-x", "x-", "_x", "x_", "a/-x", "7x", "x y", "é", "x\n"])
+def test_a_name_that_nothing_could_be_installed_by_is_no_project(
+    line: Line, tmp_path: Path, name: str
+) -> None:
+    assert line.piped("new", "--", name, code=2) == ""
+    assert "a letter in front" in line.said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", ["-a/demo", "a b/demo", "~/demo", "$(touch evil)/demo", "a/demo", "demo"])
+def test_what_is_advised_of_a_new_project_goes_into_its_folder(
+    line: Line, tmp_path: Path, folder: str
+) -> None:
+    line.piped("new", "--", folder)
+    advised = line.said.partition("next: ")[2].partition(" && ")[0]
+    done = subprocess.run(["sh", "-c", f"{advised} && pwd"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == f"{tmp_path / folder}\n", advised
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_page_ends_well_by_a_signal(tmp_path: Path, number: signal.Signals) -> None:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import contextlib
 import os
 
-from .command import SHARED, Command, Option
+from .command import DATABASE, SHARED, Command, Option
 from .commands import COMMANDS, named
 from .main import OK
+from .parse import split
 from .show import Show
 
 TYPE_CHECKING = False
@@ -21,11 +22,22 @@ FOUND_MAX = 200
 RUNS_MAX = 50
 _SAFE = "_-.@%+/"
 
+# bash takes words apart at = and :, and puts in place of the last part alone.
 SCRIPTS = {
     "bash": """\
 _cloaca() {
-    local IFS=$'\\n'
-    COMPREPLY=($(cloaca complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
+    local IFS=$'\\n' line=$COMP_LINE part last='' cut='' words=()
+    for part in "${COMP_WORDS[@]:0:COMP_CWORD+1}"; do
+        if [[ -z $last || $line == [[:space:]]* ]]; then
+            words+=("$part") cut=''
+        else
+            cut=${words[${#words[@]}-1]} words[${#words[@]}-1]+=$part
+        fi
+        line=${line#*"$part"} last=1
+    done
+    [[ $part == [=:] ]] && cut+=$part
+    COMPREPLY=($(cloaca complete "${words[@]:1}" 2>/dev/null))
+    COMPREPLY=("${COMPREPLY[@]#"$cut"}")
 }
 complete -o default -F _cloaca cloaca
 """,
@@ -33,7 +45,7 @@ complete -o default -F _cloaca cloaca
 _cloaca() {
     local -a found
     found=(${(f)"$(cloaca complete "${(@)words[2,CURRENT]}" 2>/dev/null)"})
-    (( $#found )) && compadd -- $found || _files
+    (( $#found )) && compadd -- $found || { compset -P '--*='; _files }
 }
 compdef _cloaca cloaca
 """,
@@ -58,36 +70,64 @@ def complete(arguments: Namespace, show: Show) -> int:
 
 
 def _found(before: list[str], prefix: str) -> list[str]:
-    command = named(before[0]) if before else None
-    if not before:
-        return [each.name for each in COMMANDS if not each.is_hidden and each.name.startswith(prefix)]
-    if command is None:
+    leading, rest = split(before)
+    # What stands before the command is read as if it stood behind it.
+    before = leading + rest[1:]
+    if rest and rest[0] == "help":
+        return [] if rest[1:] else _commands(prefix)
+    command = named(rest[0]) if rest else None
+    if rest and command is None:
         return []
-    options = {option.name: option for option in (*command.options, *SHARED)}
-    last = options.get(before[-1])
-    if last is not None and last.metavar is not None and not last.is_argument:
-        return _values(last, before, prefix)
-    if prefix.startswith("-"):
+    options = {option.name: option for option in (*(command.options if command else ()), *SHARED)}
+    is_open = "--" not in before
+    if is_open and before and _takes(options.get(before[-1])):
+        return _values(options[before[-1]], before, options, prefix)
+    name, mark, begun = prefix.partition("=")
+    if is_open and mark and _takes(options.get(name)):
+        return [f"{name}={value}" for value in _values(options[name], before, options, begun)]
+    if is_open and prefix.startswith("-"):
         return [name for name in options if name.startswith("--") and name.startswith(prefix)]
-    argument = _argument(command, before, options)
-    return [] if argument is None else _values(argument, before, prefix)
+    if command is None:
+        return _commands(prefix)
+    argument = _argument(command, _read(before, options)[1])
+    return [] if argument is None else _values(argument, before, options, prefix)
 
 
-def _argument(command: Command, before: list[str], options: dict[str, Option]) -> Option | None:
+def _commands(prefix: str) -> list[str]:
+    return [each.name for each in COMMANDS if not each.is_hidden and each.name.startswith(prefix)]
+
+
+def _takes(option: Option | None) -> bool:
+    """Whether it is an option with a value."""
+    return option is not None and option.metavar is not None and not option.is_argument
+
+
+def _read(before: list[str], options: dict[str, Option]) -> tuple[dict[str, str], list[str]]:
+    """The values of the options that stand before a word, and the arguments."""
+    values: dict[str, str] = {}
+    arguments: list[str] = []
+    words = iter(before)
+    for word in words:
+        name, mark, value = word.partition("=")
+        if word == "--":
+            arguments += words
+        elif not word.startswith("-"):
+            arguments.append(word)
+        elif _takes(options.get(name)):
+            values[name] = value if mark else next(words, "")
+    return values, arguments
+
+
+def _argument(command: Command, given: list[str]) -> Option | None:
     """The argument that the word stands for, after those that stand before it."""
-    given, at = 0, 1
-    while at < len(before):
-        option = options.get(before[at])
-        at += 2 if option is not None and option.metavar is not None else 1
-        given += option is None
     arguments = [option for option in command.options if option.is_argument]
     if not arguments:
         return None
-    place = min(given, len(arguments) - 1)
-    return arguments[place] if given == place or arguments[place].many else None
+    place = min(len(given), len(arguments) - 1)
+    return arguments[place] if len(given) == place or arguments[place].many else None
 
 
-def _values(option: Option, before: list[str], prefix: str) -> list[str]:
+def _values(option: Option, before: list[str], options: dict[str, Option], prefix: str) -> list[str]:
     if option.choices:
         return [choice for choice in option.choices if choice.startswith(prefix)]
     if option.completes in ("none", "file"):
@@ -95,16 +135,16 @@ def _values(option: Option, before: list[str], prefix: str) -> list[str]:
     found: list[str] = []
     # Whatever is wrong: a line that cannot be completed is no reason to print anything into it.
     with contextlib.suppress(Exception):
-        found = list(_stored(option.completes, before, prefix))
+        given = _read(before, options)[0].get(DATABASE.name)
+        found = list(_stored(option.completes, given, prefix))
     return [name for name in found if name.startswith(prefix) and _is_safe(name)][:FOUND_MAX]
 
 
-def _stored(kind: str, before: list[str], prefix: str) -> Iterable[str]:
+def _stored(kind: str, given: str | None, prefix: str) -> Iterable[str]:
     from .. import reading
     from ..reading.store import names
     from .where import database
 
-    given = before[before.index("--database") + 1] if "--database" in before[:-1] else None
     with (
         open(os.devnull, "w") as nothing,
         contextlib.redirect_stderr(nothing),

@@ -385,15 +385,21 @@ def audit(arguments: Namespace, show: Show) -> int:
 
 
 def why(arguments: Namespace, show: Show) -> int:
-    """One sentence each."""
+    """One sentence each; also of the others where one of them is not there."""
+    code = OK
     with opened(arguments) as reader:
         for name in arguments.name:
-            text = reading.why(reader, name)
+            try:
+                text = reading.why(reader, name)
+            except reading.MissingError as missing:
+                show.note(f"cloaca: {missing}")
+                code = NOT_FOUND
+                continue
             if show.as_json:
                 show.record("why", {"name": name, "text": text})
             else:
                 show.line(clean(text))
-    return OK
+    return code
 
 
 def doctor(arguments: Namespace, show: Show) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 
 from ..errors import excerpt
 from .main import OK
@@ -166,14 +168,18 @@ failed/
 __pycache__/
 """
 
+# As what installs a project takes its name.
+_NAME = re.compile("[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?")
+
 
 def new(arguments: Namespace, show: Show) -> int:
     """Makes the folder."""
     folder: str = arguments.name
     name = os.path.basename(os.path.normpath(folder))
-    if not name.replace("-", "_").isidentifier() or not name.isascii():
+    if not _NAME.fullmatch(name):
         raise UsageError(
-            f"NAME is {excerpt(name)}; a project's name has letters, digits, - and _, and no digit in front"
+            f"NAME is {excerpt(name)}; a project's name has letters, digits, - and _, a letter in front, and"
+            " a letter or digit at its end"
         )
     if os.path.exists(folder):
         raise UsageError(f"{excerpt(folder)} is there already; name a new folder")
@@ -195,5 +201,10 @@ def new(arguments: Namespace, show: Show) -> int:
     if show.as_json:
         show.record("project", {"path": folder, "files": sorted(files)})
     else:
-        show.note(f"made {folder}; next: cd {folder} && cloaca dev")
+        show.note(f"made {folder}; next: cd {_quoted(folder)} && cloaca dev")
     return OK
+
+
+def _quoted(folder: str) -> str:
+    """A folder as a shell's `cd` takes it."""
+    return shlex.quote(os.path.join(os.curdir, folder) if folder.startswith("-") else folder)

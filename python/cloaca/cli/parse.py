@@ -30,7 +30,7 @@ def parse(words: list[str]) -> tuple[Command, Namespace] | str:
     Raises:
         UsageError: the line is wrong.
     """
-    leading, rest = _split(words)
+    leading, rest = split(words)
     if not rest:
         return _version() if "--version" in leading else overview()
     name, words = rest[0], leading + rest[1:]
@@ -53,7 +53,7 @@ def _command(name: str) -> Command:
     return command
 
 
-def _split(words: list[str]) -> tuple[list[str], list[str]]:
+def split(words: list[str]) -> tuple[list[str], list[str]]:
     """What stands before the command, and the rest."""
     at = 0
     while at < len(words) and words[at].startswith("-"):

@@ -79,7 +79,7 @@ def dev(arguments: Namespace, show: Show) -> int:
         raise UsageError("what to run? Name a module or a file, such as app.py, or [tool.cloaca] app")
     refuse_missing(split(target)[0])
     _refuse_port(arguments.port)
-    beside = Beside(arguments.database, arguments.port, arguments.open)
+    beside = Beside(arguments.database, arguments.port, arguments.open, arguments.log)
     return _reloading(command(target, arguments.database, arguments.log), target, beside)
 
 
@@ -91,7 +91,13 @@ def page(arguments: Namespace, show: Show) -> int:
     try:
         url = arguments.url or database(arguments.database)
         return serve(
-            url, host=host, port=arguments.port, prefix=prefix, token=arguments.token, acts=arguments.act
+            url,
+            host=host,
+            port=arguments.port,
+            prefix=prefix,
+            token=arguments.token,
+            acts=arguments.act,
+            log=arguments.log,
         )
     except ImportError as error:
         raise UsageError(str(error)) from error
@@ -107,7 +113,8 @@ def _refuse_port(port: int) -> None:
 class Beside:
     """The page beside a program: it begins once the store is there, and ends with the program."""
 
-    def __init__(self, url: str | None, port: int, opens: bool) -> None:
+    def __init__(self, url: str | None, port: int, opens: bool, log: str | None) -> None:
+        self.log = log
         self.url = url
         self.port = port
         self.opens = opens
@@ -123,6 +130,7 @@ class Beside:
             sys.stderr.write('cloaca: the page needs more; pip install "cloaca[ui]"\n')
         elif (url := _known(self.url)) is not None:
             command = [sys.executable, "-m", "cloaca", "ui", url, "--port", str(self.port), "--act"]
+            command += [] if self.log is None else ["--log", self.log]
             self.process = subprocess.Popen(command)
             if self.opens:
                 import webbrowser

@@ -6,7 +6,7 @@ import os
 
 from .. import _cloaca, check
 from ..migrating import migrate as bring_up
-from ..migrating import script
+from ..migrating import schema_of, script
 from .main import OK
 from .show import Show
 from .where import database
@@ -35,7 +35,7 @@ def migrate(arguments: Namespace, show: Show) -> int:
     from .change import ask
 
     url = check.url(database(arguments.database))
-    seen, steps = _cloaca.schema_of(url)
+    seen, steps = schema_of(url)
     newest = seen + len(steps)
     if arguments.print:
         _print(show, url, seen, steps)

@@ -10,6 +10,7 @@ import os
 
 from .. import _cloaca
 from ..errors import StoreError
+from ..unseen import told
 
 UNMADE = "nobody has made it yet; the first runner that serves it does"
 HEAD_BYTES = 100
@@ -25,10 +26,10 @@ def lacks(url: str) -> str | None:
     """
     try:
         seen, steps = _cloaca.schema_of(url)
-    except StoreError:
+    except StoreError as error:
         path = _cloaca.path_of(url)
         if path is None or not is_bare(os.fspath(path)):
-            raise
+            raise told(url, error) from None
         return UNMADE
     if not steps:
         return None

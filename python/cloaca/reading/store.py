@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from .. import _cloaca, _guard, check, living
 from ..context import decode_value
-from ..errors import CloacaError, excerpt
+from ..errors import CloacaError, StoreError, excerpt
 from ..hidden import NO_SECRETS
 from ..near import LOOKED_MAX, hint
 from ..redact import Looker
@@ -75,7 +75,12 @@ class Reader:
         living.hook()
         self.unmasked = check.flag(unmasked, "unmasked")
         self.url = check.url(database_url)
-        self.native = _cloaca.Reader.open(self.url)
+        try:
+            self.native = _cloaca.Reader.open(self.url)
+        except StoreError as error:
+            from ..unseen import told
+
+            raise told(self.url, error) from None
         if self.file is not None:
             _guard.saw(self.file)
         # What cannot be asked for must not pass for nothing.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from .. import check, held, rows, why_run
 from ..errors import excerpt
-from ..why import Kept, backing_off, besides, ending, ends_of, named, of_unread, told
+from ..why import Kept, backing_off, besides, disabled_by, ending, ends_of, named, of_unread, polled, told
 from .attention import failing_callbacks
 from .audit import by_whom
 from .runners import declaring, living, of_silent
@@ -96,10 +96,10 @@ def of_trigger(reader: Reader, trigger: Trigger) -> str:
     heard = ends_of(trigger.on_run, trigger.on_run_status)
     if trigger.state in ("stopped", "disabled"):
         cause = trigger.disabled_cause
-        by = f"the engine disabled it because {cause}" if cause else "it was switched off"
-        return f"{name} is not polled: {by} at {trigger.disabled_at}{ending(row, heard)}"
+        by = disabled_by(cause, heard) if cause else "it was switched off"
+        return f"{name} is not {polled(heard)}: {by} at {trigger.disabled_at}{ending(row, heard)}"
     if trigger.runner is None:
-        nobody = "is not polled: no living runner has it; start a program that declares it"
+        nobody = f"is not {polled(heard)}: no living runner has it; start a program that declares it"
         return f"{name} {nobody}{ending(row, heard)}"
     if trigger.in_body_since is not None:
         since = f"since {trigger.in_body_since}, in runner {trigger.runner}"

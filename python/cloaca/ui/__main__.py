@@ -67,10 +67,12 @@ def serve(
     prefix: str = "",
     token: str | None = None,
     acts: bool = False,
+    log: str | None = None,
 ) -> int:
     """Serves the page of a store until a signal, and waits before for a store that nobody has made or brought
     up to date yet. A token that is not given is that of the environment. One that acts does so as a client of
-    the store: what is changed, its runners carry out.
+    the store: what is changed, its runners carry out, and it is told on standard error; with `json` as its
+    `log` one object a line.
 
     Raises:
         ArgumentError: (a `ValueError`) another host than this machine's own, and no token; a short one; or
@@ -106,6 +108,8 @@ def serve(
     with Reader(url):
         pass  # what is wrong with it is said now, and not by the first request
     listens = listening(host, port)
+    if acts or log is not None:
+        _hear_log(log)
     with listens, contextlib.ExitStack() as opened:
         client = opened.enter_context(DefaultRunner(url, work=False, name="page")) if acts else None
         page = app(client or url, access=TokenAccess(token) if token else None)
@@ -114,6 +118,21 @@ def serve(
         print(f"http://{shown}:{port}{root}/{'?token=…' if token else ''}", flush=True)
         _serve(page, listens, root)
     return 0
+
+
+def _hear_log(log: str | None) -> None:
+    """What is logged, each change by the page among it, goes to standard error, unless somebody has set where
+    it is to go."""
+    import logging
+
+    if log == "json":
+        from ..cli.logged import install
+
+        install()
+    elif not logging.getLogger().handlers and not logging.getLogger("cloaca").handlers:
+        from ..cli.logged import plain
+
+        plain("%(asctime)s %(levelname)s %(message)s")
 
 
 def _awaited(url: str) -> bool:
