@@ -998,7 +998,7 @@ SLOW = """
 import signal, sys, time
 import cloaca
 
-store, is_slow = sys.argv[1:]
+store, is_slow, patience = sys.argv[1:]
 
 with cloaca.WorkflowBuilder("ingest"):
     cloaca.task(id="only")(lambda context: None)
@@ -1017,20 +1017,28 @@ def watch(run):
 with cloaca.DefaultRunner(store) as runner:
     if is_slow == "yes":
         runner.execute("ingest")
-    runner.run_forever(shutdown_timeout=0.1)
+    runner.run_forever(shutdown_timeout=float(patience))
 """
 
 
-def test_a_program_that_is_told_to_end_amid_a_call_has_not_died_in_it(store: str) -> None:
+@pytest.mark.parametrize("is_killed", [False, True], ids=["it leaves", "it is killed as it waits"])
+def test_a_program_that_is_told_to_end_amid_a_call_has_not_died_in_it(store: str, is_killed: bool) -> None:
     command = [sys.executable, "-c", SLOW, store]
-    with subprocess.Popen([*command, "yes"], stdout=subprocess.PIPE, text=True) as program:
+    words = ["yes", "600" if is_killed else "0.1"]
+    with (
+        cloaca.DefaultRunner(store, work=False) as client,
+        subprocess.Popen([*command, *words], stdout=subprocess.PIPE, text=True) as program,
+    ):
         assert program.stdout is not None
         assert program.stdout.readline() == "called\n"
         program.terminate()
-        assert program.wait(flow.WAIT) == 0
+        if is_killed:
+            until(lambda: any(row["state"] == "draining" for row in client.list_runners()))
+            program.kill()
+        assert program.wait(flow.WAIT) == (-9 if is_killed else 0)
     with (
         cloaca.DefaultRunner(store, work=False) as client,
-        subprocess.Popen([*command, "no"], stdout=subprocess.PIPE, text=True) as program,
+        subprocess.Popen([*command, "no", "1"], stdout=subprocess.PIPE, text=True) as program,
     ):
         try:
             until(lambda: len(client.list_runs(workflow="alert")) == 1)

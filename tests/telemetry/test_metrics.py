@@ -23,6 +23,7 @@ from starlette.testclient import TestClient
 import cloaca
 import cloaca.testing
 import cloaca.ui
+from cloaca.telemetry import families
 from cloaca.telemetry.watched import Watched
 
 HERE = ("127.0.0.1", 50000)
@@ -358,6 +359,28 @@ def test_runs_that_failed_are_told_until_they_are_retried() -> None:
         assert of(scraped(runner), "store_runs_failed", workflow="ingest") == 2
         runner.advance("61m")
         assert of(scraped(runner), "store_runs_failed", workflow="ingest") == 0
+
+
+def test_of_failed_runs_beyond_those_that_are_counted_nothing_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(families, "FAILED_MAX", 2)
+    for name in ("first", "second"):
+        with cloaca.WorkflowBuilder(name):
+
+            @cloaca.task(retry_attempts=1)
+            def fails(context: cloaca.Context) -> None:
+                raise ConnectionError("the other side is away")
+
+    with cloaca.testing.Runner(raise_errors=False) as runner:
+        for name in ("first", "second", "second"):
+            runner.submit(name)
+            runner.run_until_idle()
+        found = scraped(runner)
+        assert of(found, "store_runs_failed", workflow="second") == 2
+        # An alert that goes by 0 would be over while nobody has retried anything.
+        with pytest.raises(KeyError):
+            of(found, "store_runs_failed", workflow="first")
 
 
 def test_each_metric_is_in_the_docs_and_each_of_the_docs_is_one() -> None:

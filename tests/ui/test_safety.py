@@ -333,9 +333,10 @@ def test_a_page_waits_until_a_store_is_brought_up_to_date(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_ctrl_c_ends_a_page_that_waits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_page_that_waits(tmp_path: Path, number: signal.Signals) -> None:
     with waiting(str(tmp_path / "runs.db")) as (process, _, _):
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.wait(WAIT) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""

@@ -103,6 +103,9 @@ def serve(
     del uvicorn
     # Who asks meanwhile is to find nobody there, and no page that hangs.
     listening(host, port).close()
+    # A signal ends it as it should end: uvicorn drains, and then raises it once more.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if not _awaited(check.url(url)):
         return 0
     with Reader(url):
@@ -151,9 +154,6 @@ def _awaited(url: str) -> bool:
 def _serve(page: Page, listens: socket.socket, root: str) -> None:
     import uvicorn
 
-    # A signal ends it as it should end: uvicorn drains, and then raises it once more.
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     config = uvicorn.Config(
         page,
         root_path=root,

@@ -746,7 +746,11 @@ impl Store for SqliteStore {
     }
 
     fn drains(&self, epoch: Epoch) -> Stored<()> {
-        self.write(Step::Seen, |db| owner::drains(db, epoch))
+        self.write(Step::Seen, |db| {
+            // Who told it to end may not wait for what is called.
+            schedule::end_calls(db, epoch)?;
+            owner::drains(db, epoch)
+        })
     }
 
     fn crons_of_many(&self) -> Stored<Vec<(ScheduleKey, Vec<Epoch>)>> {
