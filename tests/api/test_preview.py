@@ -174,6 +174,19 @@ def test_a_program_that_never_ran_is_looked_at_in_an_empty_store(tmp_path: Path)
             reading.preview(reader, "itt")
 
 
+def test_what_was_never_declared_to_a_store_may_ask_for_itself(tmp_path: Path) -> None:
+    cloaca.DefaultRunner(tmp_path / "runs.db").shutdown()
+
+    @cloaca.trigger(workflow="w", name="it", poll_interval="1h")
+    def asks(tick: cloaca.Tick) -> TriggerResult:
+        here = tick.runner
+        assert "was never polled" in here.why("it")
+        return TriggerResult.skip(f"{here.cursor('it')} {here.ticks('it')}")
+
+    with reading.Reader(tmp_path / "runs.db") as reader:
+        assert reading.preview(reader, "it")["reason"] == "None []"
+
+
 def test_a_preview_hides_what_the_store_hides(tmp_path: Path) -> None:
     @cloaca.trigger(workflow="w", poll_interval="1h")
     def mail(tick: cloaca.Tick) -> TriggerResult:

@@ -94,8 +94,10 @@ class Looks:
     def why(self, trigger_name: TriggerRef) -> str:
         """What the store knows of why a trigger has not fired, in a sentence."""
         try:
-            return why(self._reader, name_of_one(trigger_name))
+            return why(self._reader, name := name_of_one(trigger_name))
         except MissingError as missing:
+            if name in registry.triggers:
+                return f"trigger '{name}' was never polled: no runner has declared it yet"
             raise TriggerError(str(missing)) from None
 
     def why_run(self, run_id: str) -> str:
@@ -195,12 +197,17 @@ class _Schedules:
 
     def cursor(self, name: str, is_cron: bool) -> tuple[str | None] | None:
         found = self._named(name, is_cron)
+        if not found and name in registry.triggers:
+            # A runner would have declared it before its first poll.
+            return (None,)
         return (found[0]["cursor"],) if found else None
 
     def ticks(self, name: str, limit: int) -> Found | None:
         # As a runner has it: what is polled under a name, or else runs by the calendar.
         found = self._named(name, False) or self._named(name, True)
-        return self._native.ticks(found[0]["row"], limit, 0) if found else None
+        if not found:
+            return [] if name in registry.triggers else None
+        return self._native.ticks(found[0]["row"], limit, 0)
 
     def trigger_runs(self, name: str, limit: int, offset: int) -> tuple[str, Found] | None:
         found = self._named(name, False)
