@@ -13,6 +13,7 @@ from .hidden import NO_SECRETS
 from .listed import Listed, Logs
 from .near import refuse_keywords
 from .plain import WARNING, say
+from .repeats import repeated, repeats
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -323,7 +324,9 @@ class Listings:
 
         Returns:
             list[str]: the ids of those that were opened. One that cannot be, because its workflow is not
-            declared here or an equal run of its trigger is unfinished, is left out, which the log tells.
+            declared here or an equal run of its trigger is unfinished, is left out, which the log tells. So
+            is one whose work another run does again (`cloaca submit --again`): that one is opened if it
+            failed, too, and `retry` opens the first all the same.
 
         Raises:
             ArgumentError: (a `ValueError`) no filter, or a status that cannot be opened again.
@@ -347,6 +350,9 @@ class Listings:
             else:
                 may.append(run_id)
         for ids in _batched(may):
+            done = repeats(self._open().store.look, ids)
+            left_out += [repeated(run_id, by) for run_id, by in done.items()]
+            ids = [run_id for run_id in ids if run_id not in done]
             try:
                 told = runs.retry_each(ids) if self._works else runs.reopen_each(ids)
             except StoreError as raised:

@@ -90,10 +90,10 @@ class DatabaseAdmin:
             )
         self._url = check.text(database_url, "database_url")
         if not check.on_server(self._url):
-            shown = self._url.partition("?")[0]
+            # What is none may hold a password all the same.
             raise StoreError(
-                f"DatabaseAdmin got {excerpt(shown)}: tenants need PostgreSQL, SQLite has none; use one file"
-                " for each tenant"
+                "DatabaseAdmin got what is no URL of a server, postgresql://USER@HOST/DATABASE: tenants need"
+                " PostgreSQL, SQLite has none; use one file for each tenant"
             )
         self._name = _cloaca.name_of(self._url)
 

@@ -84,6 +84,22 @@ def path(value: object, argument: str, error: type[CloacaError] = ArgumentTypeEr
     return str(value) if isinstance(value, str) else text(value, argument, error)
 
 
+def target(value: str | os.PathLike[Any], argument: str) -> str:
+    """Where a file is to be written, as `path` tells it.
+
+    Raises:
+        ArgumentError: it is a server's URL, which may hold a password.
+        UrlError: it looks like one.
+    """
+    found = path(os.fspath(value), argument)
+    if isinstance(value, str):
+        if on_server(found):
+            raise ArgumentError(f"{argument} is the URL of a server; name a file")
+        if any(mark in found for mark in ("@", "://", "password=")):
+            _cloaca.name_of(found)
+    return found
+
+
 def run_key(value: object, ttl: object) -> tuple[str, float] | None:
     """A run key and for how many seconds it holds; `None` for none."""
     if value is None:

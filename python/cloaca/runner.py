@@ -258,7 +258,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         url = check.url(database_url)
         if not url.startswith(("postgresql://", "postgres://")):
             raise ArgumentError(
-                f"Schema {schema!r} needs PostgreSQL; {excerpt(url)} is SQLite, where one file is one tenant"
+                f"Schema {schema!r} needs PostgreSQL, postgresql://USER@HOST/DATABASE; in SQLite one file is"
+                " one tenant"
             )
         # They are letters, digits and underscores: there is nothing to escape.
         try:
@@ -586,7 +587,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         engine = self._open()
         if not isinstance(path, str | os.PathLike):
             raise ArgumentTypeError(f"path is {excerpt(path)}; it must be a str or a path")
-        engine.store.export(check.path(os.fspath(path), "path"))
+        engine.store.export(check.target(path, "path"))
 
     def run_forever(self, shutdown_timeout: Duration = SHUTDOWN_SECONDS) -> None:
         """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread. It also returns when

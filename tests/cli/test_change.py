@@ -105,8 +105,9 @@ def test_a_run_is_submitted_to_a_living_runner_and_waited_for(line: Line, tmp_pa
         assert (status, error) == ("Failed", "task 'archive' failed: ValueError: no price")
         with reading.Reader("runs.db") as reader:
             assert reading.run(reader, run_id).run.context == {"file": "new"}
-            # Who asked has gone, and runs nothing.
+            # Who asked has gone, and ran nothing.
             assert [each.state for each in reading.runners(reader)] == ["living"]
+            assert [each.works for each in reading.runners(reader, left=True)] == [True, False, False]
         assert list(tmp_path.glob("*-owner-*")) == [tmp_path / "runs.db-owner-1"]
 
 
@@ -123,7 +124,13 @@ def test_a_run_is_done_again_from_its_start(line: Line, tmp_path: Path) -> None:
         assert "does it again" in line.shown("show", good)
         assert fields(line.piped("runs", "--parent", good))[0][0] == again
         ((bad, *_),) = fields(line.piped("runs", "--failed"))
-        line.piped("submit", "--again", bad, "--wait", code=1)
+        ((repeat, *_),) = fields(line.piped("submit", "--again", bad, "--wait", code=1))
+        assert line.piped("retry", "--all", "--workflow", "ingest", "--yes") == f"retried\t{repeat}\n"
+        assert (
+            f"1 left out, as their work is done again; run {repeat} does the work of run {bad}" in line.said
+        )
+        line.piped("show", repeat, "--wait", code=1)
+        assert line.piped("retry", bad) == f"retried\t{bad}\n"
         line.piped("submit", "--again", "beef", code=4)
         line.piped("submit", code=2)
         line.piped("submit", "ingest", "--again", good, code=2)

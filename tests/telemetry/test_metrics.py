@@ -334,6 +334,11 @@ def test_what_somebody_has_switched_off_or_paused_is_told_until_it_goes_on() -> 
             "triggers_switched_off": {"inbox": 1, "nightly": 1, "other": 1},
             "workflows_paused": {"ingest": 1, "other": 1},
         }
+        with cloaca.WorkflowBuilder("keyed", concurrency=cloaca.Concurrency(1, key="tenant")):
+            cloaca.task(id="only")(lambda context: None)
+        for tenant in ("ann", "bob"):
+            runner.pause(workflow="keyed", key=tenant, until="2026-01-01T01:00:00Z")
+        assert told()["workflows_paused"] == {"ingest": 1, "keyed": 2, "other": 1}
         runner.advance("2h")
         runner.resume(workflow="ingest")
         runner.set_trigger_enabled("inbox", True)

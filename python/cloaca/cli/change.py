@@ -31,6 +31,7 @@ from ..near import hint
 from ..reading.runners import living
 from ..reading.store import PAGE_ITEMS, now
 from ..reading.why import of_workflow
+from ..repeats import repeated, repeats
 from ..served import SERVED, version_of
 from ..why import ends_waiting, first_end, of_ends
 from .finishing import Finishing
@@ -64,10 +65,10 @@ PRUNE_COUNTED_MAX = 10_000_000
 
 
 def _paused(url: str) -> DefaultRunner:
-    """A runner that does nothing of itself."""
+    """A client."""
     from ..runner import DefaultRunner
 
-    return DefaultRunner(url, triggers=[], workflows=[], paused=True)
+    return DefaultRunner(url, work=False)
 
 
 def enable(arguments: Namespace, show: Show) -> int:
@@ -233,7 +234,7 @@ def cancel(arguments: Namespace, show: Show) -> int:
     """Asks for the end of runs."""
     url = database(arguments.database)
     with reading.Reader(url) as reader:
-        ids = _meant(reader, arguments, filters.UNFINISHED, "cancel")
+        ids = _meant(reader, arguments, filters.UNFINISHED, "cancel", show)
         for run_id in [] if arguments.all else ids:
             if reading.run(reader, run_id).run.completed_at is not None:
                 raise WorkflowError(f"run {run_id} is over already; only a run that is not can be cancelled")
@@ -251,7 +252,7 @@ def retry(arguments: Namespace, show: Show) -> int:
     url = database(arguments.database)
     with reading.Reader(url) as reader:
         statuses = ("Failed",) if arguments.all else filters.ENDED_BADLY
-        ids = _meant(reader, arguments, statuses, "retry")
+        ids = _meant(reader, arguments, statuses, "retry", show)
         if not arguments.all:
             for run_id in ids:
                 _refuse_retry(reader, run_id)
@@ -285,7 +286,9 @@ def _say_who_takes_them(reader: Reader, show: Show) -> None:
         show.note("no runner is alive: it waits until one that declares its workflow serves this store")
 
 
-def _meant(reader: Reader, arguments: Namespace, statuses: tuple[str, ...], verb: str) -> list[str]:
+def _meant(
+    reader: Reader, arguments: Namespace, statuses: tuple[str, ...], verb: str, show: Show
+) -> list[str]:
     """The ids of the runs that a line names, or means by its filters, the newest first."""
     wanted = with_parent(reader, filters_of(arguments, statuses[0]))
     has_filter = any(value is not None for value in wanted.values())
@@ -296,6 +299,13 @@ def _meant(reader: Reader, arguments: Namespace, statuses: tuple[str, ...], verb
     ids: list[str] = []
     for status in statuses:
         ids += _ids(reader, {**wanted, "status": status})
+    done: dict[str, str] = {}
+    for start in range(0, len(ids) if verb == "retry" else 0, BATCH):
+        done |= repeats(reader.native.query, ids[start : start + BATCH])
+    if done:
+        ids = [run_id for run_id in ids if run_id not in done]
+        left_out = repeated(*next(iter(done.items())))
+        show.note(f"cloaca: {len(done)} left out, as their work is done again; {left_out}")
     if not ids:
         raise reading.MissingError(f"no run that could be {_DONE[verb]} passes these filters")
     ask(f"{verb} {len(ids):,} run{'' if len(ids) == 1 else 's'}", arguments)

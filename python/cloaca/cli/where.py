@@ -124,6 +124,10 @@ def _setting(name: str) -> str | None:
     if not isinstance(value, str):
         raise UsageError(f"{path}: [tool.cloaca] {name} is {excerpt(value)}; it must be a string")
     if name == "database":
+        # Before it becomes a path: it may hold a password, and is shown nowhere then.
+        from .._cloaca import name_of
+
+        name_of(value)
         return _seen_from(folder, value)
     return os.path.join(folder, value) if ".py" in value and not os.path.isabs(value) else value
 

@@ -104,7 +104,7 @@ class Reader:
         Raises:
             StoreError: (a `RuntimeError`) the file exists or cannot be written.
         """
-        self.native.export(check.path(os.fspath(path), "path"))
+        self.native.export(check.target(path, "path"))
 
     def mask(self) -> Mask | None:
         """What is hidden of contexts and cursors; `None` if nothing is."""

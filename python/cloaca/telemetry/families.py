@@ -89,7 +89,7 @@ _SCHEDULES = f"""
 # The primary key of pauses; of a workflow that is paused whole its row without a key, else one for each key.
 _PAUSED = """
     SELECT name, count(*) AS many FROM (
-        SELECT name FROM pauses WHERE kind = 'workflow' AND (until IS NULL OR until > ?1) LIMIT ?2
+        SELECT name FROM pauses WHERE kind IN ('workflow', 'key') AND (until IS NULL OR until > ?1) LIMIT ?2
     ) AS paused GROUP BY name"""
 # The primary key of workflows, so that one is at 0 again once its runs were retried, and runs_failed_ends.
 _FAILED = """

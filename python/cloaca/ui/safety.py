@@ -114,6 +114,9 @@ def refuse_strangers(request: Request, host: str) -> None:
 
 def is_forwarded(request: Request) -> bool:
     """Whether a proxy says that it asks for somebody else."""
+    # No browser speaks as nginx does where nobody told it how.
+    if request.scope.get("http_version") == "1.0":
+        return True
     return any(name in FORWARDED or FORWARDING.search(name) for name in request.headers)
 
 

@@ -218,7 +218,8 @@ impl Client {
 
     fn joined<T>(&self, now: Wall, change: impl FnOnce(Epoch) -> Stored<T>) -> Stored<T> {
         let epoch = self.store.join(now)?;
-        let done = change(epoch);
+        // It is none that serves the store, for whoever looks.
+        let done = self.store.stand_by(epoch).and_then(|()| change(epoch));
         let left = self.store.leave(epoch, &InFlight::default(), now);
         let done = done?;
         left.map(|_| done)

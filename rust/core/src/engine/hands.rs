@@ -10,6 +10,7 @@ use crate::engine::line::Turn;
 use crate::engine::{Effects, Engine, FireCounts, Job, Note, Request, Settings, Then};
 use crate::key::RunRow;
 use crate::port::{Admitted, Change, NewRun, Unfinished};
+use crate::record::{TaskRecord, TaskStatus};
 use crate::run::Run;
 use crate::time::{Now, Wall};
 use crate::urgency::Due;
@@ -272,7 +273,14 @@ impl Engine {
     ) {
         let id = unfinished.id;
         if *workflow.version != *unfinished.version {
-            out.logs.push(Note::VersionDiffers { run: id, workflow: Arc::clone(&workflow.name) });
+            let is_done = |task: &&TaskRecord| task.status == TaskStatus::Completed;
+            let is_gone = |name: &&str| workflow.tasks.iter().all(|task| *task.id != **name);
+            let done = unfinished.tasks.iter().filter(is_done).map(|task| &*task.name);
+            out.logs.push(Note::VersionDiffers {
+                run: id,
+                workflow: Arc::clone(&workflow.name),
+                lost: done.filter(is_gone).map(str::to_owned).collect(),
+            });
         }
         if self.tells_debug && !unfinished.is_new() {
             out.logs.push(Note::RunResumed { run: id, workflow: Arc::clone(&workflow.name) });

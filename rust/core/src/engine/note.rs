@@ -371,6 +371,8 @@ pub enum Note {
         run: Uuid,
         /// Its workflow.
         workflow: Arc<str>,
+        /// Its tasks that completed and are none of this version's.
+        lost: Vec<String>,
     },
     /// A run stands still, because somebody spoilt a context of it in the store.
     ContextUnreadable {
@@ -521,7 +523,7 @@ impl Note {
             | Self::RunTimedOut { run, workflow, .. }
             | Self::CallbackGivenUp { run, workflow }
             | Self::RunTaken { run, workflow }
-            | Self::VersionDiffers { run, workflow } => About::of_run(*run, Some(workflow)),
+            | Self::VersionDiffers { run, workflow, .. } => About::of_run(*run, Some(workflow)),
             Self::ProgressRefused { run, .. } | Self::ContextUnreadable { run } => About::of_run(*run, None),
             Self::TriggerFired { trigger, run } => {
                 About { run: Some(*run), ..About::of_trigger(trigger, None) }
@@ -781,9 +783,17 @@ impl Display for Note {
             Self::ProgressRefused { run, why } => {
                 write!(f, "the progress of run {run} cannot be kept: {why}")
             }
-            Self::VersionDiffers { run, workflow } => {
+            Self::VersionDiffers { run, workflow, lost } => {
                 write!(f, "run {run} of workflow '{workflow}' goes on under a version ")?;
-                f.write_str("that differs from the one it began with")
+                f.write_str("that differs from the one it began with")?;
+                let Some(first) = lost.first() else { return Ok(()) };
+                let more =
+                    if lost.len() > 1 { format!(" (and {} more)", lost.len() - 1) } else { String::new() };
+                write!(
+                    f,
+                    "; task '{first}'{more} completed and is not in it: if that has another name now, its work is done again"
+                )?;
+                f.write_str(", unless the task keeps its name by @task(id=...)")
             }
             Self::ContextUnreadable { run } => {
                 write!(f, "run {run} does not go on: a context of it in the store cannot be read")
@@ -878,7 +888,12 @@ mod tests {
             Note::CronOfOldRelease { cron: Uuid::nil(), name: "nightly".into() },
             Note::CronsDeserted { crons: vec![("nightly".into(), "mail".into()); CRONS_SHOWN + 2] },
             Note::CronCatchUpBounded { cron: "nightly".into(), moments_max: 3 },
-            Note::VersionDiffers { run: Uuid::nil(), workflow: "mail".into() },
+            Note::VersionDiffers { run: Uuid::nil(), workflow: "mail".into(), lost: Vec::new() },
+            Note::VersionDiffers {
+                run: Uuid::nil(),
+                workflow: "mail".into(),
+                lost: vec!["book".into(), "bill".into()],
+            },
         ]
         .map(|note| note.to_string());
         let nil = Uuid::nil();
@@ -894,6 +909,10 @@ mod tests {
             ),
             "cron 'nightly': of the moments that were missed only the newest 3 are made up for".to_owned(),
             format!("run {nil} of workflow 'mail' goes on under a version that differs from the one it began with"),
+            format!(
+                "run {nil} of workflow 'mail' goes on under a version that differs from the one it began with; task 'book' (and 1 more) completed and is \
+                 not in it: if that has another name now, its work is done again, unless the task keeps its name by @task(id=...)"
+            ),
         ]);
     }
 }

@@ -228,7 +228,11 @@ pub fn leave(db: &Db, epoch: Epoch, at: Option<Wall>) -> Result<Withdrawn, Failu
     const WORKFLOWS: &str = "DELETE FROM workflows WHERE owner = :epoch";
     const UNWANTED: &str = "UPDATE declared SET wanted = FALSE WHERE wanted AND owner = :epoch";
     let (declared, told) = (limited_of(db, epoch)?, end::told_by(db, epoch)?);
-    const FORGET: &str = "DELETE FROM owners WHERE epoch <= :epoch::BIGINT - 100 AND left_at IS NOT NULL";
+    // Of clients there may be one for each line that somebody types.
+    const FORGET: &str = "
+        DELETE FROM owners WHERE left_at IS NOT NULL AND (
+            NOT works AND epoch <= :epoch::BIGINT - 100
+            OR works AND epoch <= (SELECT epoch FROM owners WHERE works ORDER BY epoch DESC LIMIT 1 OFFSET 100))";
     const SILENT: &str = "DELETE FROM beats WHERE epoch = :epoch";
     db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0 })?;
     db.prepare_cached(SILENT)?.execute(named_params! { ":epoch": epoch.0 })?;
@@ -241,7 +245,7 @@ pub fn leave(db: &Db, epoch: Epoch, at: Option<Wall>) -> Result<Withdrawn, Failu
     // Others may declare them without the callbacks that this one had.
     let withdrawn = end::renew_all(db, &told, at)?;
     limits::renew_all(db, &declared)?;
-    // An epoch that is in no row counts as one that left, and none is given twice: the last hundred are kept to be looked at.
+    // An epoch that is in no row counts as one that left, and none is given twice: the last hundred of each kind are kept to be looked at.
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
     Ok(withdrawn)
 }

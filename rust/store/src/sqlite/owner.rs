@@ -191,7 +191,11 @@ pub fn leave(db: &Connection, epoch: Epoch, at: Option<Wall>) -> Result<Withdraw
     const WORKFLOWS: &str = "DELETE FROM workflows WHERE owner = :epoch";
     const UNWANTED: &str = "UPDATE declared SET wanted = 0 WHERE wanted = 1 AND owner = :epoch";
     let (declared, told) = (limited_of(db, epoch)?, end::told_by(db, epoch)?);
-    const FORGET: &str = "DELETE FROM owners WHERE epoch <= :epoch - 100 AND left_at IS NOT NULL";
+    // Of clients there may be one for each line that somebody types.
+    const FORGET: &str = "
+        DELETE FROM owners WHERE left_at IS NOT NULL AND (
+            works = 0 AND epoch <= :epoch - 100
+            OR works = 1 AND epoch <= (SELECT epoch FROM owners WHERE works = 1 ORDER BY epoch DESC LIMIT 1 OFFSET 100))";
     db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0 })?;
     if db.prepare_cached(WORKFLOWS)?.execute(named_params! { ":epoch": epoch.0 })? > 0 {
         graph::set_aside(db)?;
@@ -202,7 +206,7 @@ pub fn leave(db: &Connection, epoch: Epoch, at: Option<Wall>) -> Result<Withdraw
     // Others may declare them without the callbacks that this one had.
     let withdrawn = end::renew_all(db, &told, at)?;
     limits::renew_all(db, &declared)?;
-    // An epoch that is in no row counts as one that left, and none is given twice: the last hundred are kept to be looked at.
+    // An epoch that is in no row counts as one that left, and none is given twice: the last hundred of each kind are kept to be looked at.
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
     Ok(withdrawn)
 }
