@@ -88,6 +88,7 @@ claims! {
     unfinished_runs_without_a_living_owner_are_counted_by_workflow
     who_was_taken_for_dead_is_told_and_gets_nothing
     who_leaves_keeps_a_trigger_whose_poll_is_in_flight
+    of_those_that_left_a_hundred_of_each_kind_are_kept
     a_batch_has_a_receipt_for_each_change_in_order
     a_batch_that_fails_leaves_nothing_behind
     a_declared_trigger_keeps_its_switch_and_cursor
@@ -354,6 +355,28 @@ fn who_leaves_keeps_a_trigger_whose_poll_is_in_flight(store: &dyn Store) {
     let third = store.join(Wall(52)).unwrap();
     store.leave(third, &kept, Wall(53)).unwrap();
     assert_eq!(declared(store, second, "inbox").owner, Some(second));
+}
+
+fn of_those_that_left_a_hundred_of_each_kind_are_kept(store: &dyn Store) {
+    let comes_and_goes = |works: bool| {
+        let epoch = store.join(Wall(1)).unwrap();
+        if !works {
+            store.stand_by(epoch).unwrap();
+        }
+        store.leave(epoch, &InFlight::default(), Wall(2)).unwrap();
+        epoch
+    };
+    let worked = comes_and_goes(true);
+    let early = comes_and_goes(false);
+    (0..103).for_each(|_| drop(comes_and_goes(false)));
+    let kept = || store.owners(1000, Wall(0)).unwrap();
+    let counts = |works: bool| kept().iter().filter(|owner| owner.works == works).count();
+    assert!(kept().iter().any(|owner| owner.epoch == worked), "clients push out no runner");
+    assert!(kept().iter().all(|owner| owner.epoch != early));
+    assert_eq!((counts(true), counts(false)), (1, 100));
+    (0..103).for_each(|_| drop(comes_and_goes(true)));
+    assert!(kept().iter().all(|owner| owner.epoch != worked));
+    assert_eq!(counts(true), 100);
 }
 
 fn who_was_taken_for_dead_is_told_and_gets_nothing(store: &dyn Store) {
