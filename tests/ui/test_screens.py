@@ -126,7 +126,7 @@ def test_a_trigger_that_is_told_of_ends_is_shown_with_those_that_wait(tmp_path: 
         second.result(WAIT)
         for looked_at in (runner, store):
             text = Asking(cloaca.ui.app(looked_at)).text("/trigger?name=broken")
-            assert "broken' is not polled" in text
+            assert "broken' is not called" in text
             assert "2 ends of runs wait for it" in text
             assert "Ends that wait 2" in text
         told = runner.why("broken")
