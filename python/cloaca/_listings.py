@@ -349,10 +349,9 @@ class Listings:
                 left_out.append(raised)
             else:
                 may.append(run_id)
-        for ids in _batched(may):
-            done = repeats(self._open().store.look, ids)
-            left_out += [repeated(run_id, by) for run_id, by in done.items()]
-            ids = [run_id for run_id in ids if run_id not in done]
+        done = repeats(self._open().store.look, may)
+        left_out += [repeated(run_id, by) for run_id, by in done.items()]
+        for ids in _batched([run_id for run_id in may if run_id not in done]):
             try:
                 told = runs.retry_each(ids) if self._works else runs.reopen_each(ids)
             except StoreError as raised:

@@ -88,15 +88,12 @@ def target(value: str | os.PathLike[Any], argument: str) -> str:
     """Where a file is to be written, as `path` tells it.
 
     Raises:
-        ArgumentError: it is a server's URL, which may hold a password.
-        UrlError: it looks like one.
+        ArgumentError: it is a server's URL, or one that is misspelt: it may hold a password.
     """
     found = path(os.fspath(value), argument)
-    if isinstance(value, str):
-        if on_server(found):
-            raise ArgumentError(f"{argument} is the URL of a server; name a file")
-        if any(mark in found for mark in ("@", "://", "password=")):
-            _cloaca.name_of(found)
+    # What is a path is no URL, whatever it looks like.
+    if isinstance(value, str) and _cloaca.means_server(found):
+        raise ArgumentError(f"{argument} is the URL of a server; name a file, one that is called so by ./")
     return found
 
 

@@ -20,6 +20,7 @@ SPELLINGS = [
     "//app:hunter2@h:5432/app",
     "sqlite://app:hunter2@h/x.db",
     "jdbc:postgresql://h/app?user=app&password=hunter2",
+    "Postgres:app:hunter2",
 ]
 
 

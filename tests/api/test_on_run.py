@@ -905,21 +905,22 @@ def test_a_trigger_that_listens_to_a_workflow_that_nobody_declares_is_told_of(tm
         assert not [each for each in reading.doctor(reader) if "'ingests'" in each.text]
 
 
-POISONED = """
-import os, sys, threading
+BOTH = """
+import os, signal, sys, threading, time
 import cloaca
-
-store, out, number = sys.argv[1:]
 
 with cloaca.WorkflowBuilder("ingest"):
     cloaca.task(id="only")(lambda context: None)
 with cloaca.WorkflowBuilder("alert"):
     cloaca.task(id="only")(lambda context: None)
+"""
+POISONED = f"""{BOTH}
+store, out, number = sys.argv[1:]
 
 @cloaca.trigger(workflow="alert", on_run="ingest", on_error=cloaca.Backoff("30m"))
 def watch(run):
     with open(out, "a") as file:
-        file.write(f"{run['context']['n']}\\n")
+        file.write(f"{{run['context']['n']}}\\n")
     if run["context"]["n"] == 0:
         os._exit(7)
     if run["context"]["n"] == -1:
@@ -930,7 +931,7 @@ def watch(run):
 
 with cloaca.DefaultRunner(store) as runner:
     if not runner.list_runs(workflow="ingest"):
-        runner.execute("ingest", {"n": int(number)})
+        runner.execute("ingest", {{"n": int(number)}})
     print("ready", flush=True)
     threading.Event().wait(60)
 """
@@ -994,16 +995,8 @@ def test_a_call_that_ends_its_process_amidst_a_back_off_is_counted_at_once(
             program.kill()
 
 
-SLOW = """
-import signal, sys, time
-import cloaca
-
+SLOW = f"""{BOTH}
 store, is_slow, patience = sys.argv[1:]
-
-with cloaca.WorkflowBuilder("ingest"):
-    cloaca.task(id="only")(lambda context: None)
-with cloaca.WorkflowBuilder("alert"):
-    cloaca.task(id="only")(lambda context: None)
 
 @cloaca.trigger(workflow="alert", on_run="ingest", max_consecutive_failures=1)
 def watch(run):

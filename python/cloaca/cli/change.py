@@ -64,8 +64,8 @@ RUN_KEY_TTL = "30d"
 PRUNE_COUNTED_MAX = 10_000_000
 
 
-def _paused(url: str) -> DefaultRunner:
-    """A client."""
+def _client(url: str) -> DefaultRunner:
+    """A client: it changes, and serves nothing."""
     from ..runner import DefaultRunner
 
     return DefaultRunner(url, work=False)
@@ -85,7 +85,7 @@ def _switch(arguments: Namespace, show: Show, enabled: bool) -> int:
     url = database(arguments.database)
     with reading.Reader(url) as reader:
         found = [(name, reading.schedules_named(reader, name)) for name in arguments.name]
-    with _paused(url) as runner:
+    with _client(url) as runner:
         for name, named in found:
             by_id: Cron | None = next(
                 (each for each in named if not isinstance(each, reading.Trigger) and each.id == name), None
@@ -299,10 +299,7 @@ def _meant(
     ids: list[str] = []
     for status in statuses:
         ids += _ids(reader, {**wanted, "status": status})
-    done: dict[str, str] = {}
-    for start in range(0, len(ids) if verb == "retry" else 0, BATCH):
-        done |= repeats(reader.native.query, ids[start : start + BATCH])
-    if done:
+    if verb == "retry" and (done := repeats(reader.native.query, ids)):
         ids = [run_id for run_id in ids if run_id not in done]
         left_out = repeated(*next(iter(done.items())))
         show.note(f"cloaca: {len(done)} left out, as their work is done again; {left_out}")
@@ -487,7 +484,7 @@ def poll(arguments: Namespace, show: Show) -> int:
     with reading.Reader(url) as reader:
         reading.schedules_named(reader, name)
         asked_at = now()
-        with _paused(url) as runner:
+        with _client(url) as runner:
             runner._ask_poll(name)
         tick = _polled(reader, name, asked_at)
     if tick is None:
@@ -523,7 +520,7 @@ def skip(arguments: Namespace, show: Show) -> int:
         raise reading.MissingError(f"no end of a run waits for trigger {excerpt(name)}")
     # Named, so that it is what was shown: meanwhile it may have been told, and another one be the next.
     ask(f"skip the end of run {run_id}, of which trigger {excerpt(name)} is then not told", arguments)
-    with _paused(url) as runner:
+    with _client(url) as runner:
         if runner.skip_end(name, run_id) is None:
             raise reading.MissingError(
                 f"no end of run {run_id} waits for trigger {excerpt(name)}: it has been told, or"
@@ -542,7 +539,7 @@ def _skip_callback(arguments: Namespace, show: Show) -> int:
         run_id = reading.find_run(reader, arguments.run)
         named = _waiting_callback(reader, run_id)
         ask(f"drop {named} of run {run_id}, which is then not called any more", arguments)
-        with _paused(url) as runner:
+        with _client(url) as runner:
             if not runner.skip_callback(run_id):
                 raise WorkflowError(no_callback(reading.run(reader, run_id)))
     _told(show, "skipped", named, {"run": run_id})
@@ -584,7 +581,7 @@ def tell(arguments: Namespace, show: Show) -> int:
             ids = list(dict.fromkeys(reading.find_run(reader, given) for given in arguments.run))
         if not ids:
             raise reading.MissingError("no callback of any run waits")
-        with _paused(url) as runner:
+        with _client(url) as runner:
             for (run_id,) in _batches(ids, "looked at", show, size=1):
                 if runner.tell_soon(run_id):
                     told += 1

@@ -48,7 +48,7 @@ _HEALTHY = "Whether all is well: whether triggers are polled and runs begin; 0 i
 # one says nothing of how long it is there.
 _CALLS = """
     SELECT name, sum(many) AS many, sum(CASE WHEN fails THEN 1 ELSE 0 END) AS failing FROM (
-        SELECT workflow AS name, 0 AS many, 0 > 1 AS fails FROM listeners WHERE listener = 0
+        SELECT workflow AS name, 0 AS many, FALSE AS fails FROM listeners WHERE listener = 0
         UNION ALL SELECT workflow, 1, tries > 1 AND error IS NOT NULL FROM (
             SELECT workflow, tries, error FROM ends INDEXED BY ends_due
             WHERE owner IS NULL AND listener = 0 LIMIT ?
@@ -68,7 +68,7 @@ _TOLD = """
 # failing, too; a name that a deploy made something else of does not count.
 _SCHEDULES = f"""
     SELECT name, sum(CASE WHEN fails THEN 1 ELSE 0 END) AS failing,
-        sum(CASE WHEN enabled THEN 0 ELSE 1 END) AS off
+        sum(CASE WHEN enabled THEN 0 ELSE 1 END) AS switched_off
     FROM (
         SELECT schedules.name AS name, enabled,
             failures > 0 AND (enabled OR disabled_cause IS NOT NULL) AS fails
@@ -307,12 +307,9 @@ def of_store(native: Any, health: Health, at_us: int) -> Iterator[Family]:
     about = "Triggers that are switched on, by the living runner that polls them."
     yield gauge("triggers_polled", about, ("runner", "name"), _bounded(working))
     schedules = native.query(_SCHEDULES, [TRIGGERS_MAX])
-    for key, name, told in (
-        ("failing", "failing", "whose last poll failed"),
-        ("off", "switched_off", "that is switched off"),
-    ):
+    for key, told in (("failing", "whose last poll failed"), ("switched_off", "that is switched off")):
         about = f"1 of each trigger and cron {told}; the first {TRIGGERS_MAX:,} are looked at."
-        yield gauge(f"triggers_{name}", about, ("trigger",), _named(schedules, key))
+        yield gauge(f"triggers_{key}", about, ("trigger",), _named(schedules, key))
     about = (
         "How many pauses hold a workflow's runs: 1 of one that is paused whole, and one for each paused key."
     )

@@ -28,18 +28,11 @@ WHO = "cloaca_who"
 """Where a request's scope has the name that `access` told."""
 SECRET_CHARS = 43
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
-FORWARDED = frozenset(
-    {
-        "via",
-        "x-real-ip",
-        "x-scheme",
-        "x-original-host",
-        "x-envoy-external-address",
-    }
+FORWARDED = re.compile(
+    r"forwarded|-(client|connecting)-ip$"
+    r"|^(via|x-real-ip|x-scheme|x-original-host|x-envoy-external-address)$"
 )
-"""Headers by which a proxy tells for whom it asks, beside `X-Forwarded…`, `X-Original-Forwarded-For`,
-`CF-Connecting-IP`, `Fly-Client-IP` and their like."""
-FORWARDING = re.compile(r"forwarded|-(client|connecting)-ip$")
+"""Headers by which a proxy tells for whom it asks: `X-Forwarded-For`, `CF-Connecting-IP` and their like."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -117,7 +110,7 @@ def is_forwarded(request: Request) -> bool:
     # No browser speaks as nginx does where nobody told it how.
     if request.scope.get("http_version") == "1.0":
         return True
-    return any(name in FORWARDED or FORWARDING.search(name) for name in request.headers)
+    return any(map(FORWARDED.search, request.headers))
 
 
 def name_of(host: str) -> str:

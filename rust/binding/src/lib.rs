@@ -178,6 +178,12 @@ fn name_of(py: Python<'_>, url: OsString) -> PyResult<String> {
     cloaca_store::name_of(url).map_err(|refused| error::raise_open(py, refused))
 }
 
+/// Whether what is to name a file is meant for a server instead, also if that is misspelt.
+#[pyfunction]
+fn means_server(text: OsString) -> bool {
+    cloaca_store::means_server(text)
+}
+
 /// Gives a file a name that nothing has; `FileExistsError` if something has it by then.
 #[pyfunction]
 fn rename_to_new(py: Python<'_>, from: PathBuf, to: PathBuf) -> PyResult<()> {
@@ -256,6 +262,7 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(name_of, module)?)?;
     module.add_function(wrap_pyfunction!(path_of, module)?)?;
     module.add_function(wrap_pyfunction!(remove_tenant, module)?)?;
+    module.add_function(wrap_pyfunction!(means_server, module)?)?;
     module.add_function(wrap_pyfunction!(rename_to_new, module)?)?;
     module.add_function(wrap_pyfunction!(schema_of, module)?)?;
     module.add_function(wrap_pyfunction!(layout, module)?)?;

@@ -446,7 +446,7 @@ fn a_call_that_ended_its_process_is_a_failed_one_of_who_has_the_trigger_next() {
     let mut poller = Poller::default();
     let second = Duration::from_secs(1);
     let place = poller.declare("t".into(), Plan { failures_max: Some(2), ..by_ends() }.into(), Mono(0));
-    poller.enable(place, &TriggerState { has_died: true, ..row(1) }, false, now(Mono(0)));
+    poller.enable(place, &died(), false, now(Mono(0)));
     poller.tell(ending(5, 1), at_ms(1));
     let Turn::Died(died) = poller.next(at_ms(1)) else { panic!("nobody has counted it") };
     assert_eq!((died.ended.failures, died.ended.wait, died.ended.told), (1, Some(second), None));
@@ -519,12 +519,22 @@ fn what_others_have_asked_for_ends_a_wait_that_was_taken_over() {
     due(&mut poller, at_ms(4));
 }
 
-#[test]
-fn a_call_by_hand_stands_above_the_one_that_ended_its_process_before() {
+fn died() -> TriggerState {
+    TriggerState { has_died: true, ..row(1) }
+}
+
+/// One that is to be told of the end of a run, after its process ended in a call about one.
+fn after_a_death() -> Poller {
     let mut poller = Poller::default();
     let place = poller.declare("t".into(), by_ends().into(), Mono(0));
-    poller.enable(place, &TriggerState { has_died: true, ..row(1) }, false, now(Mono(0)));
+    poller.enable(place, &died(), false, now(Mono(0)));
     poller.tell(ending(5, 1), at_ms(1));
+    poller
+}
+
+#[test]
+fn a_call_by_hand_stands_above_the_one_that_ended_its_process_before() {
+    let mut poller = after_a_death();
     let ticket = poller.poll_now(0, at_ms(1)).expect("it is not busy");
     poller.ended(ticket, false, finish(at_ms(2)), at_ms(2)).unwrap();
     poller.heard(0);
@@ -536,11 +546,7 @@ fn a_call_by_hand_stands_above_the_one_that_ended_its_process_before() {
 
 #[test]
 fn an_end_is_not_charged_with_the_call_about_another_one_that_was_skipped() {
-    let mut poller = Poller::default();
-    let place = poller.declare("t".into(), by_ends().into(), Mono(0));
-    let died = TriggerState { has_died: true, ..row(1) };
-    poller.enable(place, &died, false, now(Mono(0)));
-    poller.tell(ending(5, 1), at_ms(1));
+    let mut poller = after_a_death();
     poller.set_cursor(ScheduleKey(1), None, 1);
     poller.tell(ending(6, 1), at_ms(2));
     let ticket = due(&mut poller, at_ms(2));
@@ -549,7 +555,7 @@ fn an_end_is_not_charged_with_the_call_about_another_one_that_was_skipped() {
     poller.heard(0);
     poller.rearm(0, None, None, at_ms(3));
     // Nor if the row was read before that.
-    poller.enable(place, &died, false, now(Mono(4)));
+    poller.enable(0, &died(), false, now(Mono(4)));
     poller.tell(ending(7, 1), at_ms(5));
     due(&mut poller, at_ms(5));
 }

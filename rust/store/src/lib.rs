@@ -167,6 +167,16 @@ pub fn path_of(url: impl AsRef<OsStr>) -> Result<Option<PathBuf>, OpenError> {
     })
 }
 
+/// Whether `text`, which is to name a file, is meant for a server instead, also if that is misspelt: it may hold a password, and is not to be shown.
+///
+/// ```
+/// assert!(cloaca_store::means_server("postgresql:ann:secret@db.example"));
+/// assert!(!cloaca_store::means_server("./ann:secret@copy.db"));
+/// ```
+pub fn means_server(text: impl AsRef<OsStr>) -> bool {
+    url::means_server(&text.as_ref().to_string_lossy())
+}
+
 /// What messages call the store that `url` names: the URL itself, but of a store on a server its database and host, as the URL may hold a password.
 ///
 /// # Errors

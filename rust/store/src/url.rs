@@ -161,6 +161,14 @@ fn refused_server() -> OpenError {
     ))
 }
 
+/// Whether a text is meant for a server, by its right URL or by one that was misspelt: it may hold a password.
+pub fn means_server(text: &str) -> bool {
+    match scheme(text) {
+        Some(("sqlite", rest)) => is_meant_for_a_server(rest),
+        _ => is_meant_for_a_server(text),
+    }
+}
+
 /// Whether a path is a URL that was misspelt, or what libpq takes instead of one.
 fn is_meant_for_a_server(path: &str) -> bool {
     let path = path.to_ascii_lowercase();
