@@ -31,12 +31,10 @@ if TYPE_CHECKING:
     from .worker import Hear
     from .workflow import Workflow
 
-CALLS_MAX = 4
-"""So many callbacks of runs are called at once."""
+CALLS_MAX = 8
+"""So many callbacks of runs are called at once, of one workflow fewer: the engine says how many."""
 CALL_SECONDS_MAX = 60.0
 """One that takes longer leaves its place to another."""
-OVERDUE_MAX = 16
-"""While so many of those have not come back, no other is called."""
 
 FAILING_MAX = 10_000
 """Of so many it is known what was told of them; then of the others."""
@@ -142,7 +140,7 @@ class Ends:
             with self._changed:
                 if self._is_closed:
                     return 0
-                room = 0 if len(self._overdue) >= OVERDUE_MAX else CALLS_MAX - len(self._calls)
+                room = CALLS_MAX - len(self._calls)
                 if room > 0:
                     return room
                 self._changed.wait(self._patience())
@@ -160,11 +158,10 @@ class Ends:
             for end in late:
                 del self._calls[end.key]
                 self._overdue[end.key] = end
-            is_full = len(self._overdue) >= OVERDUE_MAX
         for end in late:
             text = "%s of workflow '%s' has not come back from run %s within %g s; "
-            if is_full:
-                text += f"no other callback is called while {OVERDUE_MAX} of them do not come back"
+            if self._engine.ends.overdue(end.key):
+                text += "no other callback of that workflow is called while so many of them do not come back"
             else:
                 text += "others are called meanwhile"
             values = rows.CALLBACKS[end.status], end.workflow, end.run, CALL_SECONDS_MAX

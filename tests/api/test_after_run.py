@@ -604,14 +604,15 @@ def test_a_callback_that_hangs_is_told_of_and_leaves_its_place(
         told.wait(1 + ends.CALLS_MAX)
 
 
-def test_while_too_many_hang_none_is_called_and_the_log_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_too_many_of_a_workflow_hang_its_others_wait_and_the_log_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(ends, "CALL_SECONDS_MAX", 0.01)
-    monkeypatch.setattr(ends, "OVERDUE_MAX", 2)
     go, told, said = threading.Event(), Told(), threading.Event()
 
     class Heard(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if "no other callback is called while 2 of them" in record.getMessage():
+            if "no other callback of that workflow is called while so many" in record.getMessage():
                 said.set()
 
     def hangs(run: cloaca.types.RunDetails) -> None:
@@ -620,20 +621,38 @@ def test_while_too_many_hang_none_is_called_and_the_log_says_so(monkeypatch: pyt
         told(run)
 
     declare(on_success=hangs)
+    declare("healthy", on_success=told)
     logger, heard = logging.getLogger("cloaca.callback"), Heard()
     logger.addHandler(heard)
     try:
         with cloaca.DefaultRunner(":memory:") as runner:
-            for _ in range(2):
+            for _ in range(16):
                 runner.submit("w", {"hangs": True}).result(flow.WAIT)
             assert said.wait(flow.WAIT)
-            other = runner.submit("w")
-            other.result(flow.WAIT)
-            assert told.runs == []
+            waits = runner.submit("w")
+            waits.result(flow.WAIT)
+            healthy = runner.submit("healthy")
+            assert [run["id"] for run in told.wait(1)] == [healthy.id]
             go.set()
-            assert other.id in [run["id"] for run in told.wait(3)]
+            assert waits.id in [run["id"] for run in told.wait(18)]
     finally:
         logger.removeHandler(heard)
+
+
+def test_a_workflow_whose_callbacks_hang_holds_up_those_of_no_other() -> None:
+    go, told = threading.Event(), Told()
+
+    def hangs(run: cloaca.types.RunDetails) -> None:
+        assert go.wait(flow.WAIT)
+
+    declare(on_success=hangs)
+    declare("healthy", on_success=told)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        for _ in range(2 * ends.CALLS_MAX):
+            runner.submit("w").result(flow.WAIT)
+        healthy = [runner.submit("healthy").id for _ in range(ends.CALLS_MAX)]
+        assert sorted(run["id"] for run in told.wait(len(healthy))) == sorted(healthy)
+        go.set()
 
 
 def test_an_error_shows_nothing_that_is_hidden(caplog: pytest.LogCaptureFixture) -> None:

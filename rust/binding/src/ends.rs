@@ -53,6 +53,12 @@ impl Ends {
         Ok(found.map(|ends| ends.into_iter().map(parts).collect()))
     }
 
+    /// A call takes so long that it leaves its place to another; whether no more of its workflow are made until one comes home.
+    fn overdue(&self, py: Python<'_>, key: i64) -> PyResult<bool> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.end_overdue(EndKey(key)))
+    }
+
     /// An end was told.
     fn told(&self, py: Python<'_>, key: i64) -> PyResult<()> {
         self.settle(py, key, Settled::Called)

@@ -233,11 +233,11 @@ pub trait Store: Send + Sync {
     }
 
     /// When the next end is due that `epoch` is to tell its program of; none while there is none. At once if it waits since the clock was ahead:
-    /// who takes what is due then has it wait for no longer than it was put off. Cheap.
-    fn next_end(&self, epoch: Epoch, at: Wall) -> Stored<Option<Wall>>;
-    /// Hands at most `limit` of those that are due at `at` to `epoch`, the longest due first. Nobody else is given them until it has said what
+    /// who takes what is due then has it wait for no longer than it was put off. Those of workflows in `full` are left out. Cheap.
+    fn next_end(&self, epoch: Epoch, at: Wall, full: &[String]) -> Stored<Option<Wall>>;
+    /// Hands at most `limit` of those that are due at `at` to `epoch`, the longest due first, and none of workflows in `full`. Nobody else is given them until it has said what
     /// came of them, or is gone.
-    fn take_ends(&self, epoch: Epoch, at: Wall, limit: u64) -> Stored<Vec<End>>;
+    fn take_ends(&self, epoch: Epoch, at: Wall, limit: u64, full: &[String]) -> Stored<Vec<End>>;
     /// `epoch` has told of an end, or gives that up.
     fn end_told(&self, epoch: Epoch, end: EndKey, settled: Settled, at: Wall) -> Stored<()>;
     /// It is to be told again after `wait`, because of that error.

@@ -663,14 +663,14 @@ impl Store for PostgresStore {
         self.read(run::next_due)
     }
 
-    fn next_end(&self, epoch: Epoch, at: Wall) -> Stored<Option<Wall>> {
-        self.read(|db| end::next(db, epoch, at))
+    fn next_end(&self, epoch: Epoch, at: Wall, full: &[String]) -> Stored<Option<Wall>> {
+        self.read(|db| end::next(db, epoch, at, full))
     }
 
-    fn take_ends(&self, epoch: Epoch, at: Wall, limit: u64) -> Stored<Vec<End>> {
+    fn take_ends(&self, epoch: Epoch, at: Wall, limit: u64, full: &[String]) -> Stored<Vec<End>> {
         self.write(Step::TakeEnds, |db| {
             owner::must_live(db, epoch)?;
-            end::take(db, epoch, at, limit)
+            end::take(db, epoch, at, limit, full)
         })
     }
 

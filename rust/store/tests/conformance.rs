@@ -163,6 +163,7 @@ claims! {
     who_gave_a_run_up_is_not_told_of_as_who_had_it
     what_workflows_were_is_kept_as_long_as_runs_refer_to_it
     an_end_is_told_once_to_who_declares_the_callback
+    ends_of_workflows_that_are_left_out_are_not_handed_out
     an_end_without_a_callback_is_told_nobody
     an_end_by_a_strangers_cancel_is_told_too
     an_end_whose_callback_only_they_had_who_are_gone_waits_no_more
@@ -1979,24 +1980,40 @@ fn end_of(store: &dyn Store, epoch: Epoch, number: u128, status: RunStatus) {
 }
 
 fn handed(store: &dyn Store, epoch: Epoch, at: i64) -> Vec<End> {
-    store.take_ends(epoch, Wall(at), 10).unwrap()
+    store.take_ends(epoch, Wall(at), 10, &[]).unwrap()
+}
+
+fn ends_of_workflows_that_are_left_out_are_not_handed_out(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let each = tells(&[RunStatus::Failed]);
+    let quoted = WorkflowRow { name: "it's \"w\"".into(), ..each.clone() };
+    store.declare_workflows(epoch, &[each, quoted], Wall(5)).unwrap();
+    has_ended(store, epoch, 1, RunStatus::Failed);
+    let (its, other) = ("mail".to_owned(), "it's \"w\"".to_owned());
+    for full in [vec![its.clone()], vec![other.clone(), its]] {
+        assert_eq!(store.next_end(epoch, LATE, &full), Ok(None));
+        assert_eq!(store.take_ends(epoch, LATE, 10, &full).unwrap().len(), 0);
+    }
+    let full = [other];
+    assert_eq!(store.next_end(epoch, LATE, &full), Ok(Some(Wall(100))));
+    assert_eq!(store.take_ends(epoch, LATE, 10, &full).unwrap().len(), 1);
 }
 
 fn an_end_is_told_once_to_who_declares_the_callback(store: &dyn Store) {
     let [first, second] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
     store.declare_workflows(first, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
-    assert_eq!(store.next_end(first, LATE), Ok(None));
+    assert_eq!(store.next_end(first, LATE, &[]), Ok(None));
     has_ended(store, second, 1, RunStatus::Failed);
     has_ended(store, second, 2, RunStatus::Completed);
-    assert_eq!(store.next_end(first, LATE), Ok(Some(Wall(100))));
-    assert_eq!(store.next_end(second, LATE), Ok(None));
+    assert_eq!(store.next_end(first, LATE, &[]), Ok(Some(Wall(100))));
+    assert_eq!(store.next_end(second, LATE, &[]), Ok(None));
     assert_eq!(handed(store, second, 100), []);
     let [end] = &handed(store, first, 100)[..] else { panic!("there is one end") };
     assert_eq!((end.run, &*end.workflow, end.number, end.status), (id(1), "mail", 1, RunStatus::Failed));
     assert_eq!((end.tries, end.ended_at), (1, Some(Wall(100))));
-    assert_eq!((store.next_end(first, LATE), handed(store, first, 200)), (Ok(None), vec![]));
+    assert_eq!((store.next_end(first, LATE, &[]), handed(store, first, 200)), (Ok(None), vec![]));
     store.end_told(first, end.key, Settled::Called, Wall(700)).unwrap();
-    assert_eq!((store.next_end(first, LATE), handed(store, first, 200)), (Ok(None), vec![]));
+    assert_eq!((store.next_end(first, LATE, &[]), handed(store, first, 200)), (Ok(None), vec![]));
 }
 
 fn who_has_no_callback_for_an_end_is_not_told_of_it(store: &dyn Store) {
@@ -2004,7 +2021,7 @@ fn who_has_no_callback_for_an_end_is_not_told_of_it(store: &dyn Store) {
     store.declare_workflows(first, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     store.declare_workflows(second, &[tells(&[RunStatus::Completed])], Wall(5)).unwrap();
     has_ended(store, second, 1, RunStatus::Failed);
-    assert_eq!((store.next_end(second, LATE), handed(store, second, 100)), (Ok(None), vec![]));
+    assert_eq!((store.next_end(second, LATE, &[]), handed(store, second, 100)), (Ok(None), vec![]));
     assert_eq!(handed(store, first, 100).len(), 1);
 }
 
@@ -2013,7 +2030,7 @@ fn an_end_without_a_callback_is_told_nobody(store: &dyn Store) {
     store.declare_workflows(epoch, &[declares("mail", "v1")], Wall(5)).unwrap();
     has_ended(store, epoch, 1, RunStatus::Failed);
     store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
-    assert_eq!(store.next_end(epoch, LATE), Ok(None));
+    assert_eq!(store.next_end(epoch, LATE, &[]), Ok(None));
 }
 
 fn an_end_whose_callback_only_they_had_who_are_gone_waits_no_more(store: &dyn Store) {
@@ -2024,7 +2041,7 @@ fn an_end_whose_callback_only_they_had_who_are_gone_waits_no_more(store: &dyn St
     has_ended(store, old, 2, RunStatus::Failed);
     has_ended(store, old, 3, RunStatus::Completed);
     let waiting = || [1, 2, 3].map(|number| store.run(id(number)).unwrap().unwrap().0.calls.len());
-    assert_eq!(store.take_ends(old, Wall(100), 1).unwrap().len(), 1);
+    assert_eq!(store.take_ends(old, Wall(100), 1, &[]).unwrap().len(), 1);
     assert_eq!(waiting(), [1, 1, 1], "the old version may still call them");
     store.leave(old, &InFlight::default(), Wall(200)).unwrap();
     assert_eq!(waiting(), [0, 0, 1]);
@@ -2059,7 +2076,7 @@ fn what_one_has_in_hand_is_nobody_elses_until_it_is_gone(store: &dyn Store) {
     assert_eq!(again.iter().map(|end| (end.run, end.tries)).collect::<Vec<_>>(), [(id(2), 2)]);
     store.end_told(remnant, held[0].key, Settled::Called, Wall(700)).unwrap();
     store.leave(remnant, &InFlight::default(), Wall(500)).unwrap();
-    assert_eq!(store.next_end(second, LATE), Ok(None));
+    assert_eq!(store.next_end(second, LATE, &[]), Ok(None));
 }
 
 /// One of them may have ended the process, and would take the others along each time.
@@ -2077,9 +2094,9 @@ fn what_its_process_ended_with_is_told_one_at_a_time(store: &dyn Store) {
     let runs = |at| handed(store, second, at).iter().map(|end| end.run).collect::<Vec<_>>();
     let held = handed(store, second, 300);
     assert_eq!(held.iter().map(|end| end.run).collect::<Vec<_>>(), [id(1), id(4)], "what is new beside one");
-    assert_eq!((store.next_end(second, Wall(300)), runs(300)), (Ok(None), vec![]));
+    assert_eq!((store.next_end(second, Wall(300), &[]), runs(300)), (Ok(None), vec![]));
     store.end_told(second, held[0].key, Settled::Called, Wall(700)).unwrap();
-    assert_eq!((store.next_end(second, Wall(300)), runs(300)), (Ok(Some(Wall(100))), vec![id(2)]));
+    assert_eq!((store.next_end(second, Wall(300), &[]), runs(300)), (Ok(Some(Wall(100))), vec![id(2)]));
     assert_eq!(runs(60_000_299), Vec::<Uuid>::new());
     assert_eq!(runs(60_000_300), [id(3)], "one that hangs holds up none for ever");
     // Of a second call the pause counts from when that began.
@@ -2087,7 +2104,7 @@ fn what_its_process_ended_with_is_told_one_at_a_time(store: &dyn Store) {
     store.leave(second, &InFlight::default(), Wall(60_000_400)).unwrap();
     let third = store.join(Wall(60_000_400)).unwrap();
     store.declare_workflows(third, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
-    assert_eq!(store.next_end(third, Wall(60_000_400)), Ok(Some(Wall(1_000_300))));
+    assert_eq!(store.next_end(third, Wall(60_000_400), &[]), Ok(Some(Wall(1_000_300))));
 }
 
 fn a_call_that_failed_waits_for_its_own_time(store: &dyn Store) {
@@ -2102,7 +2119,7 @@ fn a_call_that_failed_waits_for_its_own_time(store: &dyn Store) {
     let call = store.run(id(1)).unwrap().unwrap().0.calls.remove(0);
     assert_eq!((call.status, call.tries, call.due_at), (RunStatus::Failed, 1, Wall(500)));
     assert_eq!((call.error.as_deref(), call.begun), (Some("ValueError: no"), None));
-    assert_eq!(store.next_end(epoch, LATE), Ok(Some(Wall(500))));
+    assert_eq!(store.next_end(epoch, LATE, &[]), Ok(Some(Wall(500))));
     let again = handed(store, epoch, 500).remove(0);
     assert_eq!((again.run, again.tries), (id(1), 2));
 }
@@ -2117,7 +2134,7 @@ fn a_call_that_waits_since_the_clock_was_ahead_waits_no_longer_than_it_was_to(st
     for epoch in [first, second] {
         store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     }
-    let next = |at| store.next_end(first, Wall(at)).unwrap();
+    let next = |at| store.next_end(first, Wall(at), &[]).unwrap();
     for number in [1, 2, 3] {
         has_ended(store, first, number, RunStatus::Failed);
     }
@@ -2140,7 +2157,7 @@ fn a_call_that_waits_since_the_clock_was_ahead_waits_no_longer_than_it_was_to(st
     let third = store.join(Wall(1000)).unwrap();
     store.declare_workflows(third, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     assert_eq!(handed(store, third, 1000), []);
-    assert_eq!(store.next_end(third, Wall(1000)), Ok(Some(Wall(1_001_000))));
+    assert_eq!(store.next_end(third, Wall(1000), &[]), Ok(Some(Wall(1_001_000))));
 }
 
 /// The clock was ahead when the run ended.
@@ -2148,7 +2165,7 @@ fn an_end_from_a_clock_that_was_ahead_is_told_at_once(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     has_ended(store, epoch, 1, RunStatus::Failed);
-    assert_eq!(store.next_end(epoch, Wall(50)), Ok(Some(Wall(50))));
+    assert_eq!(store.next_end(epoch, Wall(50), &[]), Ok(Some(Wall(50))));
     let [end] = &handed(store, epoch, 50)[..] else { panic!("it is due") };
     assert_eq!((end.run, end.ended_at), (id(1), Some(Wall(100))));
 }
@@ -2158,7 +2175,7 @@ fn to_open_a_run_again_withdraws_calls_that_have_not_begun(store: &dyn Store) {
     store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     has_ended(store, epoch, 1, RunStatus::Failed);
     assert!(store.reopen(epoch, id(1)).unwrap().is_some());
-    assert_eq!(store.next_end(epoch, LATE), Ok(None));
+    assert_eq!(store.next_end(epoch, LATE, &[]), Ok(None));
     end_of(store, epoch, 1, RunStatus::Failed);
     let end = handed(store, epoch, 100).remove(0);
     assert_eq!((end.run, end.number), (id(1), 2));
@@ -2193,12 +2210,12 @@ fn what_nobody_declares_any_more_is_told_to_nobody(store: &dyn Store) {
     // While one wants it, it is kept for that one.
     store.declare_workflows(new, &[declares("mail", "v2")], Wall(5)).unwrap();
     has_ended(store, new, 1, RunStatus::Failed);
-    assert_eq!(store.next_end(old, LATE), Ok(Some(Wall(100))));
+    assert_eq!(store.next_end(old, LATE, &[]), Ok(Some(Wall(100))));
     store.leave(old, &InFlight::default(), Wall(200)).unwrap();
     store.declare_workflows(new, &[declares("mail", "v2")], Wall(5)).unwrap();
     has_ended(store, new, 2, RunStatus::Failed);
     store.declare_workflows(new, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
-    assert_eq!(store.next_end(new, LATE), Ok(None));
+    assert_eq!(store.next_end(new, LATE, &[]), Ok(None));
 }
 
 fn last_call(store: &dyn Store, number: u128) -> Option<(RunStatus, CallFate, u32, Wall)> {
@@ -2235,7 +2252,7 @@ fn an_end_that_is_given_back_is_told_by_whoever_declares_its_callback(store: &dy
     let again = handed(store, second, 200).remove(0);
     assert_eq!((again.key, again.tries), (end.key, 1), "no call was made");
     store.give_end_back(first, end.key, put_off(210, 250)).unwrap();
-    assert_eq!(store.next_end(second, LATE), Ok(None), "it is the other's");
+    assert_eq!(store.next_end(second, LATE, &[]), Ok(None), "it is the other's");
     store.give_end_back(second, end.key, put_off(210, 250)).unwrap();
     // Nobody declares the workflow: it waits. Somebody does, without the callback: it is told to nobody.
     store.declare_workflows(second, &[], Wall(5)).unwrap();
@@ -2256,9 +2273,9 @@ fn a_callback_that_waits_is_due_at_once_if_that_is_asked_for(store: &dyn Store) 
     let end = handed(store, first, 100).remove(0);
     assert_eq!(store.call_soon(id(1), Wall(150)), Ok(false), "it is being called");
     store.put_end_off(first, end.key, put_off(200, 9000), "ValueError: no").unwrap();
-    assert_eq!(store.next_end(first, Wall(300)), Ok(Some(Wall(9000))));
+    assert_eq!(store.next_end(first, Wall(300), &[]), Ok(Some(Wall(9000))));
     assert_eq!(store.call_soon(id(1), Wall(300)), Ok(true));
-    assert_eq!(store.next_end(first, Wall(300)), Ok(Some(Wall(300))));
+    assert_eq!(store.next_end(first, Wall(300), &[]), Ok(Some(Wall(300))));
     let end = handed(store, first, 300).remove(0);
     assert_eq!(end.tries, 2);
     store.end_told(first, end.key, Settled::Called, Wall(400)).unwrap();
@@ -2274,7 +2291,7 @@ fn a_callback_that_waits_is_called_no_more_if_that_is_asked_for(store: &dyn Stor
     store.put_end_off(epoch, end.key, put_off(100, 200), "ValueError: no").unwrap();
     assert_eq!(store.skip_call(id(1), Wall(160)), Ok(true));
     assert_eq!(store.skip_call(id(1), Wall(170)), Ok(false));
-    assert_eq!((store.next_end(epoch, LATE), handed(store, epoch, 300)), (Ok(None), vec![]));
+    assert_eq!((store.next_end(epoch, LATE, &[]), handed(store, epoch, 300)), (Ok(None), vec![]));
     assert_eq!(last_call(store, 1), Some((RunStatus::Failed, CallFate::Skipped, 1, Wall(160))));
 }
 
@@ -2306,7 +2323,7 @@ fn runs_are_listed_whose_callbacks_wait(store: &dyn Store) {
     has_ended(store, epoch, 5, RunStatus::Completed);
     hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
     has_ended(store, epoch, 6, RunStatus::Completed);
-    let ends = store.take_ends(epoch, Wall(100), 2).unwrap();
+    let ends = store.take_ends(epoch, Wall(100), 2, &[]).unwrap();
     store.end_told(epoch, ends[0].key, Settled::Called, Wall(150)).unwrap();
     let told = ends[0].run;
     for by in [By::Creation, By::End] {

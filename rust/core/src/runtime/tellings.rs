@@ -32,13 +32,17 @@ const GIVEN_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// And one that ended its process so often.
 const TRIES_MAX: u32 = 200;
 
+/// So many ends of one workflow are told at once, and so many more while those before take too long: what hangs holds up no other workflow's.
+const OF_ONE_MAX: usize = 4;
+const OVERDUE_OF_ONE_MAX: usize = 16;
+
 pub(super) struct Tellings {
     /// Whether there is anybody to tell.
     is_open: bool,
     /// Whether there may be more than was seen at the last look, and whether somebody looks.
     has_news: bool,
     is_looking: bool,
-    in_hand: BTreeMap<EndKey, End>,
+    in_hand: BTreeMap<EndKey, Call>,
     /// What came of some, which the store did not take: that they were told, or when they are to be told again and why.
     unsaid: BTreeMap<EndKey, Outcome>,
     /// When the next one is due.
@@ -67,6 +71,20 @@ impl Tellings {
         !self.is_open || !(self.has_news || self.is_looking || is_due) && self.in_hand.is_empty()
     }
 
+    /// The workflows of which no more is to be told until a call comes home, and how many ends may be handed out of any other.
+    fn full(&self) -> (Vec<String>, usize) {
+        let mut under_way: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        for call in self.in_hand.values() {
+            let (calls, overdue) = under_way.entry(&call.end.workflow).or_default();
+            *if call.is_overdue { overdue } else { calls } += 1;
+        }
+        let is_full =
+            |&(calls, overdue): &(usize, usize)| calls >= OF_ONE_MAX || overdue >= OVERDUE_OF_ONE_MAX;
+        let most = under_way.values().filter(|counts| !is_full(counts)).map(|&(calls, _)| calls).max();
+        let full = under_way.iter().filter(|(_, counts)| is_full(counts)).map(|(name, _)| (*name).to_owned());
+        (full.collect(), OF_ONE_MAX - most.unwrap_or(0))
+    }
+
     /// What became of calls, by workflows.
     pub(super) fn calls(&self) -> &Named<Arc<str>, CallCounts> {
         &self.counted
@@ -77,6 +95,14 @@ impl Tellings {
         let left_us = u64::try_from(self.due?.0.saturating_sub(now.wall.0)).unwrap_or(0);
         Some(now.mono.after(Duration::from_micros(left_us)))
     }
+}
+
+/// A call about an end that was handed out.
+#[derive(Debug)]
+struct Call {
+    end: End,
+    /// It takes too long, and has left its place to another.
+    is_overdue: bool,
 }
 
 /// What came of an end, until the store knows it.
@@ -135,15 +161,16 @@ impl Runtime {
         let shared = &self.shared;
         let deadline = patience.map(|span| Instant::now() + span);
         loop {
-            {
+            let (full, room) = {
                 let mut tellings = lock(&shared.tellings);
                 if shared.closing.load(Ordering::Acquire) {
                     return None;
                 }
                 tellings.has_news = false;
                 tellings.is_looking = true;
-            }
-            let (found, due) = shared.look_for_ends(limit);
+                tellings.full()
+            };
+            let (found, due) = shared.look_for_ends(limit.min(room as u64), &full);
             let mut tellings = lock(&shared.tellings);
             tellings.is_looking = false;
             if shared.closing.load(Ordering::Acquire) {
@@ -153,7 +180,8 @@ impl Runtime {
             tellings.due = due;
             if !found.is_empty() {
                 tellings.has_news = true;
-                tellings.in_hand.extend(found.iter().map(|end| (end.key, end.clone())));
+                let call = |end: &End| (end.key, Call { end: end.clone(), is_overdue: false });
+                tellings.in_hand.extend(found.iter().map(call));
                 return Some(found);
             }
             let now = shared.now().wall;
@@ -196,10 +224,10 @@ impl Runtime {
 
     /// A call about an end has failed with `error`; whether it is made again, not before `wish` is over. None if there is no such call.
     pub fn end_failed(&self, key: EndKey, error: &str, wish: Duration) -> Option<PutOff> {
-        let end = lock(&self.shared.tellings).in_hand.get(&key).cloned()?;
+        let tries = lock(&self.shared.tellings).in_hand.get(&key)?.end.tries;
         let now = self.now().wall;
-        let wait = Wait::new(pause_after(end.tries).max(wish), now);
-        let is_over = is_over_after(end.tries);
+        let wait = Wait::new(pause_after(tries).max(wish), now);
+        let is_over = is_over_after(tries);
         self.shared.count_call(key, |counts| {
             counts.called += 1;
             counts.failed += 1;
@@ -211,6 +239,17 @@ impl Runtime {
         };
         self.shared.say_end(key, outcome);
         Some(if is_over { PutOff::GivenUp } else { PutOff::Until(wait.not_before) })
+    }
+
+    /// A call about an end takes so long that it leaves its place to another. Whether so many of its workflow do that no more of them are made until
+    /// one comes home.
+    pub fn end_overdue(&self, key: EndKey) -> bool {
+        let mut tellings = lock(&self.shared.tellings);
+        let Some(call) = tellings.in_hand.get_mut(&key) else { return false };
+        call.is_overdue = true;
+        let workflow = call.end.workflow.clone();
+        let is_of_it = |call: &&Call| call.is_overdue && call.end.workflow == workflow;
+        tellings.in_hand.values().filter(is_of_it).count() >= OVERDUE_OF_ONE_MAX
     }
 
     /// Has the callback of a run's end be called at once, by whoever declares it; false if none waits for its next call.
@@ -253,7 +292,7 @@ impl Runtime {
 }
 
 impl Shared {
-    fn look_for_ends(&self, limit: u64) -> (Vec<End>, Option<Wall>) {
+    fn look_for_ends(&self, limit: u64, full: &[String]) -> (Vec<End>, Option<Wall>) {
         let unsaid = std::mem::take(&mut lock(&self.tellings).unsaid);
         for (key, outcome) in unsaid {
             // Whoever leaves waits for this look, so that it is this runner's epoch still.
@@ -262,21 +301,22 @@ impl Shared {
             }
         }
         let now = self.now().wall;
-        let next = || self.store.next_end(self.epoch, now).unwrap_or_default();
+        let next = || self.store.next_end(self.epoch, now, full).unwrap_or_default();
         match next() {
-            Some(due) if due <= now => match self.store.take_ends(self.epoch, now, limit).unwrap_or_default()
-            {
-                // Others took it, or it waits again after a clock that was ahead.
-                found if found.is_empty() => (found, next()),
-                found => (found, None),
-            },
+            Some(due) if due <= now => {
+                match self.store.take_ends(self.epoch, now, limit, full).unwrap_or_default() {
+                    // Others took it, or it waits again after a clock that was ahead.
+                    found if found.is_empty() => (found, next()),
+                    found => (found, None),
+                }
+            }
             due => (Vec::new(), due),
         }
     }
 
     fn count_call(&self, key: EndKey, count: impl FnOnce(&mut CallCounts)) {
         let mut tellings = lock(&self.tellings);
-        let workflow = tellings.in_hand.get(&key).map(|end| Arc::from(end.workflow.as_str()));
+        let workflow = tellings.in_hand.get(&key).map(|call| Arc::from(call.end.workflow.as_str()));
         if let Some(workflow) = workflow {
             count(tellings.counted.of(&workflow));
         }
@@ -352,6 +392,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::port::RunStatus;
 
     #[test]
     fn pauses_double_up_to_ten_minutes() {
@@ -363,6 +404,35 @@ mod tests {
     fn a_call_is_given_up_that_would_be_made_again_after_a_day_of_pauses() {
         // Ten pauses that double take 1,023 s, and each after them 600.
         assert_eq!([1, 152, 153, TRIES_MAX].map(is_over_after), [false, false, true, true]);
+    }
+
+    #[test]
+    fn a_workflow_of_which_many_are_told_or_hang_has_no_room_and_the_others_have() {
+        let told = |of: &[(&str, usize, usize)]| {
+            let each = of.iter().flat_map(|&(name, calls, overdue)| {
+                (0..calls + overdue).map(move |place| (name, place >= calls))
+            });
+            let call = |(number, (name, is_overdue)): (i64, (&str, bool))| {
+                let (key, workflow) = (EndKey(number), name.to_owned());
+                let end = End {
+                    key,
+                    run: Uuid::nil(),
+                    workflow,
+                    number: 1,
+                    status: RunStatus::Failed,
+                    tries: 1,
+                    ended_at: None,
+                };
+                (key, Call { end, is_overdue })
+            };
+            let in_hand = (1..).zip(each).map(call).collect();
+            let (full, room) = Tellings { in_hand, ..Tellings::default() }.full();
+            (full.join(" "), room)
+        };
+        assert_eq!(told(&[]), (String::new(), 4));
+        assert_eq!(told(&[("a", 3, 15)]), (String::new(), 1));
+        assert_eq!(told(&[("a", 4, 0), ("b", 1, 0)]), ("a".to_owned(), 3));
+        assert_eq!(told(&[("a", 0, 16), ("b", 4, 2)]), ("a b".to_owned(), 4));
     }
 
     #[test]

@@ -690,11 +690,11 @@ fn state_of(schedule: &Schedule) -> TriggerState {
 }
 
 impl Store for MemoryStore {
-    fn next_end(&self, _epoch: Epoch, _at: Wall) -> Stored<Option<Wall>> {
+    fn next_end(&self, _epoch: Epoch, _at: Wall, _full: &[String]) -> Stored<Option<Wall>> {
         Ok(None)
     }
 
-    fn take_ends(&self, _epoch: Epoch, _at: Wall, _limit: u64) -> Stored<Vec<End>> {
+    fn take_ends(&self, _epoch: Epoch, _at: Wall, _limit: u64, _full: &[String]) -> Stored<Vec<End>> {
         unreachable!("no workflow here has callbacks")
     }
 

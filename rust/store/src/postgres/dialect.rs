@@ -27,6 +27,19 @@ macro_rules! now {
 }
 pub(crate) use now;
 
+/// The names of a list, which [`listed`] binds.
+macro_rules! names_of {
+    ($list:literal) => {
+        concat!("(SELECT unnest(", $list, "::TEXT[]))")
+    };
+}
+pub(crate) use names_of;
+
+/// Names as a statement takes them.
+pub fn listed(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}
+
 /// What others lock is left to them.
 macro_rules! skip_locked {
     ($table:literal) => {

@@ -14,7 +14,7 @@ use cloaca_core::time::Wall;
 use uuid::Uuid;
 
 use super::db::{self, Db, OptionalExtension as _, Row, named_params};
-use super::dialect::{for_update, heed_listeners, now, pause_after_death, skip_locked};
+use super::dialect::{for_update, heed_listeners, listed, names_of, now, pause_after_death, skip_locked};
 use super::fault::Failure;
 use super::history;
 use super::value::{id_at, signed, wall_at, wall_maybe_at};
@@ -102,6 +102,13 @@ macro_rules! waiting {
     };
 }
 
+/// And not of a workflow of which as many are told as may be at once.
+macro_rules! not_full {
+    () => {
+        concat!(" AND workflows.name NOT IN ", names_of!(":full"))
+    };
+}
+
 /// What stands with an end whose last call came to nothing as its process ended: it may be what ended that.
 const DIED: &str = "the process that called it ended";
 
@@ -116,16 +123,17 @@ macro_rules! one_that_died_is_called {
 
 /// When the next end is due of which `epoch` is to tell. One that was written down, or put off, while the clock was ahead is due at once, so that
 /// who takes what is due has it wait no longer than it was to.
-pub fn next(db: &Db, epoch: Epoch, at: Wall) -> Result<Option<Wall>, Failure> {
+pub fn next(db: &Db, epoch: Epoch, at: Wall, full: &[String]) -> Result<Option<Wall>, Failure> {
     // Index ends_due.
     const SQL: &str = concat!(
         "SELECT min(CASE WHEN due_at - pause_us > :at THEN :at ELSE due_at END) ",
         waiting!(),
+        not_full!(),
         " AND (ends.error IS DISTINCT FROM :died OR NOT ",
         one_that_died_is_called!(),
         ")"
     );
-    let params = named_params! { ":epoch": epoch.0, ":at": at.0, ":died": DIED };
+    let params = named_params! { ":epoch": epoch.0, ":at": at.0, ":died": DIED, ":full": listed(full) };
     let due = db.prepare_cached(SQL)?.query_row(params, |row| row.get::<_, Option<i64>>(0))?;
     Ok(due.map(Wall))
 }
@@ -139,6 +147,7 @@ macro_rules! take {
             WHERE row IN (
                 SELECT ends.row ",
             waiting!(),
+            not_full!(),
             " AND due_at <= :at AND ",
             $and,
             "
@@ -153,7 +162,7 @@ macro_rules! take {
 
 /// Hands at most `limit` of those that are due to `epoch`. Of those whose last call ended with its process one at a time: one of them may end the
 /// next one as well, and whatever is called beside it.
-pub fn take(db: &Db, epoch: Epoch, at: Wall, limit: u64) -> Result<Vec<End>, Failure> {
+pub fn take(db: &Db, epoch: Epoch, at: Wall, limit: u64, full: &[String]) -> Result<Vec<End>, Failure> {
     const CUT_AHEAD: &str = concat!(
         "UPDATE ends SET due_at = :at + pause_us WHERE row IN (SELECT ends.row ",
         waiting!(),
@@ -168,7 +177,9 @@ pub fn take(db: &Db, epoch: Epoch, at: Wall, limit: u64) -> Result<Vec<End>, Fai
     for (sql, many) in [(SQL, limit), (ONE, 1)] {
         let room = limit.saturating_sub(taken.len() as u64).min(many);
         let mut statement = db.prepare_cached(sql)?;
-        let params = named_params! { ":epoch": epoch.0, ":at": at.0, ":limit": signed(room), ":died": DIED };
+        let params = named_params! {
+            ":epoch": epoch.0, ":at": at.0, ":limit": signed(room), ":died": DIED, ":full": listed(full)
+        };
         let rows = statement.query_map(params, end_of_row)?;
         taken.extend(rows.collect::<db::Result<Vec<End>>>()?);
     }

@@ -27,6 +27,19 @@ macro_rules! now {
 }
 pub(crate) use now;
 
+/// The names of a list, which [`listed`] binds.
+macro_rules! names_of {
+    ($list:literal) => {
+        concat!("(SELECT value FROM json_each(", $list, "))")
+    };
+}
+pub(crate) use names_of;
+
+/// Names as a statement takes them.
+pub fn listed(names: &[String]) -> String {
+    serde_json::json!(names).to_string()
+}
+
 /// What others lock is left to them; here who writes is alone.
 macro_rules! skip_locked {
     ($table:literal) => {
