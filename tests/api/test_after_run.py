@@ -6,10 +6,12 @@ import functools
 import json
 import logging
 import re
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +236,11 @@ def test_a_callback_that_waits_is_called_soon_or_not_at_all() -> None:
                 act("nonsense")
 
 
+def knows_no_callbacks(runner: cloaca.DefaultRunner) -> bool:
+    """Whether the store has heard that the program declares a workflow without them."""
+    return [row["tells"] for row in runner.query("SELECT tells FROM workflows")] == [0]
+
+
 def test_when_a_callback_was_dropped_is_told_by_the_runners_clock() -> None:
     def raises(run: cloaca.types.RunDetails) -> None:
         raise RuntimeError("not now")
@@ -243,9 +250,14 @@ def test_when_a_callback_was_dropped_is_told_by_the_runners_clock() -> None:
         run = runner.submit("w")
         runner.advance("2m")
         declare()
-        runner.advance("1m")
+        assert eventually(lambda: knows_no_callbacks(runner))
+        runner.advance("50m")
+        assert runner.get_run(run.id)["callbacks"], "who has it may come back"
+        runner.advance("2h")
+        assert eventually(lambda: not runner.get_run(run.id)["callbacks"])
         last = runner.get_run(run.id)["last_callback"]
-        assert (last["outcome"], last["at"][:16]) == ("dropped", "2026-01-01T00:02")
+        assert last["outcome"] == "dropped"
+        assert "2026-01-01T01:02" <= last["at"] <= "2026-01-01T02:53"
 
 
 @pytest.mark.parametrize("way", ["unregistered", "without callbacks"])
@@ -268,10 +280,6 @@ def test_an_end_that_was_taken_as_its_callback_went_is_told_once_that_is_back(
         cloaca.unregister_workflow("w")
         if way == "without callbacks":
             declare()
-            go.set()
-            assert eventually(lambda: runner.get_run(run.id)["callbacks"] == [])
-            assert runner.get_run(run.id)["last_callback"]["outcome"] == "dropped"
-            return
         go.set()
         assert eventually(lambda: runner.get_run(run.id)["callbacks"][0]["begun_at"] is None)
         declare(on_success=told)
@@ -348,31 +356,81 @@ def raised(runner: cloaca.DefaultRunner, run_id: str) -> bool:
 
 
 def test_a_deploy_that_drops_a_callback_says_how_many_waited_for_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def away(run: cloaca.types.RunDetails) -> None:
         raise ConnectionError
 
     declare(on_success=away)
-    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+    with Runner(START) as runner:
         ids = [runner.submit("w").id for _ in range(3)]
-        assert eventually(lambda: all(raised(runner, each) for each in ids))
-    caplog.clear()
-    cloaca.unregister_workflow("w")
-    declare()
-    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        runner.run_until_idle()
+        caplog.clear()
+        cloaca.unregister_workflow("w")
+        declare()
+        assert eventually(lambda: knows_no_callbacks(runner))
+        runner.advance("30m")
+        # It is what other programs do, too, which serve the workflow without it while its own is away.
+        assert "not told to a callback any more" not in caplog.text
+        runner.advance("2h")
         assert eventually(lambda: "not told to a callback any more" in caplog.text)
         (line,) = (each for each in caplog.records if "not told to a callback" in each.getMessage())
         assert (line.levelname, line.cloaca_workflow) == ("WARNING", "w")  # type: ignore[attr-defined]
         assert line.getMessage() == (
-            "workflow 'w': 3 ended runs are not told to a callback any more, since no runner declares that"
-            " one now"
+            "workflow 'w': 3 ended runs are not told to a callback any more, since no runner has declared that"
+            " one for an hour, while others serve the workflow"
         )
         assert runner.get_run(ids[0])["last_callback"]["outcome"] == "dropped"
 
 
+SERVES = """
+import sys
+import cloaca
+
+with cloaca.WorkflowBuilder("w"):
+    @cloaca.task(id="only")
+    def only(context): ...
+
+with cloaca.DefaultRunner(sys.argv[1]) as runner:
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(runner.execute("w").status, flush=True)
+"""
+
+
+@pytest.mark.parametrize("way", ["shutdown", "taken"])
+def test_ends_wait_for_a_callback_whose_program_is_away_while_another_serves_its_workflow(
+    tmp_path: Path, request: pytest.FixtureRequest, way: str
+) -> None:
+    if request.config.getoption("--store") != "sqlite":
+        pytest.skip("the other process opens a file")
+    told, is_up = Told(), [False]
+
+    def tells(run: cloaca.types.RunDetails) -> None:
+        if not is_up[0]:
+            raise ConnectionError
+        told(run)
+
+    pipe, path = subprocess.PIPE, tmp_path / "runs.db"
+    line = [sys.executable, "-c", SERVES, str(path)]
+    with subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdin is not None and other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        declare(on_success=tells)
+        with cloaca.DefaultRunner(path) as runner:
+            ids = [runner.submit("w").id]
+            assert eventually(lambda: raised(runner, ids[0]) or way == "shutdown")
+        print("go", file=other.stdin, flush=True)
+        assert other.stdout.readline() == "Completed\n"
+        is_up[0] = True
+        with cloaca.DefaultRunner(path) as runner:
+            ids = [run["id"] for run in runner.list_runs()]
+            assert sorted(run["id"] for run in told.wait(2)) == sorted(ids)
+        other.stdin.close()
+
+
 def test_doctor_tells_of_ends_that_nobody_declares_a_callback_for_and_of_those_that_were_dropped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setattr("cloaca.reading.attention.CALLBACKS_SECONDS", 0.0)
 
@@ -390,13 +448,28 @@ def test_doctor_tells_of_ends_that_nobody_declares_a_callback_for_and_of_those_t
         assert eventually(lambda: len(runner.list_runs(untold=True)) == 2 and raised(runner, run))
     cloaca.unregister_workflow("w")
     declare("other")
-    with cloaca.DefaultRunner(tmp_path / "runs.db"):
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
         (text,) = [each for each in told() if "declares" in each]
         assert text.startswith(
-            f"warn: 2 ends of runs of workflow 'w' wait for its callbacks, first that of run {run}"
+            f"warn: 2 ends of runs of workflow 'w' wait for callbacks that no living runner declares, first that"
+            f" of run {run}"
         )
+        # Nor does who serves the workflow without.
         declare()
-        assert eventually(lambda: not [each for each in told() if "declares" in each])
+        declared = "SELECT count(*) AS many FROM workflows"
+        assert eventually(lambda: runner.query(declared)[0]["many"] == 2)
+        assert [each for each in told() if "declares" in each]
+    if request.config.getoption("--store") != "sqlite":
+        return
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as database:
+        # As an hour later.
+        database.execute(
+            "UPDATE runs SET told_as = 'dropped', told_at = completed_at, told_outcome = 1, told_calls = 1"
+        )
+        database.execute("DELETE FROM ends")
+        database.commit()
+    with cloaca.DefaultRunner(tmp_path / "runs.db"):
+        assert not [each for each in told() if "declares" in each]
         (text,) = told()
         assert text.startswith(
             "warn: 2 ends of runs of workflow 'w' waited for a callback that was dropped within"

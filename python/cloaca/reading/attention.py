@@ -90,8 +90,13 @@ _DROPPED = """
 _WAITING_CALLBACKS = """
     SELECT counted.workflow, many, runs.id, completed_at AS at FROM (
         SELECT found.workflow, count(*) AS many, min(runs.row) AS first FROM (
-            SELECT run, workflow FROM ends INDEXED BY ends_due WHERE owner IS NULL AND listener = 0 LIMIT ?1
-        ) AS found JOIN runs ON runs.row = found.run WHERE completed_at < ?2 GROUP BY found.workflow
+            SELECT run, workflow, outcome FROM ends INDEXED BY ends_due
+            WHERE owner IS NULL AND listener = 0 LIMIT ?1
+        ) AS found JOIN runs ON runs.row = found.run
+        WHERE completed_at < ?2 AND NOT EXISTS (
+            SELECT 1 FROM workflows WHERE name = found.workflow AND (tells & found.outcome) <> 0
+                AND owner IN (SELECT value FROM json_each(?4)))
+        GROUP BY found.workflow
     ) AS counted JOIN runs ON runs.row = first ORDER BY many DESC, counted.workflow LIMIT ?3"""
 _SCHEDULES = """
     SELECT count(*) FILTER (WHERE kind = 'trigger') AS triggers,
@@ -221,13 +226,12 @@ def dropped_callbacks(reader: Reader, since: datetime) -> list[UntoldEnds]:
 
 
 def undeclared_callbacks(reader: Reader) -> list[UntoldEnds]:
-    """Of each workflow that no living runner declares how many ends of its runs wait for its callbacks; none
-    if no runner lives."""
+    """Of each workflow how many ends of its runs wait for callbacks that no living runner declares; none if no
+    runner lives."""
     before_us = microseconds(now()) - int(CALLBACKS_SECONDS * 1e6)
-    found = _untold(reader.native.query(_WAITING_CALLBACKS, [SCHEDULES_MAX, before_us, SHOWN_MAX]))
-    alive = living(reader) if found else set()
-    known = declaring(reader, {each.workflow_name for each in found}, alive) if alive else {}
-    return [each for each in found if alive and each.workflow_name not in known]
+    alive = living(reader)
+    given = [SCHEDULES_MAX, before_us, SHOWN_MAX, json.dumps(sorted(alive))]
+    return _untold(reader.native.query(_WAITING_CALLBACKS, given)) if alive else []
 
 
 def _untold(rows: list[dict[str, Any]]) -> list[UntoldEnds]:

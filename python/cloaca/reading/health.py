@@ -155,7 +155,8 @@ _WAYS_OUT: dict[str, str] = {
 
 
 _UNDECLARED_WAY_OUT = (
-    "start a program that declares it; with their runs they go untold, by `retention` or `cloaca prune`"
+    "start a program that declares them: they go untold once runners have served the workflow for an hour"
+    " without, or with their runs, by `retention` or `cloaca prune`"
 )
 _DROPPED_WAY_OUT = (
     "`cloaca show RUN`; where they matter call the function by hand, with `runner.get_run(RUN)`"
@@ -384,8 +385,8 @@ def _untold(reader: Reader) -> Iterator[Finding]:
     """Ends of runs of which nobody is told."""
     for each in undeclared_callbacks(reader)[:NAMED_MAX]:
         text = (
-            f"{_count(each.count, 'end')} of runs of workflow {excerpt(each.workflow_name)} wait for its"
-            f" callbacks, first that of run {each.run_id}, since {each.at}: no living runner declares it"
+            f"{_count(each.count, 'end')} of runs of workflow {excerpt(each.workflow_name)} wait for"
+            f" callbacks that no living runner declares, first that of run {each.run_id}, since {each.at}"
         )
         yield Finding("warn", "callbacks", text, _UNDECLARED_WAY_OUT)
     for each in dropped_callbacks(reader, now() - timedelta(days=1))[:NAMED_MAX]:

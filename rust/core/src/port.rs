@@ -249,10 +249,9 @@ pub trait Store: Send + Sync {
     fn call_soon(&self, run: Uuid, at: Wall) -> Stored<bool>;
     /// That end is not told; false if none waits.
     fn skip_call(&self, run: Uuid, at: Wall) -> Stored<bool>;
-    /// So many ends of workflows whose callback for them this store has seen go, since this was last asked. Cheap, and touches no database.
-    fn withdrawn(&self) -> Vec<(String, u64)> {
-        Vec::new()
-    }
+    /// Callbacks that nobody has declared since `before`, of workflows that somebody declares, are told nothing more: of each workflow, how many ends
+    /// waited for them.
+    fn drop_callbacks(&self, before: Wall, at: Wall) -> Stored<Vec<(String, u64)>>;
 
     /// Of each trigger of `epoch` that is switched on, the first end that it is still to be told of. Cheap.
     fn endings(&self, epoch: Epoch) -> Stored<Vec<Ending>>;

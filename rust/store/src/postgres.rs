@@ -48,7 +48,7 @@ mod tenant;
 mod tls;
 mod value;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -108,8 +108,6 @@ pub struct PostgresStore {
     pulse: Pulse,
     /// What was found at the last look at the others, by who looked, and when.
     looks: Mutex<HashMap<Epoch, (Instant, Siblings)>>,
-    /// What [`Store::withdrawn`] tells next.
-    withdrawn: Mutex<BTreeMap<String, u64>>,
     process: u32,
 }
 
@@ -184,7 +182,6 @@ impl PostgresStore {
             locks,
             pulse,
             looks: Mutex::default(),
-            withdrawn: Mutex::default(),
             process: std::process::id(),
             address,
         })
@@ -439,13 +436,6 @@ impl PostgresStore {
     fn guarded<'m, T>(&self, mutex: &'m Mutex<T>) -> MutexGuard<'m, T> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Keeps what a transaction has withdrawn until somebody asks for it.
-    fn noting<T>(&self, done: T, withdrawn: owner::Withdrawn) -> T {
-        let mut known = self.guarded(&self.withdrawn);
-        withdrawn.into_iter().for_each(|(workflow, many)| *known.entry(workflow).or_default() += many);
-        done
-    }
 }
 
 /// Why a transaction has no result.
@@ -497,9 +487,9 @@ impl Store for PostgresStore {
             // What is called still, too: that a runner is told to end is no fault of the function.
             schedule::end_calls(db, epoch)?;
             schedule::hand_on(db, epoch, &kept.triggers, remnant)?;
-            Ok((remnant, owner::leave(db, epoch, Some(at))?))
+            owner::leave(db, epoch, Some(at))?;
+            Ok(remnant)
         });
-        let left = left.map(|(remnant, withdrawn)| self.noting(remnant, withdrawn));
         if let Ok(Some(remnant)) = &left {
             self.pulse.add(*remnant);
         }
@@ -537,9 +527,7 @@ impl Store for PostgresStore {
         let (siblings, dead) = self.read(|db| owner::look(db, &self.locks, epoch, is_fresh))?;
         if !dead.is_empty() {
             self.guarded(&self.looks).clear();
-            let (siblings, withdrawn) =
-                self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch, is_fresh))?;
-            return Ok(self.noting(siblings, withdrawn));
+            return self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch, is_fresh));
         }
         self.guarded(&self.looks).insert(epoch, (Instant::now(), siblings.clone()));
         Ok(siblings)
@@ -702,9 +690,7 @@ impl Store for PostgresStore {
     }
 
     fn give_end_back(&self, epoch: Epoch, end: EndKey, wait: Wait) -> Stored<()> {
-        let withdrawn = self.write(Step::EndTold, |db| end::give_back(db, epoch, end, wait))?;
-        self.noting((), withdrawn);
-        Ok(())
+        self.write(Step::EndTold, |db| end::give_back(db, epoch, end, wait))
     }
 
     fn call_soon(&self, run: Uuid, at: Wall) -> Stored<bool> {
@@ -729,8 +715,12 @@ impl Store for PostgresStore {
         })
     }
 
-    fn withdrawn(&self) -> Vec<(String, u64)> {
-        std::mem::take(&mut *self.guarded(&self.withdrawn)).into_iter().collect()
+    fn drop_callbacks(&self, before: Wall, at: Wall) -> Stored<Vec<(String, u64)>> {
+        let unwanted = self.read(|db| end::unwanted(db, before))?;
+        match unwanted.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.write(Step::Prune, |db| end::drop_unwanted(db, &unwanted, before, at)),
+        }
     }
 
     fn put_end_off(&self, epoch: Epoch, end: EndKey, wait: Wait, error: &str) -> Stored<()> {
@@ -738,9 +728,7 @@ impl Store for PostgresStore {
     }
 
     fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow], at: Wall) -> Stored<()> {
-        let withdrawn = self.write(Step::Seen, |db| owner::declare_workflows(db, epoch, workflows, at))?;
-        self.noting((), withdrawn);
-        Ok(())
+        self.write(Step::Seen, |db| owner::declare_workflows(db, epoch, workflows, at))
     }
 
     fn workflows_of_others(&self, epoch: Epoch) -> Stored<Vec<Arc<str>>> {

@@ -51,9 +51,8 @@ mod turns;
 mod value;
 mod view;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cloaca_core::audit::of_pause;
@@ -119,8 +118,6 @@ pub struct SqliteStore {
     /// What became of what this process still saw, once the log was found unlinked.
     severed: OnceLock<String>,
     turns: Turns,
-    /// What [`Store::withdrawn`] tells next.
-    withdrawn: Mutex<BTreeMap<String, u64>>,
     /// Declared last: its descriptors close after the connections.
     shield: Shield,
 }
@@ -135,13 +132,6 @@ impl Drop for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Keeps what a transaction has withdrawn until somebody asks for it.
-    fn noting<T>(&self, done: T, withdrawn: owner::Withdrawn) -> T {
-        let mut known = self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner);
-        withdrawn.into_iter().for_each(|(workflow, many)| *known.entry(workflow).or_default() += many);
-        done
-    }
-
     /// A store that ends with this value.
     ///
     /// # Errors
@@ -161,7 +151,6 @@ impl SqliteStore {
             memory: None,
             severed: OnceLock::new(),
             turns: Turns::default(),
-            withdrawn: Mutex::default(),
             shield: Shield::none(),
         })
     }
@@ -181,24 +170,10 @@ impl SqliteStore {
         let [log, memory] = ["-wal", "-shm"].map(|suffix| open::identity(&open::beside(&path, suffix)));
         let severed = OnceLock::new();
         let asked = Some(Asked::of(&path, identity));
-        let withdrawn = Mutex::default();
         let turns = Turns::default();
         let kept = path.clone();
-        let store = Self {
-            name,
-            path,
-            reader,
-            asked,
-            writer,
-            locks,
-            identity,
-            log,
-            memory,
-            severed,
-            turns,
-            withdrawn,
-            shield,
-        };
+        let store =
+            Self { name, path, reader, asked, writer, locks, identity, log, memory, severed, turns, shield };
         Ok((store, kept))
     }
 
@@ -377,9 +352,9 @@ impl Store for SqliteStore {
             // What is called still, too: that a runner is told to end is no fault of the function.
             schedule::end_calls(db, epoch)?;
             schedule::hand_on(db, epoch, &kept.triggers, remnant)?;
-            Ok((remnant, owner::leave(db, epoch, Some(at))?))
+            owner::leave(db, epoch, Some(at))?;
+            Ok(remnant)
         });
-        let left = left.map(|(remnant, withdrawn)| self.noting(remnant, withdrawn));
         // What is kept is nobody else's until it is home, or the process dead.
         if left.is_ok() || kept.is_empty() {
             around(Step::Release, || self.locks.release(epoch));
@@ -410,11 +385,7 @@ impl Store for SqliteStore {
             .read(|db| Ok((owner::others(db, epoch)?, owner::departed(db)?, owner::is_living(db, epoch)?)))?;
         self.turns.has_company(!others.is_empty());
         match others.iter().any(|&other| self.locks.is_free(other)) {
-            true => {
-                let (siblings, withdrawn) =
-                    self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch))?;
-                Ok(self.noting(siblings, withdrawn))
-            }
+            true => self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch)),
             false => Ok(Siblings { buried: 0, living: others, departed, is_buried: !lives }),
         }
     }
@@ -558,9 +529,7 @@ impl Store for SqliteStore {
     }
 
     fn give_end_back(&self, epoch: Epoch, end: EndKey, wait: Wait) -> Stored<()> {
-        let withdrawn = self.write(Step::EndTold, |db| end::give_back(db, epoch, end, wait))?;
-        self.noting((), withdrawn);
-        Ok(())
+        self.write(Step::EndTold, |db| end::give_back(db, epoch, end, wait))
     }
 
     fn call_soon(&self, run: Uuid, at: Wall) -> Stored<bool> {
@@ -585,10 +554,12 @@ impl Store for SqliteStore {
         })
     }
 
-    fn withdrawn(&self) -> Vec<(String, u64)> {
-        std::mem::take(&mut *self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner))
-            .into_iter()
-            .collect()
+    fn drop_callbacks(&self, before: Wall, at: Wall) -> Stored<Vec<(String, u64)>> {
+        let unwanted = self.read(|db| end::unwanted(db, before))?;
+        match unwanted.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.write(Step::Prune, |db| end::drop_unwanted(db, &unwanted, before, at)),
+        }
     }
 
     fn put_end_off(&self, epoch: Epoch, end: EndKey, wait: Wait, error: &str) -> Stored<()> {
@@ -596,9 +567,7 @@ impl Store for SqliteStore {
     }
 
     fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow], at: Wall) -> Stored<()> {
-        let withdrawn = self.write(Step::Seen, |db| owner::declare_workflows(db, epoch, workflows, at))?;
-        self.noting((), withdrawn);
-        Ok(())
+        self.write(Step::Seen, |db| owner::declare_workflows(db, epoch, workflows, at))
     }
 
     fn workflows_of_others(&self, epoch: Epoch) -> Stored<Vec<Arc<str>>> {

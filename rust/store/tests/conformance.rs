@@ -188,12 +188,13 @@ claims! {
     an_end_from_a_clock_that_was_ahead_is_told_at_once
     to_open_a_run_again_withdraws_calls_that_have_not_begun
     a_call_that_came_to_nothing_is_not_made_again_for_a_run_that_was_opened_meanwhile
-    what_nobody_declares_any_more_is_told_to_nobody
+    a_callback_that_nobody_declares_for_a_while_misses_nothing
+    what_nobody_has_declared_for_long_is_told_to_nobody
+    a_callback_is_not_dropped_for_a_time_in_which_nobody_declared_its_workflow
     what_became_of_a_callback_stays_with_its_run
     an_end_that_is_given_back_is_told_by_whoever_declares_its_callback
     a_callback_that_waits_is_due_at_once_if_that_is_asked_for
     a_callback_that_waits_is_called_no_more_if_that_is_asked_for
-    callbacks_that_wait_are_counted_as_the_last_who_declares_them_drops_them
     runs_are_listed_whose_callbacks_wait
     a_run_is_kept_until_its_end_is_told
     a_run_is_not_kept_for_a_callback_that_nobody_has_declared_for_long
@@ -2044,6 +2045,8 @@ fn an_end_whose_callback_only_they_had_who_are_gone_waits_no_more(store: &dyn St
     assert_eq!(store.take_ends(old, Wall(100), 1, &[]).unwrap().len(), 1);
     assert_eq!(waiting(), [1, 1, 1], "the old version may still call them");
     store.leave(old, &InFlight::default(), Wall(200)).unwrap();
+    assert_eq!(waiting(), [1, 1, 1], "it may come back");
+    assert_eq!(store.drop_callbacks(Wall(201), Wall(250)), Ok(vec![("mail".to_owned(), 2)]));
     assert_eq!(waiting(), [0, 0, 1]);
     store.leave(new, &InFlight::default(), Wall(300)).unwrap();
     assert_eq!(waiting(), [0, 0, 1], "while nobody declares it, it stays as it was");
@@ -2204,18 +2207,63 @@ fn a_call_that_came_to_nothing_is_not_made_again_for_a_run_that_was_opened_meanw
     assert_eq!(told.iter().map(|end| (end.run, end.number)).collect::<Vec<_>>(), [(id(1), 2), (id(2), 2)]);
 }
 
-fn what_nobody_declares_any_more_is_told_to_nobody(store: &dyn Store) {
+fn a_callback_that_nobody_declares_for_a_while_misses_nothing(store: &dyn Store) {
     let [old, new] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
     store.declare_workflows(old, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
-    // While one wants it, it is kept for that one.
+    // Another program serves the workflow, and knows no callbacks.
     store.declare_workflows(new, &[declares("mail", "v2")], Wall(5)).unwrap();
     has_ended(store, new, 1, RunStatus::Failed);
     assert_eq!(store.next_end(old, LATE, &[]), Ok(Some(Wall(100))));
     store.leave(old, &InFlight::default(), Wall(200)).unwrap();
-    store.declare_workflows(new, &[declares("mail", "v2")], Wall(5)).unwrap();
     has_ended(store, new, 2, RunStatus::Failed);
-    store.declare_workflows(new, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
+    store.declare_workflows(new, &[declares("mail", "v2")], Wall(250)).unwrap();
+    assert_eq!(store.drop_callbacks(Wall(200), Wall(300)), Ok(vec![]));
+    let back = store.join(Wall(3)).unwrap();
+    store.declare_workflows(back, &[tells(&[RunStatus::Failed])], Wall(300)).unwrap();
+    assert_eq!(store.drop_callbacks(LATE, LATE), Ok(vec![]));
+    assert_eq!(handed(store, back, 400).iter().map(|end| end.run).collect::<Vec<_>>(), [id(1), id(2)]);
+}
+
+fn what_nobody_has_declared_for_long_is_told_to_nobody(store: &dyn Store) {
+    let [old, new] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    store.declare_workflows(old, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
+    store.declare_workflows(new, &[declares("mail", "v2")], Wall(5)).unwrap();
+    (1..=3).for_each(|number| has_ended(store, old, number, RunStatus::Failed));
+    let end = handed(store, old, 100).remove(0);
+    store.end_told(old, end.key, Settled::Called, Wall(150)).unwrap();
+    store.leave(old, &InFlight::default(), Wall(200)).unwrap();
+    assert_eq!(store.drop_callbacks(Wall(201), Wall(600)), Ok(vec![("mail".to_owned(), 2)]));
+    assert_eq!(last_call(store, 2), Some((RunStatus::Failed, CallFate::Dropped, 1, Wall(600))));
+    assert_eq!(store.drop_callbacks(LATE, LATE), Ok(vec![]));
+    has_ended(store, new, 4, RunStatus::Failed);
+    store.declare_workflows(new, &[tells(&[RunStatus::Failed])], Wall(700)).unwrap();
     assert_eq!(store.next_end(new, LATE, &[]), Ok(None));
+}
+
+/// Who declares its workflow without may be who starts first in the morning.
+fn a_callback_is_not_dropped_for_a_time_in_which_nobody_declared_its_workflow(store: &dyn Store) {
+    let [old, new] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    store.declare_workflows(old, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
+    store.declare_workflows(new, &[declares("mail", "v2")], Wall(5)).unwrap();
+    has_ended(store, old, 1, RunStatus::Failed);
+    store.leave(old, &InFlight::default(), Wall(200)).unwrap();
+    store.leave(new, &InFlight::default(), Wall(300)).unwrap();
+    assert_eq!(store.drop_callbacks(LATE, LATE), Ok(vec![]));
+    let next = store.join(Wall(3)).unwrap();
+    store.declare_workflows(next, &[declares("mail", "v2")], Wall(9000)).unwrap();
+    assert_eq!(store.drop_callbacks(Wall(9000), Wall(9500)), Ok(vec![]));
+    // Nor if it starts again, though nobody has seen it go.
+    let again = store.join(Wall(4)).unwrap();
+    store.declare_workflows(again, &[declares("mail", "v2")], Wall(9550)).unwrap();
+    assert_eq!(store.drop_callbacks(Wall(9550), Wall(9560)), Ok(vec![]));
+    store.leave(again, &InFlight::default(), Wall(9570)).unwrap();
+    assert_eq!(store.drop_callbacks(Wall(9550), Wall(9580)), Ok(vec![]));
+    // Nor where it declares others alone.
+    store.declare_workflows(next, &[], Wall(9600)).unwrap();
+    assert_eq!(store.drop_callbacks(LATE, LATE), Ok(vec![]));
+    store.declare_workflows(next, &[declares("mail", "v2")], Wall(9700)).unwrap();
+    assert_eq!(store.drop_callbacks(Wall(9700), LATE), Ok(vec![]));
+    assert_eq!(store.drop_callbacks(Wall(9701), LATE), Ok(vec![("mail".to_owned(), 1)]));
 }
 
 fn last_call(store: &dyn Store, number: u128) -> Option<(RunStatus, CallFate, u32, Wall)> {
@@ -2254,14 +2302,15 @@ fn an_end_that_is_given_back_is_told_by_whoever_declares_its_callback(store: &dy
     store.give_end_back(first, end.key, put_off(210, 250)).unwrap();
     assert_eq!(store.next_end(second, LATE, &[]), Ok(None), "it is the other's");
     store.give_end_back(second, end.key, put_off(210, 250)).unwrap();
-    // Nobody declares the workflow: it waits. Somebody does, without the callback: it is told to nobody.
+    // Nobody declares the workflow: it waits, and so it does while somebody has declared it without the callback for a short time.
     store.declare_workflows(second, &[], Wall(5)).unwrap();
     store.declare_workflows(first, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     let end = handed(store, first, 300).remove(0);
-    store.declare_workflows(first, &[declares("mail", "v2")], Wall(5)).unwrap();
-    assert_eq!(store.withdrawn(), []);
+    store.declare_workflows(first, &[declares("mail", "v2")], Wall(305)).unwrap();
     store.give_end_back(first, end.key, put_off(310, 350)).unwrap();
-    assert_eq!(store.withdrawn(), [("mail".to_owned(), 1)]);
+    assert_eq!(store.drop_callbacks(Wall(305), Wall(360)), Ok(vec![]));
+    assert_eq!(last_call(store, 1), None);
+    assert_eq!(store.drop_callbacks(Wall(306), Wall(370)), Ok(vec![("mail".to_owned(), 1)]));
     assert_eq!(last_call(store, 1).map(|(_, fate, ..)| fate), Some(CallFate::Dropped));
 }
 
@@ -2293,27 +2342,6 @@ fn a_callback_that_waits_is_called_no_more_if_that_is_asked_for(store: &dyn Stor
     assert_eq!(store.skip_call(id(1), Wall(170)), Ok(false));
     assert_eq!((store.next_end(epoch, LATE, &[]), handed(store, epoch, 300)), (Ok(None), vec![]));
     assert_eq!(last_call(store, 1), Some((RunStatus::Failed, CallFate::Skipped, 1, Wall(160))));
-}
-
-fn callbacks_that_wait_are_counted_as_the_last_who_declares_them_drops_them(store: &dyn Store) {
-    let [old, new] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
-    store.declare_workflows(old, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
-    (1..=3).for_each(|number| has_ended(store, old, number, RunStatus::Failed));
-    let end = handed(store, old, 100).remove(0);
-    store.end_told(old, end.key, Settled::Called, Wall(150)).unwrap();
-    store.leave(old, &InFlight::default(), Wall(200)).unwrap();
-    assert_eq!(store.withdrawn(), [], "who declares them may come back");
-    store.declare_workflows(new, &[declares("mail", "v2")], Wall(5)).unwrap();
-    assert_eq!(store.withdrawn(), [("mail".to_owned(), 2)]);
-    assert_eq!(store.withdrawn(), []);
-    let dropped = last_call(store, 2).map(|(status, fate, ..)| (status, fate));
-    assert_eq!(dropped, Some((RunStatus::Failed, CallFate::Dropped)));
-    // As the last of two leaves that declared it.
-    let third = store.join(Wall(3)).unwrap();
-    store.declare_workflows(third, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
-    has_ended(store, new, 4, RunStatus::Failed);
-    store.leave(third, &InFlight::default(), Wall(300)).unwrap();
-    assert_eq!(store.withdrawn(), [("mail".to_owned(), 1)]);
 }
 
 fn runs_are_listed_whose_callbacks_wait(store: &dyn Store) {

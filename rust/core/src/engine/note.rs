@@ -743,7 +743,7 @@ impl Display for Note {
                 let runs = if *count == 1 { "run is" } else { "runs are" };
                 write!(
                     f,
-                    "workflow '{workflow}': {count} ended {runs} not told to a callback any more, since no runner declares that one now"
+                    "workflow '{workflow}': {count} ended {runs} not told to a callback any more, since no runner has declared that one for an hour, while others serve the workflow"
                 )
             }
             Self::RunDropped { why } => write!(f, "a run was not started: {why}"),

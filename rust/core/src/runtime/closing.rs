@@ -238,7 +238,6 @@ impl Shared {
         let mut kept = InFlight { runs: runs.into_iter().collect(), triggers, ends: Vec::new() };
         self.ends_in_hand(&mut kept);
         let has_left = self.write_late(epoch).then(|| self.store.leave(epoch, &kept, self.now().wall));
-        self.tell_of_withdrawn();
         // What fails here is buried by the next owner, as if this process had died: at once, unless a body still runs.
         *left = match has_left {
             Some(Ok(left)) => left,

@@ -4,8 +4,10 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::engine::Note;
 use crate::port::{Found, Halt, Old};
 use crate::runtime::Shared;
+use crate::runtime::keeper::Order;
 use crate::runtime::park::sleep;
 use crate::time::{Mono, Now, Wall};
 
@@ -29,6 +31,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// After so long the liaison looks at what else there is to do.
 const SLICE: Duration = Duration::from_millis(100);
+
+/// So long after the last who declared a callback has gone, while others serve its workflow without, it may come back.
+const CALLBACKS_KEPT: Duration = Duration::from_secs(3600);
 
 /// How long what is over is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +119,8 @@ impl Shared {
             return false;
         }
         state.seen = Some(now);
-        let before = |span| Wall(now.wall.0.saturating_sub(Wall(0).after(span).0));
+        self.drop_callbacks(now.wall);
+        let before = |span| earlier(now.wall, span);
         state.old = Old {
             now: now.wall,
             runs_before: kept.runs.map(before),
@@ -135,6 +141,20 @@ impl Shared {
         }
         is_some
     }
+
+    /// What waits for callbacks that a deploy has dropped is told to nobody.
+    fn drop_callbacks(&self, now: Wall) {
+        for (workflow, count) in
+            self.store.drop_callbacks(earlier(now, CALLBACKS_KEPT), now).unwrap_or_default()
+        {
+            self.order(Order::Log(Note::CallbacksDropped { workflow: workflow.into(), count }));
+        }
+    }
+}
+
+/// A time so long before.
+fn earlier(at: Wall, span: Duration) -> Wall {
+    Wall(at.0.saturating_sub(Wall(0).after(span).0))
 }
 
 /// Whether the wall clock moved ahead of the other one.

@@ -345,9 +345,6 @@ impl Shared {
     /// Takes over what owners left that are gone; true if others live.
     pub(super) fn look_for_vacancy(&self, has_news: bool, company: &mut Option<Company>) -> bool {
         let Ok(siblings) = self.store.bury(self.epoch) else { return true };
-        if siblings.buried > 0 {
-            self.tell_of_withdrawn();
-        }
         if siblings.is_buried {
             self.give_in(Note::Buried);
             return false;
@@ -502,7 +499,6 @@ impl Shared {
             *told = declared;
             self.store.wake_others(self.epoch);
             drop(told);
-            self.tell_of_withdrawn();
             // Some of their runs may have ended while nobody was there to tell.
             self.ends_came();
         }

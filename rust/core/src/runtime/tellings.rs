@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::engine::{CallCounts, Note};
+use crate::engine::CallCounts;
 use crate::grid::Wait;
 use crate::key::{EndKey, Epoch};
 use crate::meter::{NAMES_MAX, Named};
 use crate::port::{Change, End, InFlight, Settled, Stored};
 use crate::runtime::clock::Clock;
-use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, wait_on};
 use crate::runtime::{Runtime, Shared};
 use crate::time::{Mono, Now, Wall};
@@ -355,7 +354,6 @@ impl Shared {
         let stays = lock(&self.stays);
         let is_kept = stays.is_none_or(|epoch| self.keep_end(epoch, key, &outcome));
         drop(stays);
-        self.tell_of_withdrawn();
         {
             let mut tellings = lock(&self.tellings);
             tellings.in_hand.remove(&key);
@@ -379,13 +377,6 @@ impl Shared {
             Outcome::Back(wait) => self.store.give_end_back(epoch, key, *wait),
         };
         said.is_ok()
-    }
-
-    /// Tells of ends that were to be told when the last who declared a callback for them went, or dropped it.
-    pub(super) fn tell_of_withdrawn(&self) {
-        for (workflow, count) in self.store.withdrawn() {
-            self.order(Order::Log(Note::CallbacksDropped { workflow: workflow.into(), count }));
-        }
     }
 }
 

@@ -690,6 +690,10 @@ fn state_of(schedule: &Schedule) -> TriggerState {
 }
 
 impl Store for MemoryStore {
+    fn drop_callbacks(&self, _before: Wall, _at: Wall) -> Stored<Vec<(String, u64)>> {
+        Ok(Vec::new())
+    }
+
     fn next_end(&self, _epoch: Epoch, _at: Wall, _full: &[String]) -> Stored<Option<Wall>> {
         Ok(None)
     }

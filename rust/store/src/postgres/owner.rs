@@ -16,9 +16,6 @@ use crate::postgres::run::{self, overdue};
 use crate::postgres::seat;
 use crate::postgres::value::{count_at, signed, wall_at, wall_maybe_at};
 
-/// Of workflows, how many ends waited for a callback of theirs that nobody declares any more.
-pub type Withdrawn = Vec<(String, u64)>;
-
 /// More of a machine's name is not kept.
 const HOST_CHARS_MAX: usize = 100;
 
@@ -154,13 +151,12 @@ pub fn seen(db: &Db, epoch: Epoch, at: Wall) -> Result<(), Failure> {
 }
 
 /// Takes owners that have died off the list, and counts the others.
-pub fn bury(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<(Siblings, Withdrawn), Failure> {
+pub fn bury(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<Siblings, Failure> {
     let (mut siblings, dead) = look(db, locks, epoch, is_fresh)?;
-    let mut withdrawn = Vec::new();
     for other in &dead {
         // What nobody is to be told of any more goes as it leaves.
         end::hand_on(db, *other, &[], None)?;
-        withdrawn.extend(leave(db, *other, None)?);
+        leave(db, *other, None)?;
         run::free(db, *other)?;
         seat::forget_owner(db, *other)?;
         locks.forget(*other);
@@ -168,7 +164,7 @@ pub fn bury(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<(Sib
     siblings.living.retain(|other| !dead.contains(other));
     siblings.buried = dead.len() as u64;
     siblings.departed = siblings.departed.max(dead.into_iter().max());
-    Ok((siblings, withdrawn))
+    Ok(siblings)
 }
 
 /// At most `limit` runners that serve the store or served it, those that have not left first.
@@ -221,7 +217,7 @@ pub fn all(
 }
 
 /// Takes an owner off the list. The trait hands in no clock, so the server's tells when.
-pub fn leave(db: &Db, epoch: Epoch, at: Option<Wall>) -> Result<Withdrawn, Failure> {
+pub fn leave(db: &Db, epoch: Epoch, at: Option<Wall>) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE owners SET left_at = now_us()
         WHERE epoch = :epoch AND left_at IS NULL";
@@ -243,11 +239,11 @@ pub fn leave(db: &Db, epoch: Epoch, at: Option<Wall>) -> Result<Withdrawn, Failu
     db.prepare_cached(UNWANTED)?.execute(named_params! { ":epoch": epoch.0 })?;
     overdue::hand_on(db, epoch, None)?;
     // Others may declare them without the callbacks that this one had.
-    let withdrawn = end::renew_all(db, &told, at)?;
+    end::renew_all(db, &told, at, false)?;
     limits::renew_all(db, &declared)?;
     // An epoch that is in no row counts as one that left, and none is given twice: the last hundred of each kind are kept to be looked at.
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
-    Ok(withdrawn)
+    Ok(())
 }
 
 /// The workflows that an owner declares, if any has limits.
@@ -262,18 +258,13 @@ fn limited_of(db: &Db, epoch: Epoch) -> Result<Vec<String>, Failure> {
 }
 
 /// Notes which workflows an owner declares, if it lives.
-pub fn declare_workflows(
-    db: &Db,
-    epoch: Epoch,
-    workflows: &[WorkflowRow],
-    at: Wall,
-) -> Result<Withdrawn, Failure> {
+pub fn declare_workflows(db: &Db, epoch: Epoch, workflows: &[WorkflowRow], at: Wall) -> Result<(), Failure> {
     const FORGET: &str = "DELETE FROM workflows WHERE owner = :epoch";
     const KEEP: &str = "
         INSERT INTO workflows (name, owner, version, priority, limits, tells)
         VALUES (:name, :epoch, :version, :priority, :limits, :tells)";
     must_live(db, epoch)?;
-    let before = limited_of(db, epoch)?;
+    let (before, told) = (limited_of(db, epoch)?, end::told_by(db, epoch)?);
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
     let mut keep = db.prepare_cached(KEEP)?;
     for WorkflowRow { name, version, priority, limits, tells, graph } in workflows {
@@ -289,9 +280,9 @@ pub fn declare_workflows(
     }
     graph::set_aside(db)?;
     let declared: Vec<String> = workflows.iter().map(|workflow| workflow.name.to_string()).collect();
-    let withdrawn = end::renew_all(db, &declared, Some(at))?;
+    end::renew_all(db, &[told, declared.clone()].concat(), Some(at), true)?;
     limits::renew_all(db, &[before, declared].concat())?;
-    Ok(withdrawn)
+    Ok(())
 }
 
 /// What other living owners declare.

@@ -42,42 +42,88 @@ macro_rules! unwanted {
     };
 }
 
-/// What the callbacks of a workflow are to be told of from now on: all that those want who declare it. What nobody wants any more is told to
-/// nobody: of each workflow, how many ends that waited for it. While nobody declares it, it stays as it was. Where no clock is handed in the store's
-/// own tells when.
-pub fn renew_all(db: &Db, names: &[String], at: Option<Wall>) -> Result<Vec<(String, u64)>, Failure> {
+/// What the callbacks of a workflow are to be told of from now on: all that those want who declare it. What nobody wants any more is still written
+/// down: who wanted it may only be away, while another program serves the workflow that knows no callbacks. While nobody declares it, it stays as
+/// it was. Where no clock is handed in the store's own tells when. `anew` says that somebody has come to declare it: since when it is unwanted
+/// counts from then on, or who starts first after a night would find it long unwanted.
+pub fn renew_all(db: &Db, names: &[String], at: Option<Wall>, anew: bool) -> Result<(), Failure> {
     const ANY: &str = "
         SELECT 1 WHERE EXISTS (SELECT 1 FROM listeners WHERE listener = 0)
             OR EXISTS (SELECT 1 FROM workflows WHERE tells <> 0)";
     match db.prepare_cached(ANY)?.exists([])? {
-        true => renew(db, names, at),
-        false => Ok(Vec::new()),
+        true => renew(db, names, at, anew),
+        false => Ok(()),
     }
 }
 
 /// The same, also where nobody is told anything.
-fn renew(db: &Db, names: &[String], at: Option<Wall>) -> Result<Vec<(String, u64)>, Failure> {
-    const PUT: &str = "
-        INSERT INTO listeners (workflow, listener, outcomes)
-        SELECT name, 0, max(tells & 1) | max(tells & 2) | max(tells & 4) FROM workflows WHERE name = :name GROUP BY name
-        ON CONFLICT (workflow, listener) DO UPDATE SET outcomes = excluded.outcomes";
+fn renew(db: &Db, names: &[String], at: Option<Wall>, anew: bool) -> Result<(), Failure> {
+    const PUT: &str = concat!(
+        "
+        INSERT INTO listeners (workflow, listener, outcomes, wanted)
+        SELECT name, 0, max(tells & 1) | max(tells & 2) | max(tells & 4), max(tells & 1) | max(tells & 2) | max(tells & 4)
+        FROM workflows WHERE name = :name GROUP BY name
+        ON CONFLICT (workflow, listener) DO UPDATE SET outcomes = listeners.outcomes | excluded.outcomes, wanted = excluded.wanted,
+            unwanted_since = CASE WHEN (listeners.outcomes | excluded.outcomes) <> excluded.outcomes
+                THEN coalesce(CASE WHEN :anew THEN NULL ELSE listeners.unwanted_since END, :at, ",
+        now!(),
+        ") END"
+    );
+    for name in names {
+        let params = named_params! { ":name": name, ":at": at.map(|at| at.0), ":anew": anew };
+        db.prepare_cached(PUT)?.execute(params)?;
+        db.prepare_cached(NOTHING)?.execute(named_params! { ":name": name })?;
+    }
+    heed_listeners(db)
+}
+
+/// Callbacks of a workflow that want nothing, and wanted nothing lately.
+const NOTHING: &str = "DELETE FROM listeners WHERE workflow = :name AND listener = 0 AND outcomes = 0 AND unwanted_since IS NULL";
+
+/// That somebody declares the workflow, and nobody has wanted all that is written down of it since `:before`.
+macro_rules! long_unwanted {
+    () => {
+        "listener = 0 AND unwanted_since < :before AND EXISTS (SELECT 1 FROM workflows WHERE name = listeners.workflow)"
+    };
+}
+
+/// The workflows with callbacks that nobody has declared since `before`, though somebody declares the workflow.
+pub fn unwanted(db: &Db, before: Wall) -> Result<Vec<String>, Failure> {
+    // Walks all listeners, of which there are few.
+    const SQL: &str = concat!("SELECT workflow FROM listeners WHERE ", long_unwanted!());
+    let mut statement = db.prepare_cached(SQL)?;
+    let names = statement.query_map(named_params! { ":before": before.0 }, |row| row.get(0))?;
+    Ok(names.collect::<db::Result<_>>()?)
+}
+
+/// Those of these that are so still are told of no more, and what waited for them is told to nobody: of each how many ends that was.
+pub fn drop_unwanted(
+    db: &Db,
+    names: &[String],
+    before: Wall,
+    at: Wall,
+) -> Result<Vec<(String, u64)>, Failure> {
+    const LESS: &str = concat!(
+        "UPDATE listeners SET outcomes = wanted, unwanted_since = NULL WHERE workflow = :name AND ",
+        long_unwanted!()
+    );
     // Index ends_due.
     const KEEP: &str = concat!(
         "UPDATE runs SET ",
-        settled!(concat!("'dropped', told_at = coalesce(:at, ", now!(), ")")),
+        settled!("'dropped', told_at = :at"),
         " FROM ends WHERE runs.row = ends.run AND ",
         unwanted!()
     );
     const WITHDRAW: &str = concat!("DELETE FROM ends WHERE ", unwanted!());
-    const FORGET: &str = "DELETE FROM listeners WHERE workflow = :name AND listener = 0 AND outcomes = 0";
     let mut withdrawn = Vec::new();
     for name in names {
-        let apply = |sql| db.prepare_cached(sql)?.execute(named_params! { ":name": name });
-        apply(PUT)?;
-        let params = named_params! { ":name": name, ":at": at.map(|at| at.0) };
-        db.prepare_cached(KEEP)?.execute(params)?;
-        let many = apply(WITHDRAW)?;
-        apply(FORGET)?;
+        let params = named_params! { ":name": name, ":before": before.0 };
+        if db.prepare_cached(LESS)?.execute(params)? == 0 {
+            continue;
+        }
+        db.prepare_cached(KEEP)?.execute(named_params! { ":name": name, ":at": at.0 })?;
+        let many = db.prepare_cached(WITHDRAW)?.execute(named_params! { ":name": name })?;
+        db.prepare_cached(NOTHING)?.execute(named_params! { ":name": name })?;
         if many > 0 {
             withdrawn.push((name.clone(), many as u64));
         }
@@ -223,8 +269,8 @@ pub fn told(db: &Db, epoch: Epoch, end: EndKey, settled: Settled, at: Wall) -> R
     Ok(())
 }
 
-/// It was not told, as who took it has no callback for it any more: it waits for whoever has. If those who declare its workflow have none, nobody is told.
-pub fn give_back(db: &Db, epoch: Epoch, end: EndKey, wait: Wait) -> Result<Vec<(String, u64)>, Failure> {
+/// It was not told, as who took it has no callback for it any more: it waits for whoever has.
+pub fn give_back(db: &Db, epoch: Epoch, end: EndKey, wait: Wait) -> Result<(), Failure> {
     const DROP: &str = concat!("DELETE FROM ends WHERE row = :row AND owner = :epoch AND ", is_past!());
     const SQL: &str = "
         UPDATE ends SET owner = NULL, begun_at = NULL, tries = tries - 1, due_at = :due, pause_us = :pause
@@ -239,7 +285,7 @@ pub fn give_back(db: &Db, epoch: Epoch, end: EndKey, wait: Wait) -> Result<Vec<(
     };
     let names = statement.query_map(params, |row| row.get(0))?;
     let names = names.collect::<db::Result<Vec<String>>>()?;
-    renew(db, &names, Some(Wall(wait.not_before.0.saturating_sub(wait.span_us))))
+    renew(db, &names, Some(Wall(wait.not_before.0.saturating_sub(wait.span_us))), false)
 }
 
 /// The end of a run that waits for its callback, as a condition.

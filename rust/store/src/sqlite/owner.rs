@@ -16,9 +16,6 @@ use crate::sqlite::run::{self, overdue};
 use crate::sqlite::seat;
 use crate::sqlite::value::{count_at, signed, wall_at, wall_maybe_at};
 
-/// Of workflows, how many ends waited for a callback of theirs that nobody declares any more.
-pub type Withdrawn = Vec<(String, u64)>;
-
 /// More of a machine's name is not kept.
 const HOST_CHARS_MAX: usize = 100;
 
@@ -99,14 +96,13 @@ pub fn seen(db: &Connection, epoch: Epoch, at: Wall) -> Result<(), Failure> {
 }
 
 /// Takes owners whose lock is free off the list, and counts the others.
-pub fn bury(db: &Connection, locks: &Locks, epoch: Epoch) -> Result<(Siblings, Withdrawn), Failure> {
+pub fn bury(db: &Connection, locks: &Locks, epoch: Epoch) -> Result<Siblings, Failure> {
     let mut siblings = Siblings { is_buried: !is_living(db, epoch)?, ..Siblings::default() };
-    let mut withdrawn = Vec::new();
     for other in others(db, epoch)? {
         if locks.is_free(other) {
             // What nobody is to be told of any more goes as it leaves.
             end::hand_on(db, other, &[], None)?;
-            withdrawn.extend(leave(db, other, None)?);
+            leave(db, other, None)?;
             run::free(db, other)?;
             seat::forget_owner(db, other)?;
             siblings.buried += 1;
@@ -115,7 +111,7 @@ pub fn bury(db: &Connection, locks: &Locks, epoch: Epoch) -> Result<(Siblings, W
         }
     }
     siblings.departed = departed(db)?;
-    Ok((siblings, withdrawn))
+    Ok(siblings)
 }
 
 /// The newest of those that have left.
@@ -184,7 +180,7 @@ pub fn all(db: &Connection, limit: u64, since: Wall) -> Result<Vec<OwnerRow>, Fa
 }
 
 /// Takes an owner off the list. The trait hands in no clock, so SQLite's tells when.
-pub fn leave(db: &Connection, epoch: Epoch, at: Option<Wall>) -> Result<Withdrawn, Failure> {
+pub fn leave(db: &Connection, epoch: Epoch, at: Option<Wall>) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE owners SET left_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
         WHERE epoch = :epoch AND left_at IS NULL";
@@ -204,11 +200,11 @@ pub fn leave(db: &Connection, epoch: Epoch, at: Option<Wall>) -> Result<Withdraw
     db.prepare_cached(UNWANTED)?.execute(named_params! { ":epoch": epoch.0 })?;
     overdue::hand_on(db, epoch, None)?;
     // Others may declare them without the callbacks that this one had.
-    let withdrawn = end::renew_all(db, &told, at)?;
+    end::renew_all(db, &told, at, false)?;
     limits::renew_all(db, &declared)?;
     // An epoch that is in no row counts as one that left, and none is given twice: the last hundred of each kind are kept to be looked at.
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
-    Ok(withdrawn)
+    Ok(())
 }
 
 /// The workflows that an owner declares, if any has limits.
@@ -228,13 +224,13 @@ pub fn declare_workflows(
     epoch: Epoch,
     workflows: &[WorkflowRow],
     at: Wall,
-) -> Result<Withdrawn, Failure> {
+) -> Result<(), Failure> {
     const FORGET: &str = "DELETE FROM workflows WHERE owner = :epoch";
     const KEEP: &str = "
         INSERT INTO workflows (name, owner, version, priority, limits, tells)
         VALUES (:name, :epoch, :version, :priority, :limits, :tells)";
     must_live(db, epoch)?;
-    let before = limited_of(db, epoch)?;
+    let (before, told) = (limited_of(db, epoch)?, end::told_by(db, epoch)?);
     db.prepare_cached(FORGET)?.execute(named_params! { ":epoch": epoch.0 })?;
     let mut keep = db.prepare_cached(KEEP)?;
     for WorkflowRow { name, version, priority, limits, tells, graph } in workflows {
@@ -250,9 +246,9 @@ pub fn declare_workflows(
     }
     graph::set_aside(db)?;
     let declared: Vec<String> = workflows.iter().map(|workflow| workflow.name.to_string()).collect();
-    let withdrawn = end::renew_all(db, &declared, Some(at))?;
+    end::renew_all(db, &[told, declared.clone()].concat(), Some(at), true)?;
     limits::renew_all(db, &[before, declared].concat())?;
-    Ok(withdrawn)
+    Ok(())
 }
 
 /// What other living owners declare.
