@@ -249,6 +249,7 @@ def test_when_a_callback_was_dropped_is_told_by_the_runners_clock() -> None:
     with Runner(START) as runner:
         run = runner.submit("w")
         runner.advance("2m")
+        cloaca.unregister_workflow("w")
         declare()
         assert eventually(lambda: knows_no_callbacks(runner))
         runner.advance("50m")
@@ -377,8 +378,8 @@ def test_a_deploy_that_drops_a_callback_says_how_many_waited_for_it(
         (line,) = (each for each in caplog.records if "not told to a callback" in each.getMessage())
         assert (line.levelname, line.cloaca_workflow) == ("WARNING", "w")  # type: ignore[attr-defined]
         assert line.getMessage() == (
-            "workflow 'w': 3 ended runs are not told to a callback any more, since no runner has declared that"
-            " one for an hour, while others serve the workflow"
+            "workflow 'w': 3 ended runs are not told to a callback any more, since no runner has declared"
+            " that one for an hour, while others serve the workflow"
         )
         assert runner.get_run(ids[0])["last_callback"]["outcome"] == "dropped"
 
@@ -414,7 +415,8 @@ def test_ends_wait_for_a_callback_whose_program_is_away_while_another_serves_its
     pipe, path = subprocess.PIPE, tmp_path / "runs.db"
     line = [sys.executable, "-c", SERVES, str(path)]
     with subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True) as other:
-        assert other.stdin is not None and other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout is not None
         assert other.stdout.readline() == "ready\n"
         declare(on_success=tells)
         with cloaca.DefaultRunner(path) as runner:
@@ -451,8 +453,8 @@ def test_doctor_tells_of_ends_that_nobody_declares_a_callback_for_and_of_those_t
     with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
         (text,) = [each for each in told() if "declares" in each]
         assert text.startswith(
-            f"warn: 2 ends of runs of workflow 'w' wait for callbacks that no living runner declares, first that"
-            f" of run {run}"
+            "warn: 2 ends of runs of workflow 'w' wait for callbacks that no living runner declares, first"
+            f" that of run {run}"
         )
         # Nor does who serves the workflow without.
         declare()
