@@ -14,7 +14,7 @@ from time import monotonic
 
 from . import attempt, place, registry
 from .by_hand import Handle, Known
-from .check import count, flag, microseconds, optional_text, seconds, text
+from .check import LAST_US, count, flag, kept, microseconds, optional_text, seconds, text
 from .check import run_id as checked_run_id
 from .chosen import KEPT_BY, chosen, outside
 from .config import DefaultRunnerConfig, checked_config
@@ -54,8 +54,6 @@ PATIENCE_SECONDS = 30.0
 LOOK_SECONDS = 1.0
 """How long in real time the conditions of `defer_until` may take, before they are not waited for."""
 _RUNS_MAX = 2**31
-# The last second that there is, in microseconds since 1970.
-_LAST_US = 253_402_300_799_000_000
 
 
 def tick(
@@ -234,6 +232,7 @@ class Runner(DefaultRunner):
                 f"start is {excerpt(start)}, and is when its clock begins: {error}. It is always in memory;"
                 " over a file make a cloaca.DefaultRunner"
             ) from None
+        kept(start_us, start, "start", ScheduleError)
         self._start(":memory:", checked_config(config), None, start_us, only, redact=redact)
         self._crew.look_at_once()
         try:
@@ -264,7 +263,7 @@ class Runner(DefaultRunner):
             ArgumentError: (a `ValueError`) it goes beyond the year 9999, after which there are no dates.
         """
         span_us = microseconds_of(span, "span", smallest_us=0)
-        if self._open().now() + span_us > _LAST_US:
+        if self._open().now() + span_us > LAST_US:
             raise ArgumentError(
                 f"span is {excerpt(span)}, and the clock shows {self.now}: it ends with the year 9999, after"
                 " which there are no dates; begin earlier, with start="

@@ -898,6 +898,8 @@ def test_limits_and_workflows_are_paused_and_resumed_beside_a_living_runner(
         (["--workflow", "sync", "--limit", "github-api"], "one of them"),
         (["--workflow", "sync", "--for", "1h", "--until", "2099-01-01"], "not both"),
         (["--workflow", "sync", "--until", "2001-01-01"], "which is over"),
+        (["--workflow", "sync", "--until", "9999-12-31T00:00Z"], "to 9999-12-30T22:00:00Z"),
+        (["--workflow", "sync", "--until", "tomorrow"], "--until is 'tomorrow'; write a time such as"),
         (["--workflow", "sync", "--for", "never"], "--for"),
     ):
         line.piped("pause", *words, code=2)
