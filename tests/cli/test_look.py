@@ -213,6 +213,27 @@ def test_ticks_and_why_say_what_is_on_record(line: Line, tmp_path: Path) -> None
         ]
 
 
+def test_what_why_advises_is_a_command(line: Line, tmp_path: Path) -> None:
+    def fails(context: cloaca.Context) -> None:
+        raise ValueError("no price")
+
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="parse", retry_attempts=1)(fails)
+    cloaca.trigger(workflow="w", name="in box", poll_interval="1h")(
+        lambda: cloaca.TriggerResult.fire({"file": "a"}, run_key="a")
+    )
+    cloaca.trigger(on_run="w", workflow="w", name="told of it")(fails)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        runner.tick("in box")
+        run = runner.list_runs()[0]["id"]
+        while runner.get_run(run)["status"] != "Failed" or not runner.ticks("told of it"):
+            pass
+        runner.tick("in box")
+    told = line.piped("why", "in box", "told of it")
+    assert f"and `cloaca retry {run}` opens it again" in told
+    assert "`cloaca skip 'told of it'` has it go on without that one" in told
+
+
 def test_why_answers_for_all_that_is_there(line: Line, tmp_path: Path) -> None:
     with served(tmp_path / "runs.db"):
         (told,) = records(line.piped("why", "rar", "rare", "0", "nope", "--json", code=4))

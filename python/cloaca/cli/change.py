@@ -33,7 +33,7 @@ from ..reading.store import PAGE_ITEMS, now
 from ..reading.why import of_workflow
 from ..repeats import repeated, repeats
 from ..served import SERVED, version_of
-from ..why import ends_waiting, first_end, of_ends
+from ..why import by_command, ends_waiting, first_end, of_ends
 from .finishing import Finishing
 from .look import filters_of, with_parent
 from .main import FAILED, OK
@@ -98,7 +98,7 @@ def _switch(arguments: Namespace, show: Show, enabled: bool) -> int:
     with reading.Reader(url) as reader:
         for name, named in found:
             if enabled:
-                show.note(reading.why(reader, name))
+                show.note(reading.why(reader, name, way=by_command))
             elif text := _of_unfinished(reader, named):
                 show.note(text)
     return OK
@@ -378,7 +378,8 @@ def submit(arguments: Namespace, show: Show) -> int:
             run_id, is_new = client.submit(arguments.workflow, version, encoded, key, when, again)
         if run_id is None:
             raise WorkflowError(
-                f"run key {excerpt(arguments.key)} was used by a run that is not kept any more"
+                f"run key {excerpt(arguments.key)} was used by a run that is not kept any more;"
+                " give another one to start one"
             )
         if not is_new:
             known = reader.native.run(run_id)

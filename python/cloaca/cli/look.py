@@ -12,7 +12,7 @@ from ..near import hint
 from ..reading.store import names, now, unknown
 from ..reading.workflows import workflow_names
 from ..terminal import clean, span
-from ..why import ends_of
+from ..why import by_command, ends_of
 from .main import FAILED, NOT_FOUND, OK
 from .moment import moment
 from .parse import UsageError
@@ -390,7 +390,7 @@ def why(arguments: Namespace, show: Show) -> int:
     with opened(arguments) as reader:
         for name in arguments.name:
             try:
-                text = reading.why(reader, name)
+                text = reading.why(reader, name, way=by_command)
             except reading.MissingError as missing:
                 show.note(f"cloaca: {missing}")
                 code = NOT_FOUND
