@@ -85,6 +85,24 @@ def test_nothing_due_and_nobody_alive_look_different(tmp_path: Path) -> None:
     assert "Nobody is serving this store: no runner is alive, and 1 schedule waits." in text
 
 
+def test_the_first_screen_says_that_a_store_is_a_copy_until_somebody_serves_it(
+    page: Asking, runner: cloaca.DefaultRunner, tmp_path: Path
+) -> None:
+    runner.export(tmp_path / "copy.db")
+    looked_at = Asking(cloaca.ui.app(tmp_path / "copy.db"))
+    text = looked_at.text("/")
+    assert re.search(
+        r"This store is a copy, made at 20\d\d-\S+ \S+ UTC , and nobody has served it since: who served the"
+        r" original is not looked for\.",
+        text,
+    )
+    assert "Nobody is serving" not in text
+    assert "is a copy" not in page.text("/")
+    with cloaca.DefaultRunner(tmp_path / "copy.db"):
+        pass
+    assert "Nobody is serving this store" in looked_at.text("/")
+
+
 def _nothing(context: cloaca.Context) -> None:
     pass
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from .. import __version__, rows
-from ..copied import made_at
+from ..copied import described, made_at
 from ..errors import StoreError, excerpt
 from ..health import GRACE_SECONDS, RUNNERS_MAX, health
 from ..rescue import left_beside
@@ -174,10 +174,7 @@ def _told(reason: HealthReason) -> Finding:
 
 
 def _copy(copied_us: int) -> Finding:
-    text = (
-        f"this store is a copy, made at {rows.moment(copied_us)}, and nobody has served it since: who served"
-        " the original is not looked for"
-    )
+    text = described(copied_us)
     return Finding("warn", "copy", text, "to go on with it, stop the original and start the program on this")
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 
+from ...copied import described, made_at
 from ...reading import Trigger, pace, runners, runs
 from ...reading.attention import (
     Counts,
@@ -94,7 +95,11 @@ def overview(ask: Ask) -> Screen:
     )
     kinds = failures(reader, since)
     callbacks = failing_callbacks(reader)
-    tone, sentence = verdict(counts, concerns, found, waits, kinds, callbacks, reader.native.pauses())
+    if (copied_us := made_at(reader.native.query)) is not None:
+        told = described(copied_us)
+        tone, sentence = "warn", f"{told[0].upper()}{told[1:]}."
+    else:
+        tone, sentence = verdict(counts, concerns, found, waits, kinds, callbacks, reader.native.pauses())
     going = pace(reader, MINUTES)
     values = {
         "ask": ask,
