@@ -125,8 +125,14 @@ class NamedLimits:
         until_us = None if until is None else check.moment(until, "until")
         if until_us is not None:
             check.ahead(until_us, until, "until", engine.now(), ArgumentError)
+        self._pause(until_us, _who(), workflow, limit, key)
+
+    def _pause(
+        self, until_us: int | None, by: str, workflow: str | None, limit: str | None, key: str | None
+    ) -> None:
+        """The same, in somebody's name."""
         kind, name, value = self._meant("pause", workflow, limit, key)
-        if not engine.store.pause(kind, name, value, until_us, _who()):
+        if not self._open().store.pause(kind, name, value, until_us, by):
             raise WorkflowError(keyless(name))
 
     def resume(

@@ -66,7 +66,7 @@ def test_failed_runs_are_gathered_by_their_kind(page: Asking, runner: cloaca.Def
     failed(runner, 4)
     runner.execute("ingest", {"error": "quite another one"})
     text = page.text("/")
-    assert re.search(r"Last 4 ValueError task 'price' failed: ValueError: no price for article", text)
+    assert re.search(r"Do 4 ValueError task 'price' failed: ValueError: no price for article", text)
     assert re.search(r" 1 ValueError task 'price' failed: ValueError: quite another one", text)
 
 
