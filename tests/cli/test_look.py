@@ -273,6 +273,20 @@ def test_doctor_tells_what_was_switched_off(line: Line, tmp_path: Path) -> None:
         assert [row[3] for row in found][-1].startswith("`cloaca enable NAME`")
 
 
+def test_doctor_tells_crons_without_names_apart(line: Line, tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("mail"):
+        cloaca.task(id="send")(lambda context: None)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        ids = [runner.register_cron_workflow("mail", f"0 {hour} * * *") for hour in (3, 4)]
+        for cron in ids:
+            line.piped("disable", cron)
+        (found,) = (row for row in fields(line.piped("doctor")) if row[1] == "schedules")
+        told = [
+            f"a cron of 'mail' ('0 {hour} * * *', {cron})" for hour, cron in zip((3, 4), ids, strict=True)
+        ]
+        assert found[2] == f"switched off: {', '.join(told)}"
+
+
 def test_health_tells_by_its_exit_code_whether_runs_begin(line: Line, tmp_path: Path) -> None:
     with served(tmp_path / "runs.db") as process:
         assert line.piped("health") == ""
@@ -708,5 +722,9 @@ def test_why_says_that_who_serves_it_has_said_nothing_for_long(line: Line, tmp_p
             assert f"; runner 1 has said nothing since TIME: is its process {process.pid} on " in told, told
             assert "no living runner" not in told
         assert ", and was due at TIME; " in steady(line.piped("why", "nightly"))
+        for words in (["runners"], ["ls", "runners"]):
+            assert [row[:3] for row in fields(line.piped(*words))] == [["runner", "1", "silent"]]
+        (whole,) = records(line.piped("runners", "--json"))
+        assert whole["state"] == "living"
         line.piped("disable", "rare")
         assert "has said nothing" not in line.piped("why", "rare")

@@ -41,6 +41,18 @@ def test_the_first_screen_says_what_is_paused(page: Asking, runner: cloaca.Defau
     assert "Nothing fails; 1 schedule disabled, 1 workflow paused." in page.text("/")
 
 
+def test_a_runner_that_says_nothing_is_not_called_well(
+    page: Asking, runner: cloaca.DefaultRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with reading.Reader(runner._url) as reader:
+        while reading.runners(reader)[0].seen_at is None:
+            pass
+    monkeypatch.setattr("cloaca.health.SILENT_SECONDS", -1.0)
+    text = page.text("/")
+    assert "Something needs a look: 1 runner says nothing." in text
+    assert "silent" in text
+
+
 def test_what_fails_or_is_switched_off_comes_first(page: Asking, runner: cloaca.DefaultRunner) -> None:
     runner.tick("share")
     runner.set_trigger_enabled("nightly", False)

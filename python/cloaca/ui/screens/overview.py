@@ -161,10 +161,12 @@ def verdict(
     silent = (
         f"{show.count(untold, 'callback')} {'keeps' if untold == 1 else 'keep'} failing" if untold else ""
     )
+    mute = sum(each.standing == "silent" for each in found)
+    unheard = f"{show.count(mute, 'runner')} {'says' if mute == 1 else 'say'} nothing" if mute else ""
     serious = any(each.state in ("stopped", "failing", "hanging") for each in concerns)
     paused = _paused(pauses)
-    if serious or late or silent:
-        parts = [part for part in (", ".join(wrong), late, silent, told, paused) if part]
+    if serious or late or silent or unheard:
+        parts = [part for part in (unheard, ", ".join(wrong), late, silent, told, paused) if part]
         return "bad", f"Something needs a look: {'; '.join(parts)}."
     if told:
         return "warn", f"{'; '.join([told, *wrong, *([paused] if paused else [])])}."
