@@ -117,15 +117,22 @@ class NamedLimits:
         Raises:
             WorkflowError: (a `ValueError`) no program on the store ever declared such a limit; or nothing is
                 known of that workflow; or `key` is given, and no limit of it that lets runs wait has a key.
-            ArgumentError: (a `ValueError`) `until` is no instant, or is over; or neither or both of
+            ArgumentError: (a `ValueError`) `until` is no instant, is over, or is no time that can be
+                told; or neither or both of
                 `workflow` and `limit` are given, or `key` with a limit.
         """
         engine = self._open()
         until_us = None if until is None else check.moment(until, "until")
-        if until_us is not None and until_us <= engine.now():
-            raise ArgumentError(f"until is {excerpt(until)}, which is over")
+        if until_us is not None:
+            check.ahead(until_us, until, "until", engine.now(), ArgumentError)
+        self._pause(until_us, _who(), workflow, limit, key)
+
+    def _pause(
+        self, until_us: int | None, by: str, workflow: str | None, limit: str | None, key: str | None
+    ) -> None:
+        """The same, in somebody's name."""
         kind, name, value = self._meant("pause", workflow, limit, key)
-        if not engine.store.pause(kind, name, value, until_us, _who()):
+        if not self._open().store.pause(kind, name, value, until_us, by):
             raise WorkflowError(keyless(name))
 
     def resume(

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         TriggerRef,
         TriggerScheduleRow,
     )
+    from .why import Way
 
 _log = "cloaca"
 
@@ -284,10 +285,12 @@ class Triggers:
         Raises:
             TriggerError: (a `ValueError`) no such trigger.
         """
-        name = name_of_one(trigger_name)
+        return self._told_why(name_of_one(trigger_name), why.by_call)
+
+    def _told_why(self, name: str, way: Way) -> str:
         self._open()
         try:
-            told = self._redactor.of_trigger(self._redactor.mask(), name).hide(self._why(name))
+            told = self._redactor.of_trigger(self._redactor.mask(), name).hide(self._why(name, way))
         except (RunnerError, StoreError):
             # What it reads from may be what it has stopped for.
             if not self._has_stopped():
@@ -301,7 +304,7 @@ class Triggers:
         """The living runners that declare a trigger, each with the number of its version."""
         return [(row["owner"], row["version"]) for row in self._open().store.look(_VERSIONS, [name])]
 
-    def _why(self, name: str) -> str:
+    def _why(self, name: str, way: Way) -> str:
         standing = self._open().polls.standing(name)
         is_declared = self._declarations.has_cron(name)
         if is_declared or standing is None:
@@ -312,7 +315,7 @@ class Triggers:
                     absent = why.absent_cron(is_declared, self._leaves_out(name))
                 deciding = self._open().polls.deciding(cron["id"])
                 told = why.of_cron(name, cron, deciding, absent, self._served.is_served)
-                return f"{told}{self._besides(name, None, cron['workflow_name'])}{self._idles}"
+                return f"{told}{self._besides(name, None, cron['workflow_name'], way)}{self._idles}"
         if standing is None:
             if self._paused and name in registry.triggers:
                 return why.unknown_yet(name)
@@ -330,10 +333,11 @@ class Triggers:
         fired = None if definition is None or standing["standing"] is None else definition.kind.workflow
         is_known = fired is None or registry.knows(fired)
         last = ticks[0] if ticks else None
-        told = f"{why.sentence(standing, ticks)}{self._besides(name, last, fired if is_known else None)}"
+        fires = fired if is_known else None
+        told = f"{why.sentence(standing, ticks)}{self._besides(name, last, fires, way)}"
         return told if fired is None or is_known else f"{told}; it {why.undeclared(fired)}"
 
-    def _besides(self, name: str, last: TickRow | None, workflow: str | None) -> str:
+    def _besides(self, name: str, last: TickRow | None, workflow: str | None, way: Way) -> str:
         """What the store tells beside what a trigger does."""
         engine, mask = self._open(), self._redactor.mask()
         kept = why.Kept(
@@ -342,6 +346,7 @@ class Triggers:
             pauses=engine.store.pauses,
             hide=lambda run_id, text: self._redactor.of_run(mask, run_id).hide(text),
             look=engine.store.look,
+            way=way,
         )
         return why.besides(kept, name, last, workflow)
 

@@ -1,4 +1,5 @@
-"""What stands behind ticks and handles that tests make to call bodies by hand. Knows no engine and no store.
+"""What stands behind ticks, handles and runs that tests make to call functions by hand. Knows no engine
+and no store.
 
 Invariant: a body finds in them what it would find while it runs, but that nothing of it is kept.
 """
@@ -7,19 +8,21 @@ from __future__ import annotations
 
 import time
 
-from . import attempt
+from . import attempt, rows
 from .config import DefaultRunnerConfig
 from .context import decode_value
 from .job import Job
 from .permit import Deferred
 from .plain import say
 from .task_handle import DEFER_SECONDS_STILL, TaskHandle
+from .urgency import PRIORITY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .types import RunSummary
+    from .job import Raised
+    from .types import RunDetails, RunEnd, RunSummary
 
 
 class Known:
@@ -38,6 +41,79 @@ class Known:
     def last_run(self) -> RunSummary | None:
         """The newest."""
         return self._last_run
+
+
+def ended(
+    *,
+    run_id: str,
+    workflow: str,
+    status: RunEnd,
+    task_id: str,
+    context: str,
+    final_context: str,
+    raised: Raised | None,
+    trigger_name: str | None,
+    run_key: str | None,
+    at: str,
+) -> RunDetails:
+    """A run of one task that took no time, as functions are told of it; contexts as JSON text. One that was
+    cancelled was so before it began."""
+    has_begun = status != "Cancelled"
+    kind, error, trace = (None, None, None) if raised is None else raised[:3]
+    told = "cancelled" if not has_begun else None if error is None else f"task '{task_id}' failed: {error}"
+    tried = {
+        "number": 1,
+        "outcome": status,
+        "started_at": at,
+        "ended_at": at,
+        "error_type": kind,
+        "error": error,
+        "traceback": trace,
+        "runner": 1,
+    }
+    task = {
+        "id": task_id,
+        "status": status,
+        "attempts": 1,
+        "error": error,
+        "error_type": kind,
+        "started_at": at,
+        "completed_at": at,
+        "waits_until": None,
+        "overdue_since": None,
+        "tries": [tried],
+        "tries_left_out": 0,
+    }
+    row = {
+        "id": run_id,
+        "workflow_name": workflow,
+        "status": status,
+        "trigger_name": trigger_name,
+        "run_key": run_key,
+        "parent_run": None,
+        "parent_task": None,
+        "parent_kind": None,
+        "context": context,
+        "priority": PRIORITY,
+        "due_at": None,
+        "created_at": at,
+        "started_at": at if has_begun else None,
+        "completed_at": at,
+        "took_seconds": 0.0 if has_begun else None,
+        "lain_seconds": 0.0,
+        "error_message": told,
+        "error_type": kind,
+        "cancel_requested": not has_begun,
+        "final_context": final_context,
+        "tasks": [task] if has_begun else [],
+        "former": [],
+        "graph": None,
+        "children": [],
+        "callbacks": [],
+        "trace": None,
+        "last_callback": None,
+    }
+    return rows.run_with_tasks(row, [])
 
 
 class Handle(TaskHandle):

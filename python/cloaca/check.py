@@ -250,6 +250,30 @@ def microseconds(since: object, argument: str = "since") -> int:
         raise ScheduleError(f"{message}, or give a datetime") from None
 
 
+FIRST_US = -62_135_596_800_000_000
+LAST_US = 253_402_207_200_000_000
+TELLABLE = "from 0001-01-01T00:00:00Z to 9999-12-30T22:00:00Z"
+"""From `FIRST_US` to `LAST_US`, what results can tell, of which the time zones may take a day at the end."""
+
+
+def kept(at_us: int, value: object, argument: str, error: type[CloacaError] = ArgumentError) -> int:
+    """A moment that the store is to keep, so that each result can tell it. Raises the given class."""
+    if not FIRST_US <= at_us <= LAST_US:
+        raise error(f"{argument} is {excerpt(value)}; it must be {TELLABLE}")
+    return at_us
+
+
+def ahead(at_us: int, value: object, argument: str, now_us: int, error: type[CloacaError]) -> int:
+    """The end of a pause. Raises the given class."""
+    if at_us <= now_us:
+        raise error(f"{argument} is {excerpt(value)}, which is over")
+    if at_us > LAST_US:
+        raise error(
+            f"{argument} is {excerpt(value)}; it must be {TELLABLE}; without it a pause lasts till resumed"
+        )
+    return at_us
+
+
 def moment(value: object, argument: str) -> int:
     """Like `microseconds`, for an argument of another kind of method. Raises `ArgumentError`."""
     try:

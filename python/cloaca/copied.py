@@ -64,6 +64,14 @@ def made_at(look: Callable[[str, list[Any]], list[dict[str, Any]]], own: int = 0
     return found[0]["at"] if found else None
 
 
+def described(at_us: int) -> str:
+    """What there is to say of such a store to who looks at it."""
+    return (
+        f"this store is a copy, made at {moment(at_us)}, and nobody has served it since: who served the"
+        " original is not looked for"
+    )
+
+
 def _counted(count: int, what: str) -> str:
     if count > _COUNTED_MAX:
         return f"more than {_COUNTED_MAX} {what}s"

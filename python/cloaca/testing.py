@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from time import monotonic
 
 from . import attempt, place, registry
-from .by_hand import Handle, Known
-from .check import count, flag, microseconds, optional_text, seconds, text
+from .by_hand import Handle, Known, ended
+from .check import LAST_US, count, flag, kept, microseconds, one_of, optional_text, seconds, text
 from .check import run_id as checked_run_id
 from .chosen import KEPT_BY, chosen, outside
 from .config import DefaultRunnerConfig, checked_config
-from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value
+from .context import DEPTH_MAX, Context, checked_value, decode_value, encode, encode_value
 from .duration import microseconds_of
+from .end import raised_by
 from .errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from .places import Places
     from .result import WorkflowResult
     from .run import Run
-    from .types import ContextLike, Duration, Redact, TaskBody, TickAnswer
+    from .types import ContextLike, Duration, Redact, RunDetails, RunEnd, TaskBody, TickAnswer
     from .urgency import Urgency
     from .workflow import Workflow
 
@@ -54,8 +55,6 @@ PATIENCE_SECONDS = 30.0
 LOOK_SECONDS = 1.0
 """How long in real time the conditions of `defer_until` may take, before they are not waited for."""
 _RUNS_MAX = 2**31
-# The last second that there is, in microseconds since 1970.
-_LAST_US = 253_402_300_799_000_000
 
 
 def tick(
@@ -137,6 +136,62 @@ def handle(
         None if checkpointed is None else encode_value(checked_value(checkpointed, "checkpointed", DEPTH_MAX))
     )
     return Handle(job, text(task_id, "task_id"), kept)
+
+
+def run(
+    *,
+    workflow: str | Workflow = "workflow",
+    status: RunEnd = "Completed",
+    context: ContextLike | None = None,
+    final_context: ContextLike | None = None,
+    error: BaseException | str | None = None,
+    task_id: str = "task",
+    trigger_name: str | None = None,
+    run_key: str | None = None,
+    run_id: str = "00000000-0000-7000-8000-000000000000",
+    completed_at: str | datetime = "2026-01-01T00:00:00Z",
+) -> RunDetails:
+    """A run that has ended, to call by hand what is told of it: a workflow's `on_success`, `on_failure` or
+    `on_cancel`, or the function of a trigger with `on_run`: `alert(run(status="Failed", error="no price"))`.
+
+    Everything that `runner.get_run` tells is there. It has one task, and took no time; one that was cancelled
+    had not begun. What else the function looks at can be set in it: `run(...) | {"priority": 9}`.
+
+    Args:
+        workflow (str | Workflow): what it ran, or the name of that.
+        status (str): `"Completed"`, `"Failed"` or `"Cancelled"`.
+        context (Context | Mapping | None): what it began with; by default nothing.
+        final_context (Context | Mapping | None): what it ended with; by default what it began with.
+        error (BaseException | str | None): what its task raised, if it failed; a text is a `RuntimeError`'s.
+        task_id (str): its task.
+        trigger_name, run_key (str | None): the trigger that fired it, and its run key.
+        run_id (str): the run, a UUID.
+        completed_at (str | datetime): when it ended, RFC 3339; UTC without a zone.
+
+    Raises:
+        TypeError: JSON does not know what is in a context, or another argument is of another type.
+        ValueError: JSON cannot hold a context; `status` is no end, or has no `error`; `run_id` is no UUID; or
+            `completed_at` is no time.
+    """
+    checked: Any = one_of(status, ("Completed", "Failed", "Cancelled"), "status")
+    if error is not None and checked != "Failed":
+        raise ArgumentError(f"error is {excerpt(error)}, and status {checked!r}; only a Failed run has one")
+    if error is not None and not isinstance(error, BaseException | str):
+        raise ArgumentTypeError(f"error is {excerpt(error)}; it must be an exception, or its text")
+    failure = error if isinstance(error, BaseException) else RuntimeError(error or "it failed")
+    began_with = encode(context)
+    return ended(
+        run_id=checked_run_id(run_id),
+        workflow=_workflow_name(workflow),
+        status=checked,
+        task_id=text(task_id, "task_id"),
+        context=began_with,
+        final_context=began_with if final_context is None else encode(final_context),
+        raised=raised_by(failure) if checked == "Failed" else None,
+        trigger_name=optional_text(trigger_name, "trigger_name"),
+        run_key=optional_text(run_key, "run_key"),
+        at=moment(microseconds(completed_at, "completed_at")),
+    )
 
 
 @contextmanager
@@ -234,6 +289,7 @@ class Runner(DefaultRunner):
                 f"start is {excerpt(start)}, and is when its clock begins: {error}. It is always in memory;"
                 " over a file make a cloaca.DefaultRunner"
             ) from None
+        kept(start_us, start, "start", ScheduleError)
         self._start(":memory:", checked_config(config), None, start_us, only, redact=redact)
         self._crew.look_at_once()
         try:
@@ -264,7 +320,7 @@ class Runner(DefaultRunner):
             ArgumentError: (a `ValueError`) it goes beyond the year 9999, after which there are no dates.
         """
         span_us = microseconds_of(span, "span", smallest_us=0)
-        if self._open().now() + span_us > _LAST_US:
+        if self._open().now() + span_us > LAST_US:
             raise ArgumentError(
                 f"span is {excerpt(span)}, and the clock shows {self.now}: it ends with the year 9999, after"
                 " which there are no dates; begin earlier, with start="

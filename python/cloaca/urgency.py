@@ -52,13 +52,14 @@ def checked_priority(value: object, error: type[CloacaError]) -> int:
 
 
 def _instant(value: object, error: type[CloacaError]) -> int:
-    from .check import microseconds
+    from .check import kept, microseconds
 
     try:
-        return microseconds(value, "at")
+        at_us = microseconds(value, "at")
     except ScheduleError:
         told = f'at is {excerpt(value)}; it must be a datetime, or a text like "2026-01-01T00:00:00Z"'
         raise error(f"{told}; for some time from now give delay") from None
+    return kept(at_us, value, "at", error)
 
 
 def _delay(value: Duration, error: type[CloacaError]) -> int:

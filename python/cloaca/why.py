@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from .types import CronScheduleRow, TickRow
 
+    Way = Callable[[str, str], str]
+    """Names an act, `"retry"` of a run or `"skip"` of an end that a trigger is told of, as a way out."""
+
 STOPPED = "this runner has stopped by itself; the log (logger 'cloaca', level ERROR) says why"
 """Of a runner that goes on with nothing."""
 
@@ -119,7 +122,7 @@ def undeclared(workflow: str) -> str:
 class Kept:
     """How the store is asked by whoever tells of a trigger, a runner or not."""
 
-    __slots__ = ("hide", "look", "pauses", "run", "runs")
+    __slots__ = ("hide", "look", "pauses", "run", "runs", "way")
 
     def __init__(
         self,
@@ -129,6 +132,7 @@ class Kept:
         pauses: Callable[[], Sequence[dict[str, Any]]],
         hide: Callable[[str, str], str],
         look: Callable[[str, Sequence[Any]], list[dict[str, Any]]],
+        way: Way,
     ) -> None:
         self.run = run
         """One run by its id."""
@@ -140,6 +144,25 @@ class Kept:
         """A text about a run, without its secrets."""
         self.look = look
         """What a statement reads of the store."""
+        self.way = way
+        """How an act is named where that is read."""
+
+
+def by_call(act: str, of: str) -> str:
+    """How a program does it."""
+    return f"{'skip_end' if act == 'skip' else act}({of!r})"
+
+
+def by_command(act: str, of: str) -> str:
+    """How it is done at the shell."""
+    import shlex
+
+    return f"`cloaca {act} {shlex.quote(of)}`"
+
+
+def unnamed(act: str, of: str) -> str:
+    """What is to be done, for who finds a button for it, or does it by either of these."""
+    return f"a {act}"
 
 
 def besides(kept: Kept, name: str | None, last: Mapping[str, Any] | None, workflow: str | None) -> str:
@@ -147,7 +170,7 @@ def besides(kept: Kept, name: str | None, last: Mapping[str, Any] | None, workfl
     newest poll started none, that its newest runs failed, and that its workflow is paused."""
     run_id = None if last is None else _holder(last)
     row = None if run_id is None else kept.run(run_id)
-    told = "" if row is None else _of_holder(row)
+    told = "" if run_id is None else _of_holder(row, kept.way)
     if name is not None:
         failed = _failed_of(kept.runs(filters.wanted(trigger=name), RUNS_LOOKED_MAX))
         if failed:
@@ -157,7 +180,7 @@ def besides(kept: Kept, name: str | None, last: Mapping[str, Any] | None, workfl
         if many := ends_waiting(kept.look, name):
             told += _of_ends(many, first_end(kept.look, name))
             if last is not None and last["outcome"] == "error":
-                told += f"; `cloaca skip {name}`, or skip_end, has it go on without that one"
+                told += f"; {kept.way('skip', name)} has it go on without that one"
     return told if workflow is None else f"{told}{why_run.of_paused(kept.pauses(), workflow)}"
 
 
@@ -202,10 +225,13 @@ def _holder(last: Mapping[str, Any]) -> str | None:
     return None if named is None else named[1]
 
 
-def _of_holder(row: dict[str, Any]) -> str:
+def _of_holder(row: dict[str, Any] | None, way: Way) -> str:
     """What became of that run."""
+    if row is None:
+        kept = "that run is not kept any more, and its key is still used up"
+        return f"; {kept}: what is to start one again needs another key"
     if row["status"] == "Failed":
-        return f"; that run failed at {row['completed_at']}, and retry('{row['id']}') opens it again"
+        return f"; that run failed at {row['completed_at']}, and {way('retry', row['id'])} opens it again"
     if row["completed_at"] is not None:
         return f"; that run is {row['status']} since {row['completed_at']}"
     return f"; that run is {row['status']}"

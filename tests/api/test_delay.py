@@ -184,6 +184,13 @@ def test_what_is_no_time_is_refused(runner: cloaca.DefaultRunner) -> None:
         runner.submit("note", at="tomorrow")
     with pytest.raises(cloaca.ArgumentError, match=r"at is .*; it must be a datetime, or a text"):
         runner.submit("note", at="2090-01-01T00:00:00Z\0")
+    for beyond in ("9999-12-31T00:00:00Z", datetime.max, "0001-01-01T00:00:00+14:00"):
+        with pytest.raises(
+            cloaca.ArgumentError, match=r"at is .*; it must be from 0001-.* to 9999-12-30T22:"
+        ):
+            runner.submit("note", at=beyond)
+        with pytest.raises(cloaca.TriggerError, match=r"at is .*; it must be from 0001-"):
+            cloaca.TriggerResult.fire(at=beyond)
     with pytest.raises(cloaca.ArgumentError, match=r"at is .* and delay is '1h'; give one of them"):
         runner.submit("note", at=START, delay="1h")
     with pytest.raises(cloaca.TriggerError, match="give one of them"):

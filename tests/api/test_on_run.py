@@ -705,7 +705,7 @@ def test_an_end_that_always_fails_is_skipped_and_the_next_is_told_at_once() -> N
         assert (told, alerts(runner)) == ([bad.id, bad.id], [])
         why = runner.why("watch")
         assert f"that of run {bad.id} first, and the others behind it" in why
-        assert why.endswith("; `cloaca skip watch`, or skip_end, has it go on without that one")
+        assert why.endswith("; skip_end('watch') has it go on without that one")
         assert runner.skip_end("watch") == bad.id
         runner.run_until_idle()
         assert (told, alerts(runner)) == ([bad.id, bad.id, good.id], [{"of": good.id}])

@@ -313,6 +313,7 @@ def test_a_pause_outlives_its_program_and_holds_in_others(tmp_path: Path) -> Non
         ({"workflow": "sync", "limit": "api"}, "one of them"),
         ({"workflow": "snyc"}, "workflow 'snyc' not found.*sync"),
         ({"workflow": "sync", "until": "2001-01-01T00:00:00Z"}, "which is over"),
+        ({"workflow": "sync", "until": "9999-12-31T00:00:00Z"}, "to 9999-12-30T22:00:00Z; without it"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments: dict[str, Any], told: str) -> None:

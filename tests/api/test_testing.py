@@ -615,8 +615,10 @@ def test_a_body_that_shuts_the_runner_down_is_no_body_that_hangs() -> None:
 
 
 def test_a_clock_ends_where_dates_end() -> None:
-    with cloaca.testing.Runner("9999-12-31T20:00:00Z") as runner:
+    with cloaca.testing.Runner("9999-12-30T18:00:00Z") as runner:
         with pytest.raises(cloaca.CloacaError, match="there are no dates; begin earlier"):
             runner.advance("1d")
         runner.advance("3h")
-        assert runner.now == "9999-12-31T23:00:00.000000Z"
+        assert runner.now == "9999-12-30T21:00:00.000000Z"
+    with pytest.raises(cloaca.ScheduleError, match=r"start is '9999-12-31'; it must be from 0001-"):
+        cloaca.testing.Runner("9999-12-31")

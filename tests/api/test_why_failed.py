@@ -66,6 +66,24 @@ def test_why_says_of_a_run_key_what_became_of_the_run_that_has_it() -> None:
         assert "that run is Completed since" in runner.why("inbox")
 
 
+def test_why_says_of_a_run_key_that_its_run_is_kept_no_longer() -> None:
+    broken[0] = False
+    cloaca.trigger(workflow="w", name="inbox", poll_interval="1h")(
+        lambda: TriggerResult.fire({"file": "a"}, run_key="a")
+    )
+    with cloaca.testing.Runner(config=cloaca.DefaultRunnerConfig(retention="1d")) as runner:
+        runner.advance("1h")
+        (holder,) = runner.list_runs()
+        runner.advance("3d")
+        assert runner.list_runs() == []
+        told = runner.why("inbox")
+        assert f"run key 'a' started run {holder['id']}" in told
+        assert told.endswith(
+            "; that run is not kept any more, and its key is still used up: what is to start one again needs"
+            " another key"
+        )
+
+
 def test_who_is_no_runner_says_the_same_of_keys_failures_and_pauses(tmp_path: Path) -> None:
     cloaca.trigger(workflow="w", name="inbox", poll_interval="1h")(
         lambda: TriggerResult.fire({"file": "a"}, run_key="a")
@@ -79,8 +97,8 @@ def test_who_is_no_runner_says_the_same_of_keys_failures_and_pauses(tmp_path: Pa
         runner.tick("inbox")
         runner.tick("nightly")
         runner.pause(workflow="w")
-        opens = f"and retry('{holder['id']}') opens it again"
-        for told in (runner.why("inbox"), reading.why(reader, "inbox")):
+        by_call, unnamed = (f"and {way} opens it again" for way in (f"retry('{holder['id']}')", "a retry"))
+        for told, opens in ((runner.why("inbox"), by_call), (reading.why(reader, "inbox"), unnamed)):
             assert f"run key 'a' started run {holder['id']}" in told
             assert opens in told
             assert "its newest run that is over failed" in told

@@ -898,6 +898,8 @@ def test_limits_and_workflows_are_paused_and_resumed_beside_a_living_runner(
         (["--workflow", "sync", "--limit", "github-api"], "one of them"),
         (["--workflow", "sync", "--for", "1h", "--until", "2099-01-01"], "not both"),
         (["--workflow", "sync", "--until", "2001-01-01"], "which is over"),
+        (["--workflow", "sync", "--until", "9999-12-31T00:00Z"], "to 9999-12-30T22:00:00Z"),
+        (["--workflow", "sync", "--until", "tomorrow"], "--until is 'tomorrow'; write a time such as"),
         (["--workflow", "sync", "--for", "never"], "--for"),
     ):
         line.piped("pause", *words, code=2)
@@ -1033,7 +1035,7 @@ def test_an_end_that_a_trigger_fails_at_is_skipped_while_its_runner_waits(line: 
         second, _, first = (row[0] for row in fields(line.piped("runs", "--workflow", "ingest")))
         told = line.piped("why", "watch")
         assert f"that of run {first} first" in told
-        assert "; `cloaca skip watch`, or skip_end, has it go on without that one" in told
+        assert "; `cloaca skip watch` has it go on without that one" in told
         # Nothing happens that was not confirmed, or is not there.
         line.piped("skip", "watch", code=2)
         assert (

@@ -213,6 +213,27 @@ def test_ticks_and_why_say_what_is_on_record(line: Line, tmp_path: Path) -> None
         ]
 
 
+def test_what_why_advises_is_a_command(line: Line, tmp_path: Path) -> None:
+    def fails(context: cloaca.Context) -> None:
+        raise ValueError("no price")
+
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="parse", retry_attempts=1)(fails)
+    cloaca.trigger(workflow="w", name="in box", poll_interval="1h")(
+        lambda: cloaca.TriggerResult.fire({"file": "a"}, run_key="a")
+    )
+    cloaca.trigger(on_run="w", workflow="w", name="told of it")(fails)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        runner.tick("in box")
+        run = runner.list_runs()[0]["id"]
+        while runner.get_run(run)["status"] != "Failed" or not runner.ticks("told of it"):
+            pass
+        runner.tick("in box")
+    told = line.piped("why", "in box", "told of it")
+    assert f"and `cloaca retry {run}` opens it again" in told
+    assert "`cloaca skip 'told of it'` has it go on without that one" in told
+
+
 def test_why_answers_for_all_that_is_there(line: Line, tmp_path: Path) -> None:
     with served(tmp_path / "runs.db"):
         (told,) = records(line.piped("why", "rar", "rare", "0", "nope", "--json", code=4))
@@ -250,6 +271,20 @@ def test_doctor_tells_what_was_switched_off(line: Line, tmp_path: Path) -> None:
         found = [row for row in fields(line.piped("doctor")) if row[1] == "schedules"]
         assert ["warn", "schedules", "switched off: 'rare', 'nightly'"] in [row[:3] for row in found]
         assert [row[3] for row in found][-1].startswith("`cloaca enable NAME`")
+
+
+def test_doctor_tells_crons_without_names_apart(line: Line, tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("mail"):
+        cloaca.task(id="send")(lambda context: None)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        ids = [runner.register_cron_workflow("mail", f"0 {hour} * * *") for hour in (3, 4)]
+        for cron in ids:
+            line.piped("disable", cron)
+        (found,) = (row for row in fields(line.piped("doctor")) if row[1] == "schedules")
+        told = [
+            f"a cron of 'mail' ('0 {hour} * * *', {cron})" for hour, cron in zip((3, 4), ids, strict=True)
+        ]
+        assert found[2] == f"switched off: {', '.join(told)}"
 
 
 def test_health_tells_by_its_exit_code_whether_runs_begin(line: Line, tmp_path: Path) -> None:
@@ -687,5 +722,9 @@ def test_why_says_that_who_serves_it_has_said_nothing_for_long(line: Line, tmp_p
             assert f"; runner 1 has said nothing since TIME: is its process {process.pid} on " in told, told
             assert "no living runner" not in told
         assert ", and was due at TIME; " in steady(line.piped("why", "nightly"))
+        for words in (["runners"], ["ls", "runners"]):
+            assert [row[:3] for row in fields(line.piped(*words))] == [["runner", "1", "silent"]]
+        (whole,) = records(line.piped("runners", "--json"))
+        assert whole["state"] == "living"
         line.piped("disable", "rare")
         assert "has said nothing" not in line.piped("why", "rare")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +88,39 @@ def test_an_export_that_is_killed_leaves_no_half_store(source: Path) -> None:
     Path("c.db-wal").write_bytes(b"left")
     with reading.Reader("a.db") as reader, pytest.raises(cloaca.StoreError, match="has left"):
         reader.export("c.db")
+
+
+@contextmanager
+def making(source: Path, words: list[str], *before: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that makes `b.db`, amid that."""
+    with cloaca.DefaultRunner("a.db", work=False) as runner:
+        for _ in range(2):
+            runner.submit_many("w", [{"n": n, "text": "x" * 1_000_000} for n in range(40)])
+    line = [*before, sys.executable, "-m", "cloaca", *words]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list(source.parent.glob("b.db*")):
+            time.sleep(0.001)
+        yield process
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("words", [["export", "b.db", "--database", "a.db"], ["copy", "a.db", "b.db"]])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_told_to_end_leaves_nothing(source: Path, words: list[str], number: int) -> None:
+    with making(source, words) as process:
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert list(source.parent.glob("b.db*")) == []
+
+
+@pytest.mark.skipif(shutil.which("nohup") is None, reason="nohup")
+def test_a_command_that_is_to_outlive_its_terminal_does(source: Path) -> None:
+    with making(source, ["copy", "a.db", "b.db"], "nohup") as process:
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(60) == 0
+    assert Path("b.db").exists()
 
 
 def test_a_copy_goes_on_where_the_store_ended(source: Path) -> None:

@@ -305,6 +305,9 @@ with cloaca.DefaultRunner.with_config(":memory:", cloaca.DefaultRunnerConfig(), 
 
 def tests_its_trigger() -> None:
     tick = cloaca.testing.tick(cursor=4)
+    ended = cloaca.testing.run(workflow=built, status="Failed", error=ValueError("no price"))
+    assert_type(ended, cloaca.types.RunDetails)
+    assert_type(ended["error_message"], str | None)
     with cloaca.testing.Runner() as tested:
         tested.replace_task("keeps", lambda context: None)
         tested.replace_task("keeps", with_handle)

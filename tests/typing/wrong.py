@@ -219,6 +219,10 @@ def defers(handle: cloaca.TaskHandle) -> None:
     handle.defer_until(is_ready)  # refused
 
 
+# wrong: a run that has ended, and has not
+# right: cloaca.testing.run(status="Failed", error="no price")
+cloaca.testing.run(status="Running")  # refused
+
 # wrong: a fake of a task without parameters
 # right: cloaca.testing.Runner().replace_task("notify", lambda context: None)
 cloaca.testing.Runner().replace_task("notify", lambda: None)  # refused

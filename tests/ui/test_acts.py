@@ -1,7 +1,10 @@
 """What the page changes."""
 
 import logging
+import re
 import threading
+from html import unescape
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -54,6 +57,64 @@ def test_a_trigger_and_a_cron_are_switched(page: Asking, runner: cloaca.DefaultR
         assert "Enable" in page.text(f"/trigger?name={name}")
         assert page.post(f"enable {name}").status_code == 303
         assert "Disable" in page.text(f"/trigger?name={name}")
+
+
+def test_a_workflow_is_paused_and_resumed_from_its_screen(
+    page: Asking, runner: cloaca.DefaultRunner, tmp_path: Path
+) -> None:
+    runner.execute("ingest")
+    screen = "/workflow?name=ingest"
+    assert 'value="pause ingest"' in page.get(screen).text
+    assert page.post("pause ingest", back=screen).status_code == 303
+    (pause,) = runner.list_pauses()
+    assert (pause["kind"], pause["name"], pause["key"], pause["until"]) == ("workflow", "ingest", None, None)
+    assert pause["by"] == "somebody, by the page"
+    assert "paused ingest" in page.text(screen)
+    assert "workflow 'ingest' is paused, by somebody, by the page" in page.text(screen)
+    held = runner.submit("ingest")
+    assert page.post("pause ingest", token="forged").status_code == 403
+    assert 'value="resume ingest"' in page.get(screen).text
+    assert page.post("resume ingest", back=screen).status_code == 303
+    assert held.result(WAIT).status == "Completed"
+    assert "is paused" not in page.text(screen)
+    assert [(row["door"], row["what"], row["about"]) for row in runner.audit()] == [
+        ("page", "resume", "ingest"),
+        ("page", "pause", "ingest"),
+    ]
+    # As from a page that was open for long.
+    assert "is not paused" in (late := page.post("resume ingest")).text
+    assert late.status_code == 409
+    assert page.post("pause nobody").status_code == 409
+    reads = Asking(cloaca.ui.app(tmp_path / "runs.db"))
+    assert "pause ingest" not in reads.get(screen).text
+    assert reads.post("pause ingest").status_code == 403
+
+
+def test_a_paused_key_is_told_on_the_screen_of_its_workflow(
+    page: Asking, runner: cloaca.DefaultRunner
+) -> None:
+    with cloaca.WorkflowBuilder("sync", concurrency=cloaca.Concurrency(1, key="tenant")):
+        cloaca.task(id="only")(lambda context: None)
+    runner.execute("sync", {"tenant": "acme"})
+    runner.pause(workflow="sync", key="acme", until="2099-01-01T00:00:00Z")
+    seen = page.text("/workflow?name=sync")
+    assert "key 'acme' of workflow 'sync' is paused until 2099-01-01 00:00:00 UTC , by a program" in seen
+    assert 'value="pause sync"' in page.get("/workflow?name=sync").text
+
+
+def test_the_failures_of_one_kind_lead_to_where_all_of_them_are_retried(
+    page: Asking, runner: cloaca.DefaultRunner, tmp_path: Path
+) -> None:
+    ids = failed(runner, 2)
+    listed = "/runs?status=Failed&error=ValueError&since=24h&workflow=ingest"
+    (link,) = re.findall(r'<a href="([^"]+)">Retry them…</a>', page.get("/").text)
+    assert unescape(link) == listed
+    assert "Retry all that match" in page.text(listed)
+    assert "Retry 2 runs?" in page.post("retry-all", back=listed).text
+    assert "2 runs opened again." in page.post("retry-all", back=listed, form={"really": "retry-all"}).text
+    for id in ids:
+        runner.run(id).result(WAIT)
+    assert "Retry" not in Asking(cloaca.ui.app(tmp_path / "runs.db")).text("/")
 
 
 def test_every_change_is_on_the_audit_list(page: Asking, runner: cloaca.DefaultRunner) -> None:

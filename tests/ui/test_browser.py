@@ -168,6 +168,31 @@ def test_a_trigger_is_switched_and_previewed_by_click(
     assert runner.list_runs() == []
 
 
+def test_a_workflow_is_paused_and_resumed_by_click(
+    browser: webdriver.Chrome, base: str, runner: cloaca.DefaultRunner
+) -> None:
+    runner.execute("ingest")
+    browser.get(f"{base}/workflow?name=ingest")
+    press(browser, "Pause")
+    until(browser, lambda driver: "workflow 'ingest' is paused" in shown(driver))
+    held = runner.submit("ingest")
+    press(browser, "Resume")
+    until(browser, lambda driver: "is paused" not in shown(driver))
+    assert held.result(WAIT).status == "Completed"
+
+
+def test_those_of_one_kind_are_retried_by_click(
+    browser: webdriver.Chrome, base: str, runner: cloaca.DefaultRunner
+) -> None:
+    failed(runner, 3)
+    browser.get(base)
+    until(browser, lambda driver: driver.find_element(By.LINK_TEXT, "Retry them…")).click()
+    press(browser, "Retry all that match…")
+    until(browser, lambda driver: "Retry 3 runs?" in shown(driver))
+    press(browser, "Retry them")
+    until(browser, lambda driver: "3 runs opened again." in shown(driver))
+
+
 def test_many_are_retried_by_click(
     browser: webdriver.Chrome, base: str, runner: cloaca.DefaultRunner
 ) -> None:

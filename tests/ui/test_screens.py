@@ -41,6 +41,18 @@ def test_the_first_screen_says_what_is_paused(page: Asking, runner: cloaca.Defau
     assert "Nothing fails; 1 schedule disabled, 1 workflow paused." in page.text("/")
 
 
+def test_a_runner_that_says_nothing_is_not_called_well(
+    page: Asking, runner: cloaca.DefaultRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with reading.Reader(runner._url) as reader:
+        while reading.runners(reader)[0].seen_at is None:
+            pass
+    monkeypatch.setattr("cloaca.health.SILENT_SECONDS", -1.0)
+    text = page.text("/")
+    assert "Something needs a look: 1 runner says nothing." in text
+    assert "silent" in text
+
+
 def test_what_fails_or_is_switched_off_comes_first(page: Asking, runner: cloaca.DefaultRunner) -> None:
     runner.tick("share")
     runner.set_trigger_enabled("nightly", False)
@@ -66,7 +78,7 @@ def test_failed_runs_are_gathered_by_their_kind(page: Asking, runner: cloaca.Def
     failed(runner, 4)
     runner.execute("ingest", {"error": "quite another one"})
     text = page.text("/")
-    assert re.search(r"Last 4 ValueError task 'price' failed: ValueError: no price for article", text)
+    assert re.search(r"Do 4 ValueError task 'price' failed: ValueError: no price for article", text)
     assert re.search(r" 1 ValueError task 'price' failed: ValueError: quite another one", text)
 
 
@@ -83,6 +95,24 @@ def test_nothing_due_and_nobody_alive_look_different(tmp_path: Path) -> None:
         pass
     text = Asking(cloaca.ui.app(served)).text("/")
     assert "Nobody is serving this store: no runner is alive, and 1 schedule waits." in text
+
+
+def test_the_first_screen_says_that_a_store_is_a_copy_until_somebody_serves_it(
+    page: Asking, runner: cloaca.DefaultRunner, tmp_path: Path
+) -> None:
+    runner.export(tmp_path / "copy.db")
+    looked_at = Asking(cloaca.ui.app(tmp_path / "copy.db"))
+    text = looked_at.text("/")
+    assert re.search(
+        r"This store is a copy, made at 20\d\d-\S+ \S+ UTC , and nobody has served it since: who served the"
+        r" original is not looked for\.",
+        text,
+    )
+    assert "Nobody is serving" not in text
+    assert "is a copy" not in page.text("/")
+    with cloaca.DefaultRunner(tmp_path / "copy.db"):
+        pass
+    assert "Nobody is serving this store" in looked_at.text("/")
 
 
 def _nothing(context: cloaca.Context) -> None:

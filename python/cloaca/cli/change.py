@@ -33,7 +33,7 @@ from ..reading.store import PAGE_ITEMS, now
 from ..reading.why import of_workflow
 from ..repeats import repeated, repeats
 from ..served import SERVED, version_of
-from ..why import ends_waiting, first_end, of_ends
+from ..why import by_command, ends_waiting, first_end, of_ends
 from .finishing import Finishing
 from .look import filters_of, with_parent
 from .main import FAILED, OK
@@ -98,7 +98,7 @@ def _switch(arguments: Namespace, show: Show, enabled: bool) -> int:
     with reading.Reader(url) as reader:
         for name, named in found:
             if enabled:
-                show.note(reading.why(reader, name))
+                show.note(reading.why(reader, name, way=by_command))
             elif text := _of_unfinished(reader, named):
                 show.note(text)
     return OK
@@ -224,10 +224,8 @@ def _pause_until(arguments: Namespace) -> int | None:
             raise UsageError(str(refused)) from None
     if arguments.until is None:
         return None
-    until = check.microseconds(_instant(arguments.until))
-    if until <= at:
-        raise UsageError(f"--until is {excerpt(arguments.until)}, which is over")
-    return until
+    until_us = check.microseconds(_instant(arguments.until, "--until", "--for"))
+    return check.ahead(until_us, arguments.until, "--until", at, UsageError)
 
 
 def cancel(arguments: Namespace, show: Show) -> int:
@@ -366,7 +364,9 @@ def submit(arguments: Namespace, show: Show) -> int:
         raise UsageError("--again takes the run's own context; give a workflow and --context instead")
     encoded = encode_within(CONTEXT_BYTES_MAX, _context(arguments.context or "{}"), "the context")
     key = check.run_key(arguments.key, RUN_KEY_TTL)
-    when = urgency.of(_number(arguments.priority), _instant(arguments.at), arguments.delay, UsageError)
+    when = urgency.of(
+        _number(arguments.priority), _instant(arguments.at, "--at", "--delay"), arguments.delay, UsageError
+    )
     url = database(arguments.database)
     with reading.Reader(url) as reader:
         again = None
@@ -378,7 +378,8 @@ def submit(arguments: Namespace, show: Show) -> int:
             run_id, is_new = client.submit(arguments.workflow, version, encoded, key, when, again)
         if run_id is None:
             raise WorkflowError(
-                f"run key {excerpt(arguments.key)} was used by a run that is not kept any more"
+                f"run key {excerpt(arguments.key)} was used by a run that is not kept any more;"
+                " give another one to start one"
             )
         if not is_new:
             known = reader.native.run(run_id)
@@ -427,16 +428,18 @@ def _number(text: str | None) -> int | None:
         raise UsageError(f"--priority is {excerpt(text)}; it must be from 0 to 9, and 9 goes first") from None
 
 
-def _instant(text: str | None) -> datetime | None:
-    """A time, local if it has no zone."""
+def _instant(text: str | None, option: str, span_option: str) -> datetime | None:
+    """A time, local if it has no zone; the other option takes how long it is until then."""
     if text is None:
         return None
     try:
-        return instant(text)
+        found = instant(text)
     except (ValueError, OverflowError, OSError):
         raise UsageError(
-            f"--at is {excerpt(text)}; write a time such as 2026-01-31T06:00, or give --delay"
+            f"{option} is {excerpt(text)}; write a time such as 2026-01-31T06:00, or give {span_option}"
         ) from None
+    check.kept(check.microseconds(found), text, option, UsageError)
+    return found
 
 
 def _context(text: str) -> Context:

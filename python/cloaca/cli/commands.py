@@ -474,7 +474,7 @@ COMMANDS = (
             Option("--port", "listen on this port", "N", default=8720),
             Option("--prefix", "the path under which a proxy passes it on", "PATH", takes_empty=True),
             Option("--token", "ask everybody for this; better in CLOACA_UI_TOKEN", "TEXT"),
-            Option("--act", "let it change things, too: retry, cancel, switch, run again"),
+            Option("--act", "let it change things, too: retry, cancel, switch, pause, run again"),
             LOG,
         ),
         'Needs pip install "cloaca[ui]". In a program, cloaca.ui.app(runner) acts and previews.\n'

@@ -12,7 +12,8 @@ from ..near import hint
 from ..reading.store import names, now, unknown
 from ..reading.workflows import workflow_names
 from ..terminal import clean, span
-from ..why import ends_of
+from ..why import by_command, ends_of
+from .ending import cleaning_up
 from .main import FAILED, NOT_FOUND, OK
 from .moment import moment
 from .parse import UsageError
@@ -390,7 +391,7 @@ def why(arguments: Namespace, show: Show) -> int:
     with opened(arguments) as reader:
         for name in arguments.name:
             try:
-                text = reading.why(reader, name)
+                text = reading.why(reader, name, way=by_command)
             except reading.MissingError as missing:
                 show.note(f"cloaca: {missing}")
                 code = NOT_FOUND
@@ -460,7 +461,7 @@ def metrics(arguments: Namespace, show: Show) -> int:
 
 def export(arguments: Namespace, show: Show) -> int:
     """A copy of everything."""
-    with opened(arguments) as reader:
+    with opened(arguments) as reader, cleaning_up():
         reader.export(arguments.path)
     size = os.path.getsize(arguments.path)
     if show.as_json:

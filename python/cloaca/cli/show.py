@@ -38,6 +38,7 @@ COLOURS = {
         "late",
         "unserved",
         "warn",
+        "silent",
         "Pending",
         "Cancelled",
         "Interrupted",

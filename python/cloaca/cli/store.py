@@ -7,6 +7,7 @@ import os
 from .. import _cloaca, check
 from ..migrating import migrate as bring_up
 from ..migrating import schema_of, script
+from .ending import cleaning_up
 from .main import OK
 from .show import Show
 from .where import database
@@ -20,7 +21,8 @@ def copy(arguments: Namespace, show: Show) -> int:
     """A store in a new place."""
     from ..copying import copy_store
 
-    place = copy_store(arguments.source, arguments.target)
+    with cleaning_up():
+        place = copy_store(arguments.source, arguments.target)
     size = None if isinstance(place, str) else os.path.getsize(place)
     if show.as_json:
         show.record("copy", {"path": str(place), "bytes": size})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from .. import __version__, rows
-from ..copied import made_at
+from ..copied import described, made_at
 from ..errors import StoreError, excerpt
 from ..health import GRACE_SECONDS, RUNNERS_MAX, health
 from ..rescue import left_beside
@@ -175,10 +175,7 @@ def _told(reason: HealthReason) -> Finding:
 
 
 def _copy(copied_us: int) -> Finding:
-    text = (
-        f"this store is a copy, made at {rows.moment(copied_us)}, and nobody has served it since: who served"
-        " the original is not looked for"
-    )
+    text = described(copied_us)
     return Finding("warn", "copy", text, "to go on with it, stop the original and start the program on this")
 
 
@@ -318,7 +315,7 @@ def _schedules(reader: Reader, told: set[str]) -> Iterator[Finding]:
     }
     is_well = not told & {"unpolled", "late_cron", "stuck"}
     for state, way_out in ways_out.items():
-        named = [excerpt(each.trigger_name or each.workflow_name) for each in found if each.state == state]
+        named = [_called(each) for each in found if each.state == state]
         if named:
             is_well = False
             more = f" and {len(named) - NAMED_MAX} more" if len(named) > NAMED_MAX else ""
@@ -330,7 +327,7 @@ def _schedules(reader: Reader, told: set[str]) -> Iterator[Finding]:
             unread = of_unread(each.cron_expression, each.timezone)
             if unread is not None:
                 is_well = False
-                text = f"cron {excerpt(each.trigger_name or each.workflow_name)} {unread}"
+                text = f"{_called(each, 'cron ')} {unread}"
                 yield Finding("warn", "schedules", text, "every machine that is to run it must know its zone")
     heard = [each for each in found if isinstance(each, Trigger) and each.on_run and each.runner is not None]
     for each in heard:
@@ -342,18 +339,28 @@ def _schedules(reader: Reader, told: set[str]) -> Iterator[Finding]:
             yield Finding("warn", "schedules", f"{text} that no living runner declares", way_out)
     for each in unstarted(reader, found)[:NAMED_MAX]:
         is_well = False
-        name = excerpt(each.trigger_name or "a cron without a name")
-        text = f"{name} starts {excerpt(each.workflow_name)}, a workflow that no living runner declares"
+        text = (
+            f"{_called(each)} starts {excerpt(each.workflow_name)}, a workflow that no living runner declares"
+        )
         way_out = "mend its workflow=, or start a program that declares that workflow"
         yield Finding("warn", "schedules", text, way_out)
     unserved = [each for each in found if each.state == "unserved" and not _is_told(each, told)]
     if unserved and living(reader):
         is_well = False
-        named = [excerpt(each.trigger_name or each.workflow_name) for each in unserved[:NAMED_MAX]]
+        named = [_called(each) for each in unserved[:NAMED_MAX]]
         text = f"{_count(len(unserved), 'schedule')} that no living runner declares: {', '.join(named)}"
         yield Finding("warn", "schedules", text, _WAYS_OUT["unpolled"])
     if is_well:
         yield Finding("ok", "schedules", f"none of {_count(len(found), 'schedule')} fails, or was stopped")
+
+
+def _called(each: Trigger | Cron, kind: str = "") -> str:
+    """What a schedule is called. Of a workflow there may be several crons without names: by their ids they
+    are switched, and told apart."""
+    if each.trigger_name is not None:
+        return f"{kind}{excerpt(each.trigger_name)}"
+    of = f"a cron of {excerpt(each.workflow_name)}"
+    return f"{of} ({excerpt(each.cron_expression)}, {each.id})" if isinstance(each, Cron) else of
 
 
 def _backlog(rows: list[dict[str, Any]]) -> Finding:

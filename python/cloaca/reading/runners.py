@@ -67,8 +67,14 @@ class Runner:
 
     @property
     def standing(self) -> str:
-        """The state for people, who are told of a client by that word."""
-        return "client" if self.state == "living" and not self.works else self.state
+        """The state for people, who are told by words of their own of a client, and of one that has said
+        nothing for long."""
+        if self.state != "living":
+            return self.state
+        if not self.works:
+            return "client"
+        told = {name: getattr(self, name) for name in ("seen_at", "joined_at", "pid", "host")}
+        return "silent" if is_silent(told, int(time.time() * 1e6)) else self.state
 
 
 def runners(

@@ -5,7 +5,19 @@ from __future__ import annotations
 
 from .. import check, held, rows, why_run
 from ..errors import excerpt
-from ..why import Kept, backing_off, besides, disabled_by, ending, ends_of, named, of_unread, polled, told
+from ..why import (
+    Kept,
+    backing_off,
+    besides,
+    disabled_by,
+    ending,
+    ends_of,
+    named,
+    of_unread,
+    polled,
+    told,
+    unnamed,
+)
 from .attention import failing_callbacks
 from .audit import by_whom
 from .runners import declaring, living, of_silent
@@ -18,6 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..why import Way
     from .runs import RunDetails, Task
     from .schedules import Cron
     from .store import Reader
@@ -34,8 +47,8 @@ TASKS_TOLD_MAX = 5
 """So many tasks of one run are told; of the others only how many they are."""
 
 
-def why(reader: Reader, name_or_id: str) -> str:
-    """One sentence about a trigger, a cron, a run or a workflow.
+def why(reader: Reader, name_or_id: str, *, way: Way = unnamed) -> str:
+    """One sentence about a trigger, a cron, a run or a workflow; `way` names what it advises.
 
     Raises:
         MissingError: (a `LookupError`) nothing has that name or id.
@@ -53,10 +66,10 @@ def why(reader: Reader, name_or_id: str) -> str:
             every = sorted({*names(reader), *known})
             raise unknown("trigger, workflow or run", name_or_id, "triggers and workflows", every) from None
         return of_run(reader, run(reader, run_id))
-    return "; ".join(_of_schedule(reader, each) for each in found)
+    return "; ".join(_of_schedule(reader, each, way) for each in found)
 
 
-def _of_schedule(reader: Reader, found: Trigger | Cron) -> str:
+def _of_schedule(reader: Reader, found: Trigger | Cron, way: Way) -> str:
     """One sentence about a trigger or a cron, and what the store tells besides."""
     told = of_trigger(reader, found) if isinstance(found, Trigger) else of_cron(reader, found)
     native, mask = reader.native, reader.mask()
@@ -66,6 +79,7 @@ def _of_schedule(reader: Reader, found: Trigger | Cron) -> str:
         pauses=native.pauses,
         hide=lambda run_id, text: reader.of_run(mask, run_id).hide(text),
         look=native.query,
+        way=way,
     )
     told += _of_silent(reader, found)
     if unstarted(reader, [found]):

@@ -27,8 +27,8 @@ def app(
 ) -> Page:
     """An ASGI application that shows a store: `app.mount("/cloaca", cloaca.ui.app(runner))`.
 
-    Mounted on a runner it also retries, cancels, switches and previews; by a URL it only shows. Opens the
-    store with the first request, and nothing before.
+    Mounted on a runner it also retries, cancels, switches, pauses and previews; by a URL it only shows.
+    Opens the store with the first request, and nothing before.
 
     Args:
         runner_or_url (DefaultRunner | str | PathLike): a runner of this process, or a store's URL as

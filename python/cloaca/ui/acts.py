@@ -36,7 +36,7 @@ def act(ask: Ask, form: Mapping[str, str], who: str, place: str | None) -> Scree
     if word == "preview":
         return _preview(ask, unquote(about))
     with acting(who, "page", place):
-        return _changed(ask, form, word, unquote(about))
+        return _changed(ask, form, word, unquote(about), who)
 
 
 def _preview(ask: Ask, name: str) -> Screen:
@@ -49,7 +49,7 @@ def _preview(ask: Ask, name: str) -> Screen:
     return Screen(f"Preview of {show.line(name, 60)}", "preview.html", values, nav="triggers", is_live=False)
 
 
-def _changed(ask: Ask, form: Mapping[str, str], word: str, about: str) -> Screen | str | None:
+def _changed(ask: Ask, form: Mapping[str, str], word: str, about: str, who: str) -> Screen | str | None:
     source = ask.source
     if word == "retry":
         source.acting.retry(about)
@@ -59,6 +59,11 @@ def _changed(ask: Ask, form: Mapping[str, str], word: str, about: str) -> Screen
         source.acting.cancel(about)
     elif word in ("enable", "disable"):
         source.switch(about, word == "enable")
+    elif word == "pause":
+        source.pause(about, f"{show.line(who)}, by the page")
+    elif word == "resume":
+        if not source.acting.resume(workflow=about):
+            raise MissingError(f"workflow {excerpt(about)} is not paused")
     elif word == "poll":
         source.acting._ask_poll(about)
     elif word == "skip":

@@ -99,6 +99,10 @@ class Source:
         else:
             runner.set_trigger_enabled(name, enabled)
 
+    def pause(self, workflow: str, by: str) -> None:
+        """Holds up the runs of a workflow that have not begun, until somebody resumes it."""
+        self.acting._pause(None, by, workflow, None, None)
+
     def again(self, run_id: str) -> str:
         """Starts a run of the same workflow with the same first context; its id."""
         self.acting._open()

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 
+from ...copied import described, made_at
 from ...reading import Trigger, pace, runners, runs
 from ...reading.attention import (
     Counts,
@@ -94,7 +95,11 @@ def overview(ask: Ask) -> Screen:
     )
     kinds = failures(reader, since)
     callbacks = failing_callbacks(reader)
-    tone, sentence = verdict(counts, concerns, found, waits, kinds, callbacks, reader.native.pauses())
+    if (copied_us := made_at(reader.native.query)) is not None:
+        told = described(copied_us)
+        tone, sentence = "warn", f"{told[0].upper()}{told[1:]}."
+    else:
+        tone, sentence = verdict(counts, concerns, found, waits, kinds, callbacks, reader.native.pauses())
     going = pace(reader, MINUTES)
     values = {
         "ask": ask,
@@ -156,10 +161,12 @@ def verdict(
     silent = (
         f"{show.count(untold, 'callback')} {'keeps' if untold == 1 else 'keep'} failing" if untold else ""
     )
+    mute = sum(each.standing == "silent" for each in found)
+    unheard = f"{show.count(mute, 'runner')} {'says' if mute == 1 else 'say'} nothing" if mute else ""
     serious = any(each.state in ("stopped", "failing", "hanging") for each in concerns)
     paused = _paused(pauses)
-    if serious or late or silent:
-        parts = [part for part in (", ".join(wrong), late, silent, told, paused) if part]
+    if serious or late or silent or unheard:
+        parts = [part for part in (unheard, ", ".join(wrong), late, silent, told, paused) if part]
         return "bad", f"Something needs a look: {'; '.join(parts)}."
     if told:
         return "warn", f"{'; '.join([told, *wrong, *([paused] if paused else [])])}."

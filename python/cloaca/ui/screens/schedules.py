@@ -7,7 +7,7 @@ from ...reading import Trigger, crons, schedules_named, ticks, why
 from ...reading import runs as list_runs
 from ...reading import triggers as list_triggers
 from ...reading.store import now
-from ...why import ENDS_COUNTED_MAX, ends_waiting, first_end, told
+from ...why import ENDS_COUNTED_MAX, ends_waiting, first_end, told, unnamed
 from .. import show
 from .screen import Ask, Screen
 
@@ -96,7 +96,7 @@ def _sentence(ask: Ask, name: str) -> str:
     """Where the page is mounted, the runner knows more than the store."""
     runner = ask.source.runner
     if runner is not None and ask.source.can_act and _is_declared(ask, name):
-        return runner.why(name)
+        return runner._told_why(name, unnamed)
     return why(ask.reader, name)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ... import registry
+from ... import registry, why_run
 from ...reading import MissingError, graph, lasted
 from ...reading import runs as list_runs
 from ...reading import workflows as list_workflows
@@ -31,11 +31,14 @@ def workflow(ask: Ask) -> Screen:
     if not items and drawn is None:
         raise _missing(ask, name)
     times = lasted(ask.reader, name)
+    pauses = [row for row in ask.reader.native.pauses() if (row["kind"], row["name"]) == ("workflow", name)]
     top = max((each.p95_us for each in times), default=1) or 1
     values = {
         "ask": ask,
         "root": ask.root,
         "name": name,
+        "pauses": [why_run.of_pause(row) for row in pauses],
+        "is_paused": any(row["key"] is None for row in pauses),
         "dag": drawn,
         "times": [
             (each, show.bar([(0, each.p95_us / top, "soft", ""), (0, each.p50_us / top, "busy", "")], ""))
