@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from ..check import microseconds
 from ..rows import CRON_BY_NOW, TRIGGER_BY_NOW, moment
-from .runners import declaring, living
+from .runners import living
 from .schedules import LATE_SECONDS, schedules_of
 from .store import now
 

@@ -121,17 +121,37 @@ struct Writer {
     /// A batch that was committed, as turned out when its caller had given up waiting, with what came of it.
     settled: Option<(Vec<Change>, Vec<Receipt>)>,
     /// Runs of claims that were committed and of which nobody was told: they are given back.
-    strays: Vec<(Epoch, Vec<RunRow>)>,
+    strays: Vec<(Epoch, Claimed)>,
 }
 
 /// What a transaction has done, if it was committed.
 enum Doubt {
     /// It applied a batch, with these receipts.
     Batch(Vec<Change>, Vec<Receipt>),
-    /// It handed out runs.
-    Claim(Epoch, Vec<RunRow>),
+    /// It handed something out.
+    Claim(Epoch, Claimed),
     /// What whoever asked for it asks for again, and may.
     Other,
+}
+
+/// What was handed out, and goes back if nobody was told of it.
+#[derive(Clone)]
+enum Claimed {
+    Runs(Vec<RunRow>),
+    Ends(Vec<EndKey>),
+}
+
+impl Claimed {
+    fn of(runs: impl IntoIterator<Item = Unfinished>) -> Self {
+        Self::Runs(runs.into_iter().map(|run| run.row).collect())
+    }
+
+    fn give_back(&self, db: &Db, epoch: Epoch) -> Result<(), Failure> {
+        match self {
+            Self::Runs(runs) => run::release(db, epoch, runs),
+            Self::Ends(ends) => run::release_ends(db, epoch, ends),
+        }
+    }
 }
 
 impl Drop for PostgresStore {
@@ -195,15 +215,15 @@ impl PostgresStore {
         done.map_err(|failure| failure.into_fault(&self.address.name))
     }
 
-    /// The same where `work` hands out runs.
+    /// The same where `work` hands something out.
     fn hand_out<T>(
         &self,
         epoch: Epoch,
         step: Step,
         work: impl FnOnce(&Db) -> Result<T, Failure>,
-        runs: impl FnOnce(T) -> Vec<Unfinished>,
+        claimed: impl FnOnce(T) -> Claimed,
     ) -> Stored<T> {
-        let doubt = |done| Doubt::Claim(epoch, runs(done).iter().map(|run| run.row).collect());
+        let doubt = |done| Doubt::Claim(epoch, claimed(done));
         let done =
             self.entered(&self.writer).and_then(|mut writer| self.transact(&mut writer, step, work, doubt));
         done.map_err(|failure| failure.into_fault(&self.address.name))
@@ -253,7 +273,7 @@ impl PostgresStore {
         let Some(doubt) = writer.doubt.take() else { return Ok(()) };
         match (self.resolve(writer), doubt) {
             (Ok(true), Doubt::Batch(batch, receipts)) => writer.settled = Some((batch, receipts)),
-            (Ok(true), Doubt::Claim(epoch, runs)) => writer.strays.push((epoch, runs)),
+            (Ok(true), Doubt::Claim(epoch, claimed)) => writer.strays.push((epoch, claimed)),
             (Ok(true), Doubt::Other) | (Ok(false), _) => {}
             (Err(failure), doubt) => {
                 writer.doubt = Some(doubt);
@@ -273,8 +293,8 @@ impl PostgresStore {
         let strays = writer.strays.clone();
         let db = self.begun(writer).map_err(Undone::Failed)?;
         let undoes = Undoes(db);
-        for (epoch, runs) in &strays {
-            run::release(db, *epoch, runs).map_err(Undone::Failed)?;
+        for (epoch, claimed) in &strays {
+            claimed.give_back(db, *epoch).map_err(Undone::Failed)?;
         }
         let done = work(db).map_err(Undone::Failed)?;
         let committed = around(step, || self.commit_stamped(db, number));
@@ -420,7 +440,7 @@ impl PostgresStore {
             owner::must_live(db, epoch)?;
             run::claim(db, epoch, at, limit, workflows, taking)
         };
-        self.hand_out(epoch, Step::Claim, claim, |runs| runs)
+        self.hand_out(epoch, Step::Claim, claim, |runs| Claimed::of(runs))
     }
 
     /// Runs what a user asks on a connection where it is in nobody's way, until `halt` is asked for.
@@ -642,7 +662,7 @@ impl Store for PostgresStore {
                         workflows.iter().filter(|name| !paused.contains(name)).cloned().collect();
                     limits::claim(db, epoch, at, room, &begin)
                 };
-                self.hand_out(epoch, Step::Claim, claim, |allowed| allowed.runs)
+                self.hand_out(epoch, Step::Claim, claim, |allowed| Claimed::of(allowed.runs))
             }
         }
     }
@@ -656,9 +676,12 @@ impl Store for PostgresStore {
     }
 
     fn take_ends(&self, epoch: Epoch, at: Wall, limit: u64, full: &[String]) -> Stored<Vec<End>> {
-        self.write(Step::TakeEnds, |db| {
+        let take = |db: &Db| {
             owner::must_live(db, epoch)?;
             end::take(db, epoch, at, limit, full)
+        };
+        self.hand_out(epoch, Step::TakeEnds, take, |ends| {
+            Claimed::Ends(ends.iter().map(|end| end.key).collect())
         })
     }
 
@@ -775,7 +798,7 @@ impl Store for PostgresStore {
             let dead = owner::dead(db, &self.locks, epoch, self.pulse.is_fresh())?;
             inbox::reopen(db, epoch, id, |owner| dead.contains(&owner))
         };
-        self.hand_out(epoch, Step::Reopen, reopen, |run| run.into_iter().collect())
+        self.hand_out(epoch, Step::Reopen, reopen, Claimed::of)
     }
 
     fn reopen_each(&self, epoch: Epoch, ids: &[Uuid]) -> Stored<Vec<Reopened>> {
@@ -790,7 +813,9 @@ impl Store for PostgresStore {
             };
             ids.iter().map(reopen).collect::<Result<Vec<Reopened>, _>>()
         };
-        self.hand_out(epoch, Step::Reopen, reopen_all, |runs| runs.into_iter().flatten().flatten().collect())
+        self.hand_out(epoch, Step::Reopen, reopen_all, |runs| {
+            Claimed::of(runs.into_iter().flatten().flatten())
+        })
     }
 
     fn put_cron(&self, epoch: Epoch, cron: &NewCron<'_>) -> Stored<Schedule> {

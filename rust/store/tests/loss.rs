@@ -13,7 +13,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use cloaca_core::port::{Admitted, Change, Fault, InFlight, Receipt, RunFilter, Store};
+use cloaca_core::port::{
+    Admitted, Change, Fault, InFlight, Outcomes, Receipt, RunChange, RunEnd, RunFilter, RunStatus, Store,
+    WorkflowRow,
+};
 use cloaca_core::time::Wall;
 use server::Database;
 use support::*;
@@ -98,6 +101,34 @@ fn runs_of_a_claim_that_nobody_was_told_of_are_given_back() {
     way.open();
     let claimed = claim().unwrap();
     assert_eq!((claimed.len(), claimed[0].id, claimed[0].interruptions), (1, id(1), 0));
+    store.close();
+}
+
+#[test]
+fn ends_that_nobody_was_told_of_as_they_were_handed_out_are_given_back() {
+    let Some(database) = Database::new() else { return };
+    let way = Way::to(database.socket());
+    let store = open(&database.url_by(way.port()));
+    let epoch = store.join(Wall(1)).unwrap();
+    let tells = Outcomes::default().with(RunStatus::Cancelled);
+    store.declare_workflows(epoch, &[WorkflowRow { tells, ..declares("mail", "v1") }], Wall(5)).unwrap();
+    started(&*store, epoch, new_run(1));
+    let row = store.run(id(1)).unwrap().unwrap().0.row;
+    let end = RunEnd {
+        status: RunStatus::Cancelled,
+        completed_at: Wall(100),
+        context: "{}".into(),
+        error: None,
+        error_type: None,
+    };
+    committed(&*store, &[Change::Run(RunChange { epoch, run: row, tasks: vec![], end: Some(end) })]);
+    way.lose(Loss::Answer);
+    way.close();
+    let take = || store.take_ends(epoch, LATE, 10, &[]);
+    assert!(matches!(take(), Err(Fault::Passing(_))));
+    way.open();
+    let ends = take().unwrap();
+    assert_eq!(ends.iter().map(|end| (end.run, end.tries)).collect::<Vec<_>>(), [(id(1), 1)]);
     store.close();
 }
 

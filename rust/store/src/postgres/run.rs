@@ -33,7 +33,7 @@ use crate::postgres::value::{id_at, micros, priority_at, task_status_at, wait_at
 
 pub use claim::{
     Other, Taking, cancel_requests, claim, deserted, end_deserted, ended, free, give_up, hand_out, next_due,
-    others, release, reopen, request_cancel, to_hand_out,
+    others, release, release_ends, reopen, request_cancel, to_hand_out,
 };
 pub use list::{Depth, cron_stats, is_unfinished, list, one, place};
 pub use many::{Fires, insert_all};

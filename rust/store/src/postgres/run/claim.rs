@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::postgres::db::{self, Db, OptionalExtension as _, Row, ToParam, named_params};
-use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
+use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{ContextHash, Spent, Unfinished};
 use cloaca_core::time::Wall;
 use uuid::Uuid;
@@ -219,6 +219,16 @@ pub fn release(db: &Db, epoch: Epoch, runs: &[RunRow]) -> Result<(), Failure> {
         true => freed.into_iter().try_for_each(|run| limits::unseat(db, run)),
         false => Ok(()),
     }
+}
+
+/// The same of ends, which count no call.
+pub fn release_ends(db: &Db, epoch: Epoch, ends: &[EndKey]) -> Result<(), Failure> {
+    const SQL: &str = "
+        UPDATE ends SET owner = NULL, begun_at = NULL, tries = tries - 1
+        WHERE row = ANY(:rows::BIGINT[]) AND owner = :epoch";
+    let rows: Vec<i64> = ends.iter().map(|end| end.0).collect();
+    db.prepare_cached(SQL)?.execute(named_params! { ":rows": rows, ":epoch": epoch.0 })?;
+    Ok(())
 }
 
 /// Leaves the unfinished runs of an owner that died to whoever claims them, each with one interruption more.
