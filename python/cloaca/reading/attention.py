@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from ..check import microseconds
 from ..rows import CRON_BY_NOW, TRIGGER_BY_NOW, moment
-from .runners import declaring, living
+from .runners import declaring, living, living_and_silent
 from .schedules import LATE_SECONDS, schedules_of
 from .store import now
 
@@ -191,9 +191,10 @@ def schedule_counts(reader: Reader) -> Counts:
 def unwell(reader: Reader, *, limit: int = SHOWN_MAX) -> list[Trigger | Cron]:
     """Triggers and crons that are not `polled` or `scheduled`: stopped ones first, then what hangs, and
     what fails."""
-    alive = json.dumps(sorted(living(reader)))
+    alive, silent = living_and_silent(reader)
+    heard_of = json.dumps(sorted(alive - silent))
     late_us = int((now().timestamp() - LATE_SECONDS) * 1_000_000)
-    rows = [row["row"] for row in reader.native.query(_UNWELL, [SCHEDULES_MAX, late_us, limit, alive])]
+    rows = [row["row"] for row in reader.native.query(_UNWELL, [SCHEDULES_MAX, late_us, limit, heard_of])]
     return [each for each in schedules_of(reader, rows) if each.state not in ("polled", "scheduled")]
 
 

@@ -81,9 +81,11 @@ def doctor(
     thorough: bool = False,
     brief: bool = False,
     backlog: list[dict[str, Any]] | None = None,
+    probed: Health | None = None,
 ) -> Iterator[Finding]:
     """Findings, one after the other, as they are looked for; with `thorough` a large file is checked, too,
-    with `brief` none is. A `backlog` that was read already is not read again.
+    with `brief` none is. A `backlog` that was read already is not read again, and who was `probed` is not
+    asked again.
     """
     at = now()
     if reader.file is None:
@@ -98,7 +100,7 @@ def doctor(
     yield _descriptors()
     yield from _clock(reader, at)
     copied_us = made_at(reader.native.query)
-    reasons = of_probe(reader)["reasons"]
+    reasons = (of_probe(reader) if probed is None else probed)["reasons"]
     if copied_us is not None:
         yield _copy(copied_us)
         # Who serves the original lives, and not here.

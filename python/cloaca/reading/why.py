@@ -110,7 +110,7 @@ def of_trigger(reader: Reader, trigger: Trigger) -> str:
         by = f"waits for a run to end, {heard}, in runner {trigger.runner}"
         return f"{name} {by}{off}; {record or 'none has yet'}"
     by = f"is polled by runner {trigger.runner}"
-    due = off or f", the next is due at {trigger.next_poll_at}"
+    due = off or ("" if trigger.next_poll_at is None else f", the next is due at {trigger.next_poll_at}")
     if row is None:
         return f"{name} {by}; none of its polls is on record yet{due}"
     return f"{name} {by}{due}; {record}"
