@@ -15,6 +15,7 @@ from .. import __version__, rows
 from ..copied import made_at
 from ..errors import StoreError, excerpt
 from ..health import GRACE_SECONDS, RUNNERS_MAX, health
+from ..hidden import MASK
 from ..rescue import left_beside
 from ..why import of_unread, unheard
 from ..why_run import of_pause
@@ -401,7 +402,7 @@ def _untold(reader: Reader) -> Iterator[Finding]:
 
 def _pauses(reader: Reader) -> Finding:
     """What is paused: first what is until somebody resumes it, and may have been forgotten."""
-    found = sorted(reader.native.pauses(), key=lambda each: each["until"] is not None)
+    found = sorted(reader.pauses(), key=lambda each: each["until"] is not None)
     if not found:
         return Finding("ok", "pauses", "nothing is paused")
     more = f"; and {len(found) - NAMED_MAX} more" if len(found) > NAMED_MAX else ""
@@ -414,7 +415,9 @@ def _pauses(reader: Reader) -> Finding:
 def _resume(pause: dict[str, Any]) -> str:
     if pause["kind"] == "limit":
         return f"cloaca resume --limit {shlex.quote(pause['name'])}"
-    key = "" if pause["key"] is None else f" --key {shlex.quote(pause['key'])}"
+    # One that is hidden whoever paused it knows.
+    value = "KEY" if pause["key"] == MASK else pause["key"]
+    key = "" if value is None else f" --key {shlex.quote(value)}"
     return f"cloaca resume --workflow {shlex.quote(pause['name'])}{key}"
 
 

@@ -63,7 +63,7 @@ def _of_schedule(reader: Reader, found: Trigger | Cron) -> str:
     kept = Kept(
         run=native.run,
         runs=native.runs,
-        pauses=native.pauses,
+        pauses=reader.pauses,
         hide=lambda run_id, text: reader.of_run(mask, run_id).hide(text),
         look=native.query,
     )
@@ -153,7 +153,7 @@ def of_cron(reader: Reader, cron: Cron) -> str:
 def of_workflow(reader: Reader, name: str) -> str:
     """One sentence about a workflow: who serves it, what holds it up, and what waits."""
     found = workflow(reader, name)
-    pauses = reader.native.pauses()
+    pauses = reader.pauses()
     told = [f"workflow {excerpt(name)} is declared by no living runner: its runs wait for one"]
     if found.runners:
         one = len(found.runners) == 1
@@ -213,10 +213,10 @@ def of_run(reader: Reader, details: RunDetails) -> str:
         ready = "" if found.cancel_requested else _ready(reader, details)
         silent = of_silent(reader, [] if details.runner is None else [details.runner])
         return f"{name} is in the hands of runner {details.runner}{ends}{records}{waits}{ready}{silent}"
-    paused = (
-        "" if found.started_at is not None else why_run.of_paused(reader.native.pauses(), found.workflow_name)
+    paused = "" if found.started_at is not None else why_run.of_paused(reader.pauses(), found.workflow_name)
+    by_limit = held.of_run(
+        reader.native.query, found.id, check.microseconds(now()), rows.moment, reader.keyed()
     )
-    by_limit = held.of_run(reader.native.query, found.id, check.microseconds(now()), rows.moment)
     if by_limit is not None:
         return f"{name} {by_limit}{ends}{paused}"
     gone = "" if details.runner is None else f"; runner {details.runner}, which had it, is gone"

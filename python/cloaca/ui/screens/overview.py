@@ -103,7 +103,7 @@ def overview(ask: Ask) -> Screen:
     probed = ask.source.acting.health() if ask.source.can_act else of_probe(reader)
     findings = [*doctor(reader, brief=True, backlog=rows, probed=probed)]
     tone, sentence = verdict(
-        counts, concerns, found, waits, kinds, callbacks, reader.native.pauses(), probed, findings
+        counts, concerns, found, waits, kinds, callbacks, reader.pauses(), probed, findings
     )
     going = pace(reader, MINUTES)
     values = {
