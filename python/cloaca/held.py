@@ -73,8 +73,8 @@ def of_run(
         if terms is not None and terms["key"] is not None:
             for row in look(_PAUSED, [seat["workflow"], value, now_us]):
                 until = None if row["until"] is None else moment(row["until"])
-                (told,) = pauses(keyed, [{**row, "kind": "workflow", "until": until}])
-                return f"waits: {why_run.of_pause(told)}"
+                (paused,) = pauses(keyed, [{**row, "kind": "workflow", "until": until}])
+                return f"waits: {why_run.of_pause(paused)}"
     if concurrency is not None and seat["party"] == seat["run"]:
         sitting = look(_SITTING, [seat["seat"], SITTING_TOLD_MAX])
         many = sitting[0]["many"] if sitting else 0
