@@ -9,6 +9,7 @@ import os
 
 from . import check, rows, why_run
 from .errors import ArgumentError, WorkflowError, excerpt
+from .keyed import pauses
 from .limits import KEEP, checked_concurrent, checked_throttle
 from .listed import Listed
 from .near import hint
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .limits import Keep, Throttle
+    from .redact import Redactor
     from .served import Served
     from .types import LimitRow, PauseRow
 
@@ -27,6 +29,7 @@ class NamedLimits:
     """The part of a runner that is about limits with names and pauses."""
 
     if TYPE_CHECKING:
+        _redactor: Redactor
         _served: Served
 
         def _open(self) -> Any: ...
@@ -153,16 +156,19 @@ class NamedLimits:
             return self._begin_paused()
         return bool(self._open().store.resume(*self._meant("resume", workflow, limit, key)))
 
-    def list_pauses(self) -> Listed[PauseRow]:
+    def list_pauses(self, *, unmasked: bool = False) -> Listed[PauseRow]:
         """What `pause` and `RetryAfter(pause=...)` hold up, limits first, by name, as dicts with `kind name
         key until since by`.
 
         - `kind` (str): `limit` or `workflow`; `name` (str): which; `key` (str | None): of a workflow perhaps
-          only what its limits count for this value of its key.
+          only what its limits count for this value of its key, which is `[redacted]` where `redact=` hides
+          it, unless `unmasked` asks for it.
         - `until` (str | None): when it ends by itself.
         - `since`, `by` (str): when it was paused, and by whom: a program, a user, a task.
         """
-        return Listed((rows.pause(row) for row in self._open().store.pauses()), "PauseRow")
+        mask = self._redactor.mask(check.flag(unmasked, "unmasked"))
+        found = pauses(self._redactor.keyed(mask), self._open().store.pauses())
+        return Listed((rows.pause(row) for row in found), "PauseRow")
 
     def _meant(self, call: str, workflow: object, limit: object, key: object) -> tuple[str, str, str | None]:
         """What is to be paused or resumed: its kind, its name, and perhaps the value of a key."""

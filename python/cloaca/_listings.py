@@ -291,10 +291,11 @@ class Listings:
 
         Args:
             last (int): at most so many.
-            about (str | None): only those of one run or one trigger.
+            about (str | None): only those of one run, trigger, limit or workflow, also of its keys.
         """
         of = None if about is None else check.text(about, "about", ArgumentTypeError)
-        found = audit.found(self._open().store.look, of, None, check.count(last, "last"))
+        keyed = self._redactor.keyed(self._redactor.mask())
+        found = audit.found(self._open().store.look, of, None, check.count(last, "last"), keyed)
         return Listed((row for _, row in found), "AuditRow")
 
     def retry_many(

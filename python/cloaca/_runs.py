@@ -566,12 +566,16 @@ class Runs(Listings):
         looks = is_ours and registry.knows(row["workflow_name"])
         # The clock may have come further than who claims.
         waits = row["due_at"] if holder["not_before"] is not None else None
-        if holder["limited"] and (told := held.of_run(engine.store.look, row["id"], engine.now(), moment)):
+        if holder["limited"] and (told := self._why_held(engine, row["id"])):
             return why_run.of_held(row, told, bool(holder["cancelled"])) + self._idles
         told = why_run.of_other(
             row, owner, bool(holder["is_living"]), bool(holder["cancelled"]), looks, waits
         )
         return told + self._idles
+
+    def _why_held(self, engine: Any, run_id: str) -> str | None:
+        keyed = self._redactor.keyed(self._redactor.mask())
+        return held.of_run(engine.store.look, run_id, engine.now(), moment, keyed)
 
 
 def _refuse_lengths(keys: int, contexts: int) -> None:

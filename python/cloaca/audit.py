@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from .keyed import Keyed
     from .types import AuditRow
 
 SQL = """
     SELECT row, at, who, door, place, what, about, many FROM audit
-    WHERE (CAST(?1 AS TEXT) IS NULL OR about = ?1) AND row < coalesce(?2, 9223372036854775807)
+    WHERE (CAST(?1 AS TEXT) IS NULL OR about = ?1 OR about >= ?1 || ', key ' AND about < ?1 || ', key!')
+        AND row < coalesce(?2, 9223372036854775807)
     ORDER BY row DESC LIMIT ?3"""
+_OF_KEY = ", key "
+"""What stands between a workflow and a value of its key that was paused."""
 _PARENT = "SELECT parent FROM runs WHERE id = ?1"
 CANCELLED = """
     SELECT row, at, who, door, place, what, about, many FROM audit
@@ -63,10 +67,20 @@ def user() -> str:
 
 
 def found(
-    query: Callable[[str, list[Any]], list[dict[str, Any]]], about: str | None, after: int | None, limit: int
+    query: Callable[[str, list[Any]], list[dict[str, Any]]],
+    about: str | None,
+    after: int | None,
+    limit: int,
+    keyed: Keyed | None = None,
 ) -> list[tuple[int, AuditRow]]:
-    """The changes, newest first, each with its place."""
-    return [(row.pop("row"), _row(row)) for row in query(SQL, [about, after, limit])]
+    """The changes, newest first, each with its place; those about a workflow are also those about its keys.
+    `keyed` knows what may be shown of the values of these."""
+    found = query(SQL, [about, after, limit])
+    for row in found if keyed is not None else ():
+        workflow, of_key, value = row["about"].partition(_OF_KEY)
+        if of_key and keyed is not None and row["what"] in ("pause", "resume"):
+            row["about"] = f"{workflow}{_OF_KEY}{keyed.shown(workflow, value)}"
+    return [(row.pop("row"), _row(row)) for row in found]
 
 
 def cancelled(

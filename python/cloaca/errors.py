@@ -95,8 +95,9 @@ class RunnerError(CloacaError, RuntimeError):
 class Dropped(RunnerError):
     """A run that was asked for was not started, because a limit of its workflow drops what is beyond it.
 
-    `rule` is `"concurrency"` or `"rate_limit"`; `key` is the value of its key that was full, `None` if it has
-    no key; `started` has the ids of the runs that the same call of `backfill` started all the same.
+    `rule` is `"concurrency"` or `"rate_limit"`; `key` is the value of its key that was full, also where the
+    message hides that by `redact=`, `None` if it has no key; `started` has the ids of the runs that the same
+    call of `backfill` started all the same.
     """
 
     rule: str
@@ -106,6 +107,10 @@ class Dropped(RunnerError):
     def __init__(
         self, message: str, rule: str = "", key: str | None = None, started: Sequence[str] = ()
     ) -> None:
+        if key is not None:
+            from .keyed import hidden_here
+
+            message = hidden_here(message)
         super().__init__(message)
         self.rule = rule
         self.key = key

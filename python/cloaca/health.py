@@ -240,7 +240,8 @@ def _runners(
         yield _reason("no_runner", text, 0, now_us)
     silent = [row for row in alive if is_silent(row, now_us)]
     if silent:
-        text = f"{_count(len(silent), 'runner')} with a living process said nothing lately: is it stopped?"
+        text = f"{_count(len(silent), 'runner')} with a living process said nothing lately: is it stopped, or"
+        text = f"{text} kept out of the store?"
         since = min(seen for row in silent if (seen := _seen(row)) is not None)
         yield _reason("silent_runner", text, len(silent), now_us, since, map(_name, silent))
     dead = [row for row in owners if row["left_at"] is None and row["is_dead"]]

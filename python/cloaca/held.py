@@ -10,11 +10,14 @@ import json
 from . import why_run
 from .duration import text_of
 from .errors import excerpt
+from .keyed import pauses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
+
+    from .keyed import Keyed
 
     Look = Callable[[str, Sequence[object]], list[dict[str, Any]]]
 
@@ -49,8 +52,12 @@ _FIRST = """
     LIMIT 1"""
 
 
-def of_run(look: Look, run_id: str, now_us: int, moment: Callable[[int], str]) -> str | None:
-    """What a run waits for because of a limit; `None` if none holds it."""
+def of_run(
+    look: Look, run_id: str, now_us: int, moment: Callable[[int], str], keyed: Keyed | None = None
+) -> str | None:
+    """What a run waits for because of a limit; `None` if none holds it. `keyed` knows what may be
+    shown of the values of keys.
+    """
     found = look(_SEAT, [run_id])
     if not found or found[0]["stand"] not in (WAITS, BEHIND):
         return None
@@ -66,14 +73,15 @@ def of_run(look: Look, run_id: str, now_us: int, moment: Callable[[int], str]) -
         if terms is not None and terms["key"] is not None:
             for row in look(_PAUSED, [seat["workflow"], value, now_us]):
                 until = None if row["until"] is None else moment(row["until"])
-                return f"waits: {why_run.of_pause({**row, 'kind': 'workflow', 'until': until})}"
+                (paused,) = pauses(keyed, [{**row, "kind": "workflow", "until": until}])
+                return f"waits: {why_run.of_pause(paused)}"
     if concurrency is not None and seat["party"] == seat["run"]:
         sitting = look(_SITTING, [seat["seat"], SITTING_TOLD_MAX])
         many = sitting[0]["many"] if sitting else 0
         if many >= concurrency["limit"]:
             names = ", ".join(row["id"] for row in sitting)
             more = f" and {many - len(sitting)} more" if many > len(sitting) else ""
-            of = _of_key(concurrency, seat["place"])
+            of = _of_key(concurrency, seat["workflow"], seat["place"], keyed)
             limit, runs = concurrency["limit"], "run" if many == 1 else "runs"
             taken = f"{many} of {limit} taken by {runs} {names}{more}"
             return f"waits for a seat of concurrency {limit}{of}: {taken}"
@@ -82,7 +90,7 @@ def of_run(look: Look, run_id: str, now_us: int, moment: Callable[[int], str]) -
         until = min(seat["stamp"], now_us + throttle["burst"] * interval) - (throttle["burst"] - 1) * interval
         if until > now_us:
             rate = f"{throttle['limit']} in {text_of(throttle['per_us'])}"
-            of, before = _of_key(throttle, seat["pace"]), _before(look, seat)
+            of, before = _of_key(throttle, seat["workflow"], seat["pace"], keyed), _before(look, seat)
             return f"is throttled, {rate}{of}: the next may start at {moment(until)}{before}"
     if look(_IS_PAUSED, [seat["workflow"], now_us]):
         return "waits"  # and whoever tells it says for what
@@ -96,5 +104,6 @@ def _before(look: Look, seat: dict[str, Any]) -> str:
     return f", and {many} {'run goes' if many == 1 else 'runs go'} before it" if many else ""
 
 
-def _of_key(terms: dict[str, Any], value: str) -> str:
-    return "" if terms["key"] is None else f" of key {excerpt(value)}"
+def _of_key(terms: dict[str, Any], workflow: str, value: str, keyed: Keyed | None) -> str:
+    shown = value if keyed is None else keyed.shown(workflow, value)
+    return "" if terms["key"] is None else f" of key {excerpt(shown)}"

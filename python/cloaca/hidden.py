@@ -10,7 +10,7 @@ from .context import DEPTH_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
 MASK = "[redacted]"
@@ -45,30 +45,39 @@ def gather(value: Any, found: dict[str, None], depth: int = 0) -> None:
 class Secrets:
     """Values that texts must not tell."""
 
-    __slots__ = ("_forms", "_values")
+    __slots__ = ("_forms", "_hide_keys", "_values")
 
-    def __init__(self, values: dict[str, None] | None) -> None:
+    def __init__(self, values: dict[str, None] | None, hide_keys: Callable[[str], str] | None = None) -> None:
         self._values = values
         self._forms: list[str] | None = None
+        self._hide_keys = hide_keys
 
     def without(self, others: Secrets) -> Secrets:
         """Those that the others don't have."""
         if self._values is None or others._values is None:
             return self
         known = others._values
-        return Secrets({value: None for value in self._values if value not in known})
+        return Secrets({value: None for value in self._values if value not in known}, self._hide_keys)
+
+    def and_keys(self, hide_keys: Callable[[str], str]) -> Secrets:
+        """These, and what `hide_keys` takes out of a text: values of limits' keys."""
+        return Secrets(self._values, hide_keys)
 
     def with_those(self, others: Secrets) -> Secrets:
         """These and the others."""
         if self._values is None or others._values is None:
             return WITHHOLDING
         if not (self._values and others._values):
-            return self if self._values else others
+            return Secrets(self._values or others._values, self._hide_keys or others._hide_keys)
         found = self._values | others._values
-        return WITHHOLDING if len(found) > SECRETS_MAX else Secrets(found)
+        return (
+            WITHHOLDING if len(found) > SECRETS_MAX else Secrets(found, self._hide_keys or others._hide_keys)
+        )
 
     def hide(self, text: str) -> str:
         """The text with each of the values, written as it is, quoted or escaped, or cut off, taken out."""
+        if text and self._hide_keys is not None and self._values is not None:
+            text = self._hide_keys(text)
         if not text or self._values == {}:
             return text
         if self._values is None:

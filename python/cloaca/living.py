@@ -16,7 +16,7 @@ from .errors import excerpt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .runner import DefaultRunner
 
@@ -31,6 +31,21 @@ _inherited: set[DefaultRunner] = set()
 _hooked = False
 is_looked_at = False
 """Whether the program is imported by somebody who only wants to know what it declares."""
+
+
+refuse: Callable[[str], None] | None = None
+"""Who is asked before a runner that works opens a store, and raises if it is not the one that is meant."""
+
+
+@contextlib.contextmanager
+def refusing(asked: Callable[[str], None] | None) -> Iterator[None]:
+    """The runners that are made meanwhile, and work, open no store at which `asked` raises."""
+    global refuse
+    refuse = asked
+    try:
+        yield
+    finally:
+        refuse = None
 
 
 @contextlib.contextmanager

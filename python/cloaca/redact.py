@@ -12,6 +12,7 @@ from . import context as contexts
 from .context import DEPTH_MAX, Context, decode_value
 from .errors import ArgumentError, ArgumentTypeError, excerpt, typed
 from .hidden import MASK, NO_SECRETS, WITHHOLDING, Secrets, gather
+from .keyed import OF_KEY, Keyed
 from .kind import name_of
 from .name import is_text
 from .plain import ABOUT, say
@@ -235,21 +236,32 @@ class Looker:
         """What texts about a trigger must not tell, from its cursor and its newest run."""
         return NO_SECRETS if mask is None else self._of(mask, lambda: self._read.contexts_of_trigger(name))
 
+    def keyed(self, mask: Mask | None) -> Keyed | None:
+        """What may be shown of the values of limits' keys; `None` if all of it."""
+        if mask is None:
+            return None
+        return Keyed(mask, getattr(self._read, "look", self._read.query))
+
     def of_told(self, mask: Mask | None, run: RunDetails) -> Secrets:
         """What no text must tell of a run whose end a function was told of, in whole."""
         if mask is None:
             return NO_SECRETS
         try:
             kept = map(decode_value, self._read.contexts_of_run(run["id"]))
-            return mask.secrets([run["context"], run["final_context"], *kept])
+            secrets = mask.secrets([run["context"], run["final_context"], *kept])
+            return self._with_keys(mask, secrets)
         except Exception:
             return WITHHOLDING
 
     def _of(self, mask: Mask, read: Callable[[], list[str]]) -> Secrets:
         try:
-            return mask.secrets(map(decode_value, read()))
+            return self._with_keys(mask, mask.secrets(map(decode_value, read())))
         except Exception:
             return WITHHOLDING
+
+    def _with_keys(self, mask: Mask, secrets: Secrets) -> Secrets:
+        keyed = self.keyed(mask)
+        return secrets if keyed is None or secrets is WITHHOLDING else secrets.and_keys(keyed.hide)
 
 
 class Redactor(Looker):
@@ -333,6 +345,9 @@ class Redactor(Looker):
         secrets = NO_SECRETS
         if about.get("cloaca_run") or about.get("cloaca_trigger") or values_of is not None:
             secrets = self._about(about, values_of)
+        elif any(isinstance(value, str) and OF_KEY in value for value in values):
+            mask = self.mask()
+            secrets = NO_SECRETS if mask is None else self._with_keys(mask, NO_SECRETS)
         if told is not None:
             secrets = secrets.with_those(self.of_told(self.mask(), told))
         if secrets is NO_SECRETS:

@@ -291,6 +291,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         url = check.url(url)
         if living.is_looked_at:
             url, paused, works = ":memory:", True, True
+        elif works and living.refuse is not None:
+            living.refuse(url)
         asked = redaction.checked(redact)
         refuse_in_pool()
         places = Places(executors)

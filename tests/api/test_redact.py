@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sqlite3
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,8 +18,10 @@ from typing import Any
 import pytest
 from flow import declare
 from program import eventually, run_program
+from starlette.testclient import TestClient
 
 import cloaca
+import cloaca.ui
 from cloaca import Context, TriggerResult, reading, redact
 from cloaca.hidden import MASK, WITHHELD
 from cloaca.redact import FOREIGN
@@ -654,3 +658,126 @@ def test_what_a_function_says_of_the_run_that_it_is_told_of_is_hidden(
         assert secret not in shown
     with cloaca.DefaultRunner(store, work=False) as client:
         assert SECRET not in texts_of(client.query("SELECT reason FROM ticks"))
+
+
+# Values of limits' keys
+
+KEYED = [
+    ({"token": SECRET}, "token"),
+    ({"host": {"Token": "abc"}, "n": 1}, "{n}:{host.Token}"),
+    ({"token": 977}, "token"),
+]
+
+
+@pytest.mark.parametrize(("context", "key"), KEYED)
+def test_a_limit_s_key_that_is_hidden_is_shown_at_no_door(
+    context: dict[str, Any], key: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    value = str(context.get("token", "1:abc"))
+    store = tmp_path / "runs.db"
+    released = threading.Event()
+    one = cloaca.Concurrency(1, key=key)
+    with cloaca.WorkflowBuilder("limited", concurrency=one, rate_limit=cloaca.RateLimit(4, "1h", key=key)):
+
+        @cloaca.task()
+        def waits(context: Context) -> None:
+            released.wait(30)
+
+    @cloaca.trigger(workflow="limited", poll_interval="1h")
+    def many() -> TriggerResult:
+        return TriggerResult.fire(context)
+
+    told: list[object] = []
+    caplog.set_level(logging.DEBUG)
+    with cloaca.DefaultRunner(store, redact=["token"]) as runner:
+        try:
+            sits, waiting = [runner.submit("limited", context, run_key=name) for name in ("one", "two")]
+            assert eventually(lambda: "a seat of concurrency" in runner.why_run(waiting.id))
+            told.append(runner.why_run(waiting.id))
+            told += [runner.submit("limited", context).id for _ in range(2)]
+            with pytest.raises(cloaca.Dropped, match="rate limit") as dropped:
+                runner.submit("limited", context)
+            assert dropped.value.key == value
+            told.append(str(dropped.value))
+            told += [runner.tick("many"), runner.tick("many", dry_run=True), runner.ticks("many")]
+            # What the newest run has is looked for in texts in any case.
+            runner.submit("limited", {**context, "token": "other", "host": {"Token": "other"}})
+            told += [runner.why("many"), runner.ticks("many")]
+            line = [sys.executable, "-m", "cloaca", "--database", str(store)]
+            pausing = [*line, "pause", "--workflow", "limited", "--key"]
+            subprocess.run([*pausing, value], check=True, capture_output=True)
+            slip = subprocess.run([*pausing, "slip"], check=False, capture_output=True, text=True)
+            told.append(slip.stderr)
+            assert "slip" in slip.stderr
+            told += [runner.list_pauses(), runner.why_run(waiting.id), runner.audit()]
+            assert [row["key"] for row in runner.list_pauses(unmasked=True)] == [value]
+            asked = json.dumps(context)
+            for words in (
+                ["ls"],
+                ["limits"],
+                ["audit"],
+                ["audit", "limited"],
+                ["why", "limited"],
+                ["why", "many"],
+                ["why", waiting.id],
+                ["ticks", "many"],
+                ["doctor"],
+                ["metrics", "--json"],
+                ["show", waiting.id],
+                ["submit", "limited", "--context", asked],
+            ):
+                done = subprocess.run([*line, *words], check=False, capture_output=True, text=True)
+                assert "pause" in done.stdout or words != ["audit", "limited"], "by the workflow's name"
+                told.append((words[0], done.stdout, done.stderr))
+            page = cloaca.ui.app(store)
+            looks = TestClient(page, base_url="http://127.0.0.1:8720", client=("127.0.0.1", 1))
+            for path in (
+                "/",
+                "/system",
+                "/trigger?name=many",
+                "/workflow?name=limited",
+                f"/run?id={sits.id}",
+            ):
+                told.append((path, looks.get(path).text))
+            told.append(looks.get(f"/run?id={waiting.id}").text)
+            page._source.close()
+            with reading.Reader(store, unmasked=True) as reader:
+                assert [each.key for each in reading.pauses(reader)] == [value]
+                assert repr(value) in reading.why(reader, waiting.id)
+            subprocess.run([*line, "resume", "--workflow", "limited", "--key", value], check=True)
+            assert runner.list_pauses() == []
+        finally:
+            released.set()
+    told += [record.getMessage() for record in caplog.records]
+    leaks = [
+        each for each in told if re.search(rf"(?<![\w.:-]){re.escape(value)}(?![\w.:-])", texts_of(each))
+    ]
+    assert leaks == []
+
+
+def test_a_limit_s_key_that_is_not_hidden_is_shown(tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("limited", rate_limit=cloaca.RateLimit(1, "1h", key="{user.name}")):
+        cloaca.task(id="only")(fails_not)
+    with cloaca.DefaultRunner(tmp_path / "runs.db", redact=["password"]) as runner:
+        given = {"user": {"name": "ann"}, "password": SECRET}
+        runner.execute("limited", given)
+        with pytest.raises(cloaca.Dropped, match='of key "ann"'):
+            runner.execute("limited", given)
+
+
+def fails_not(context: Context) -> None:
+    pass
+
+
+@pytest.mark.parametrize("hides", ["ann", "bob"])
+def test_a_function_is_asked_for_a_limit_s_key(hides: str) -> None:
+    def hidden(path: tuple[str | int, ...], value: Any) -> Any:
+        return MASK if (path, value) == (("user", "name"), hides) else value
+
+    with cloaca.WorkflowBuilder("limited", rate_limit=cloaca.RateLimit(1, "1h", key="user.name")):
+        cloaca.task(id="only")(fails_not)
+    with cloaca.DefaultRunner(":memory:", redact=hidden) as runner:
+        runner.execute("limited", {"user": {"name": "ann"}})
+        with pytest.raises(cloaca.Dropped) as dropped:
+            runner.execute("limited", {"user": {"name": "ann"}})
+        assert ("ann" in str(dropped.value)) == (hides == "bob")

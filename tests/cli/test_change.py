@@ -660,6 +660,89 @@ def test_a_program_is_served_until_it_is_told_to_end(tmp_path: Path, how: list[s
     assert run_command(["runners"], cwd=tmp_path).stdout == ""
 
 
+def test_a_name_with_a_line_end_stays_on_its_line_in_the_log(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import cloaca\nwith cloaca.WorkflowBuilder('line\\nend'):\n"
+        "    @cloaca.task(retry_attempts=1)\n    def t(context): raise ValueError('boom')\n"
+        "@cloaca.trigger(workflow='line\\nend', poll_interval='20ms')\ndef feed(): return True\n"
+    )
+    with serving(tmp_path, "run", "app.py", "--database", "runs.db") as process:
+        try:
+            said = reads(process, "task 't' of workflow")
+            assert "workflow 'line\\nend'" in said, said
+            assert "Traceback" in reads(process, "Traceback")
+        finally:
+            process.kill()
+
+
+DRILL = """
+import cloaca
+with cloaca.WorkflowBuilder("w"):
+    @cloaca.task()
+    def t(context): pass
+@cloaca.trigger(workflow="w", poll_interval="1ms")
+def feed():
+    return cloaca.TriggerResult.fire({})
+"""
+
+
+@pytest.mark.parametrize("by", ["--database", "CLOACA_DATABASE", "pyproject"])
+@pytest.mark.parametrize(
+    ("line", "own"),
+    [
+        ("runner = cloaca.DefaultRunner('real.db')", ""),
+        ("runner = cloaca.DefaultRunner('real.db')", ":runner"),
+        ("def runner(): return cloaca.DefaultRunner('real.db')", ":runner"),
+    ],
+)
+def test_a_program_whose_runner_is_on_another_store_than_the_line_names_is_not_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, own: str, by: str
+) -> None:
+    (tmp_path / "app.py").write_text(f"{DRILL}{line}\n")
+    words = ["run", f"app.py{own}"]
+    if by == "pyproject":
+        (tmp_path / "pyproject.toml").write_text('[tool.cloaca]\ndatabase = "drill.db"\n')
+        by = "[tool.cloaca] database"
+    elif by == "--database":
+        words += ["--database", "drill.db"]
+    else:
+        monkeypatch.setenv(by, "drill.db")
+    done = run_command(words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert f"cloaca: {by} names" in done.stderr
+    assert "drill.db', and the runner of app.py" in done.stderr
+    assert "is on 'real.db'" in done.stderr
+    assert not (tmp_path / "drill.db").exists()
+    if "def" in line or not own:
+        assert not (tmp_path / "real.db").exists(), "nothing was begun there"
+
+
+def test_a_program_that_is_on_the_store_that_the_line_names_is_served_and_the_log_names_it(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "app.py").write_text(f"{DRILL}runner = cloaca.DefaultRunner('real.db')\n")
+    link = tmp_path / "link.db"
+    link.symlink_to(tmp_path / "real.db")
+    for store in ("sqlite://real.db", str(tmp_path / "real.db"), "link.db"):
+        with serving(tmp_path, "run", "app.py:runner", "--database", store) as process:
+            try:
+                assert reads(process, "serving app.py:runner on 'real.db'; Ctrl-C")
+                # By then it hears signals.
+                assert "living" in run_command(["runners", "--database", "real.db"], cwd=tmp_path).stdout
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(WAIT) == 0
+            finally:
+                process.kill()
+
+
+def test_workers_that_are_on_another_store_end_the_command(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(f"{DRILL}runner = cloaca.DefaultRunner('real.db')\n")
+    done = run_command(["run", "app.py", "--workers", "2", "--database", "drill.db"], cwd=tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.count("is on 'real.db'") == 1
+    assert not (tmp_path / "real.db").exists()
+
+
 WORKER = """
 import os, sys, cloaca
 with cloaca.WorkflowBuilder("w"):

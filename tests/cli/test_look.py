@@ -48,6 +48,25 @@ def test_ls_shows_what_each_does_the_failing_ones_first(line: Line, tmp_path: Pa
         assert [each["kind"] for each in found] == ["trigger", "trigger", "cron", "workflow", "runner"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ls_tells_of_a_runner_that_says_nothing(line: Line, tmp_path: Path) -> None:
+    with served(tmp_path / "runs.db") as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            with closing(sqlite3.connect(tmp_path / "runs.db")) as store, store:
+                store.execute(
+                    "UPDATE owners SET seen_at = seen_at - 60000000, joined_at = joined_at - 60000000"
+                )
+            told = {row[1]: row for row in fields(line.piped("ls"))}
+            assert (told["rare"][2], told["rare"][7]) == ("silent", "")
+            assert told["1"][2] == "silent"
+            (found,) = records(line.piped("runners", "--json"))
+            assert (found["state"], found["is_silent"]) == ("living", True)
+            assert "is due" not in line.piped("why", "rare")
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+
+
 SCHEMA = {
     "trigger": "created_at cursor disabled_at disabled_cause enabled failures in_body_since kind last "
     "last_fired_at last_poll_at next_poll_at on_run on_run_status poll_interval_ms runner state trigger_name "
@@ -56,7 +75,8 @@ SCHEMA = {
     "next_run_at state timezone trigger_name updated_at workflow_name",
     "workflow": "kind last_error last_run_at last_status oldest_at paused paused_keys pending runners running"
     " workflow_name",
-    "runner": "host joined_at kind last_hour left_at name number pid polls runs seen_at state version works",
+    "runner": "host is_silent joined_at kind last_hour left_at name number pid polls runs seen_at state "
+    "version works",
     "run": "cancel_requested completed_at context created_at due_at error_message error_type id kind "
     "lain_seconds parent_kind parent_run parent_task priority run_key started_at status took_seconds "
     "trigger_name workflow_name",

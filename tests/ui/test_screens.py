@@ -119,6 +119,68 @@ def _nothing(context: cloaca.Context) -> None:
     pass
 
 
+def _change(store: Path, sql: str) -> None:
+    """Writes to a store from a process of its own: in this one it is open."""
+    code = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], 30); db.execute(sys.argv[2]); db.commit()"
+    subprocess.run([sys.executable, "-c", code, str(store), sql], check=True)
+
+
+_AGO = "CAST(unixepoch() * 1000000 AS INTEGER) - 600000000"
+
+
+def test_all_is_not_well_while_the_only_runner_says_nothing(
+    page: Asking, runner: cloaca.DefaultRunner, tmp_path: Path
+) -> None:
+    _change(tmp_path / "runs.db", f"UPDATE owners SET seen_at = {_AGO}")
+    text = page.text("/")
+    assert "Something needs a look: 1 runner with a living process said nothing lately: is it stopped" in text
+    assert "silent" in text
+    assert "All is well" not in text
+
+
+def test_all_is_not_well_while_runs_wait_that_nobody_declares(
+    page: Asking, runner: cloaca.DefaultRunner, tmp_path: Path
+) -> None:
+    runner.pause(workflow="ingest", until="2099-01-01T00:00:00Z")
+    for _ in range(2):
+        runner.submit("ingest")
+    expected = "All is well: 1 runner alive, 3 schedules served, 2 runs wait; 1 workflow paused."
+    assert expected in page.text("/")
+    gone = f"created_at = {_AGO}, workflow = 'gone'"
+    _change(tmp_path / "runs.db", f"UPDATE runs SET {gone}")
+    text = page.text("/")
+    assert "needs a look: 2 runs of workflows that no living runner declares: 'gone'" in text
+    assert "All is well" not in text
+
+
+def test_what_the_doctor_warns_of_is_told_where_all_would_be_well(
+    page: Asking, runner: cloaca.DefaultRunner, tmp_path: Path
+) -> None:
+    _change(tmp_path / "runs.db", f"UPDATE owners SET joined_at = 2 * {_AGO}")
+    text = page.text("/")
+    assert "Something needs a look: something in the store was written" in text
+    assert "All is well" not in text
+
+
+def test_a_long_task_is_told_of_as_the_doctor_does(
+    page: Asking, runner: cloaca.DefaultRunner, tmp_path: Path
+) -> None:
+    run = runner.submit("slow")
+    while "hold" not in runner.why_run(run.id):
+        pass
+    assert "All is well: 1 runner alive, 3 schedules served, 1 run under way." in page.text("/")
+    _change(tmp_path / "runs.db", f"UPDATE tasks SET started_at = {_AGO}")
+    assert "Nothing fails; 1 task under way for more than 5 minutes: 'hold' of run" in page.text("/")
+
+
+def test_a_runner_that_has_stopped_is_told_on_its_own_page(
+    page: Asking, runner: cloaca.DefaultRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"code": "store", "text": "writes are refused", "count": 1, "seconds": None, "names": []}
+    monkeypatch.setattr(runner, "health", lambda: {"ok": False, "reasons": [told]})
+    assert "Something needs a look: writes are refused." in page.text("/")
+
+
 def test_a_run_that_waits_for_its_time_says_so(page: Asking, runner: cloaca.DefaultRunner) -> None:
     run = runner.submit("ingest", {"file": "late"}, at="2090-01-31T06:00:00Z", priority=8)
     text = page.get(f"/run?id={run.id}").text

@@ -22,6 +22,7 @@ from ..errors import (
     ArgumentError,
     CloacaError,
     ContextError,
+    Dropped,
     TriggerError,
     WorkflowError,
     excerpt,
@@ -152,8 +153,10 @@ def pause(arguments: Namespace, show: Show) -> int:
 
 def _refuse_unknown_key(reader: Reader, workflow: str, key: str) -> None:
     """A slip in a key would hold up nothing, and nobody would notice."""
-    known = reading.keys(reader, workflow)
+    known, keyed = reading.keys(reader, workflow), reader.keyed()
     if known is not None and key not in known:
+        if keyed is not None:
+            known = [each for each in known if keyed.shown(workflow, each) == each]
         raise reading.MissingError(
             f"none of the newest runs of workflow {excerpt(workflow)} has the key {excerpt(key)}"
             f"{hint(key, 'keys', known)}; give --yes if such runs are still to come"
@@ -375,7 +378,12 @@ def submit(arguments: Namespace, show: Show) -> int:
             arguments.workflow, encoded = _first(reader, again)
         version = _version(reader, arguments)
         with closing(_cloaca.Client.open(url)) as client:
-            run_id, is_new = client.submit(arguments.workflow, version, encoded, key, when, again)
+            try:
+                run_id, is_new = client.submit(arguments.workflow, version, encoded, key, when, again)
+            except Dropped as refused:
+                keyed = reader.keyed()
+                text = str(refused) if keyed is None else keyed.hide(str(refused))
+                raise Dropped(text, refused.rule, refused.key) from None
         if run_id is None:
             raise WorkflowError(
                 f"run key {excerpt(arguments.key)} was used by a run that is not kept any more;"

@@ -251,7 +251,7 @@ COMMANDS = (
         "Limits with names: how many of their seats are taken, and what is paused.",
         "cloaca limits",
         "look:limits",
-        (),
+        (UNMASKED,),
     ),
     Command(
         "pause",

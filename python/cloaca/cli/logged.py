@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from .. import attempt, tracing
 from ..plain import ABOUT, describe
-from ..terminal import cleaned
+from ..terminal import clean, cleaned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,8 +89,14 @@ class Plain(logging.Formatter):
     """Formats a record as text of which no character reaches a terminal that it would not simply show."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Its lines."""
+        """Its lines; a line of ours is one, whatever names stand in it, before its traceback."""
         return cleaned(super().format(record).replace("\t", "    "))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The first of them."""
+        if record.name == "cloaca" or record.name.startswith("cloaca."):
+            record.message = clean(record.message)
+        return super().formatMessage(record)
 
 
 def plain(form: str) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ..reading import Cron, Limit, Pause, Reader, Run, Runner, Trigger, Workflow
 
-ORDER = ("stopped", "hanging", "failing", "late", "unserved", "polled", "scheduled", "disabled")
+ORDER = ("stopped", "hanging", "failing", "late", "silent", "unserved", "polled", "scheduled", "disabled")
 """In which states are listed: what needs somebody comes first."""
 PAGE = 200
 SEEN = 1000

@@ -13,6 +13,7 @@ import threading
 import time
 from importlib.util import find_spec
 
+from .. import check, living
 from ..check import run_id as checked_run_id
 from ..errors import ArgumentError, ArgumentTypeError, excerpt
 from ..terminal import clean
@@ -21,7 +22,7 @@ from .main import OK
 from .parse import UsageError
 from .program import UNFIT, WORKER, ProgramError, imported, is_quiet, refuse_missing, split
 from .show import Show
-from .where import database, program
+from .where import ENVIRONMENT, database, is_same, named, program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -217,9 +218,12 @@ def _listen_later(listens: tuple[str, int], runner: DefaultRunner) -> None:
 
 def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, int] | None) -> int:
     module, name = split(target)
+    meant = _Meant(named(url), target)
     try:
-        loaded = imported(module, serves=True)
-    except ProgramError as error:
+        # Without a name the program has one runner; with one, others may be on whatever store.
+        with living.refusing(None if name is not None else meant.refuse):
+            loaded = imported(module, serves=True)
+    except (ProgramError, _OtherStore) as error:
         if WORKER not in os.environ:
             raise
         if not is_quiet():
@@ -234,28 +238,67 @@ def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, in
 
         plain("%(asctime)s %(levelname)s %(message)s")
     listening = None if listens is None else _listening(listens)
-    runner = _runner(loaded, module, name, url)
+    try:
+        runner = _runner(loaded, module, name, url, meant)
+    except _OtherStore as error:
+        if WORKER not in os.environ:
+            raise
+        if not is_quiet():
+            sys.stderr.write(f"cloaca: {clean(str(error))}\n")
+        return UNFIT
     if listening is not None:
         listening.begin(runner)
     elif listens is not None:
         threading.Thread(target=_listen_later, args=(listens, runner), daemon=True).start()
-    logging.getLogger("cloaca").info("serving %s; Ctrl-C drains and ends", target)
+    store = excerpt(check.store_name(runner._url))
+    logging.getLogger("cloaca").info("serving %s on %s; Ctrl-C drains and ends", target, store)
     runner.run_forever()
     return OK
 
 
-def _runner(loaded: object, module: str, name: str | None, url: str | None) -> DefaultRunner:
-    from .. import living, registry
+class _OtherStore(UsageError):
+    """The program's runner is on another store than the line names."""
+
+
+class _Meant:
+    """The store that a line names, for a program that may name its own."""
+
+    def __init__(self, named: tuple[str, str] | None, target: str) -> None:
+        self._named = named
+        self._target = target
+
+    def refuse(self, url: str) -> None:
+        """Raises `_OtherStore` if that is not the store that is meant."""
+        if self._named is None or is_same(self._named[1], url):
+            return
+        by, meant = self._named
+        own = f"the runner of {self._target} is on {excerpt(check.store_name(url))}"
+        raise _OtherStore(
+            f"{by} names {excerpt(check.store_name(meant))}, and {own}: leave one of them out, or have the"
+            f" program open what {ENVIRONMENT} names"
+        )
+
+
+def _runner(loaded: object, module: str, name: str | None, url: str | None, meant: _Meant) -> DefaultRunner:
+    from .. import registry
     from ..runner import DefaultRunner
 
     if name is not None:
         found = getattr(loaded, name, None)
-        made = found() if callable(found) and not isinstance(found, DefaultRunner) else found
+        made = found
+        if callable(found) and not isinstance(found, DefaultRunner):
+            with living.refusing(meant.refuse):
+                made = found()
         if not isinstance(made, DefaultRunner):
             raise UsageError(
                 f"{module} has no runner {excerpt(name)}: that is {excerpt(made)}; name a DefaultRunner, or a"
                 " function that makes one"
             )
+        try:
+            meant.refuse(made._url)
+        except _OtherStore:
+            made.shutdown(0.0)
+            raise
         return made
     runners = living.made()
     if len(runners) > 1:

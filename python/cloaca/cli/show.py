@@ -36,6 +36,7 @@ COLOURS = {
         "draining",
         "hanging",
         "late",
+        "silent",
         "unserved",
         "warn",
         "silent",

@@ -52,6 +52,26 @@ def database(given: str | None) -> str:
     return os.path.join(os.curdir, found[0])
 
 
+def named(given: str | None) -> tuple[str, str] | None:
+    """What a line names as its store by `--database`, by `CLOACA_DATABASE` or for the whole project, and by
+    which of these; `None` if by none."""
+    for name, value in (("--database", given), (ENVIRONMENT, os.environ.get(ENVIRONMENT))):
+        if value:
+            return name, value
+    setting = _setting("database")
+    return None if not setting else ("[tool.cloaca] database", setting)
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two URLs name one store."""
+    from .. import _cloaca
+
+    paths = _cloaca.path_of(one), _cloaca.path_of(other)
+    if None not in paths:
+        return os.path.realpath(paths[0] or "") == os.path.realpath(paths[1] or "")
+    return paths[0] == paths[1] and _cloaca.name_of(one) == _cloaca.name_of(other)
+
+
 def program(given: str | None) -> str | None:
     """The program that is meant, if one is."""
     return given or _setting("app")

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from ..check import microseconds
 from ..rows import CRON_BY_NOW, TRIGGER_BY_NOW, moment
-from .runners import living
+from .runners import living, living_and_silent
 from .schedules import LATE_SECONDS, schedules_of
 from .store import now
 
@@ -196,9 +196,10 @@ def schedule_counts(reader: Reader) -> Counts:
 def unwell(reader: Reader, *, limit: int = SHOWN_MAX) -> list[Trigger | Cron]:
     """Triggers and crons that are not `polled` or `scheduled`: stopped ones first, then what hangs, and
     what fails."""
-    alive = json.dumps(sorted(living(reader)))
+    alive, silent = living_and_silent(reader)
+    heard_of = json.dumps(sorted(alive - silent))
     late_us = int((now().timestamp() - LATE_SECONDS) * 1_000_000)
-    rows = [row["row"] for row in reader.native.query(_UNWELL, [SCHEDULES_MAX, late_us, limit, alive])]
+    rows = [row["row"] for row in reader.native.query(_UNWELL, [SCHEDULES_MAX, late_us, limit, heard_of])]
     return [each for each in schedules_of(reader, rows) if each.state not in ("polled", "scheduled")]
 
 
@@ -226,8 +227,8 @@ def dropped_callbacks(reader: Reader, since: datetime) -> list[UntoldEnds]:
 
 
 def undeclared_callbacks(reader: Reader) -> list[UntoldEnds]:
-    """Of each workflow how many ends of its runs wait for callbacks that no living runner declares; none if no
-    runner lives."""
+    """Of each workflow how many ends of its runs wait for callbacks that no living runner declares; none
+    if no runner lives."""
     before_us = microseconds(now()) - int(CALLBACKS_SECONDS * 1e6)
     alive = living(reader)
     given = [SCHEDULES_MAX, before_us, SHOWN_MAX, json.dumps(sorted(alive))]

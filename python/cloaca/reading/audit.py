@@ -23,9 +23,9 @@ class Change:
             that `access=` or the host's login gives, else `somebody`.
         door (str): `page` or `cli`.
         place (str | None): at the page, from which address.
-        what (str): `retry`, `cancel`, `submit`, `enable`, `disable`, `poll`, `forget`, `rename` (once under
-            each of the two names), `skip` (once under the trigger's name and once under the run's id),
-            `set_cursor` or `prune`.
+        what (str): `retry`, `cancel`, `submit`, `enable`, `disable`, `poll`, `forget`, `pause`, `resume`,
+            `rename` (once under each of the two names), `skip` (once under the trigger's name and once under
+            the run's id), `set_cursor` or `prune`.
         about (str): a run's id, or the name of a trigger; of `prune` which runs.
         many (int): how many things; more than one only of `prune`.
     """
@@ -47,9 +47,10 @@ def by_whom(change: Change) -> str:
 def audit(
     reader: Reader, *, about: str | None = None, after: int | None = None, limit: int = PAGE_ITEMS
 ) -> Page[Change]:
-    """The newest 100,000 changes, newest first; with `about` only those of one run or trigger."""
+    """The newest 100,000 changes, newest first; with `about` only those of one run, trigger, limit or
+    workflow, also of its keys."""
     text = None if about is None else about.encode("utf-8", "replace").decode()
     many = check.count(limit, "limit")
-    found = audits.found(reader.native.query, text, after, many)
+    found = audits.found(reader.native.query, text, after, many, reader.keyed())
     more = found[-1][0] if found and len(found) >= many else None
     return Page([Change(**row) for _, row in found], more)

@@ -15,6 +15,7 @@ from .. import __version__, rows
 from ..copied import described, made_at
 from ..errors import StoreError, excerpt
 from ..health import GRACE_SECONDS, RUNNERS_MAX, health
+from ..hidden import MASK
 from ..rescue import left_beside
 from ..why import of_unread, unheard
 from ..why_run import of_pause
@@ -81,9 +82,11 @@ def doctor(
     thorough: bool = False,
     brief: bool = False,
     backlog: list[dict[str, Any]] | None = None,
+    probed: Health | None = None,
 ) -> Iterator[Finding]:
     """Findings, one after the other, as they are looked for; with `thorough` a large file is checked, too,
-    with `brief` none is. A `backlog` that was read already is not read again.
+    with `brief` none is. A `backlog` that was read already is not read again, and who was `probed` is not
+    asked again.
     """
     at = now()
     if reader.file is None:
@@ -98,7 +101,7 @@ def doctor(
     yield _descriptors()
     yield from _clock(reader, at)
     copied_us = made_at(reader.native.query)
-    reasons = of_probe(reader)["reasons"]
+    reasons = (of_probe(reader) if probed is None else probed)["reasons"]
     if copied_us is not None:
         yield _copy(copied_us)
         # Who serves the original lives, and not here.
@@ -115,7 +118,7 @@ def doctor(
         yield _backlog(backlog)
     yield from _callbacks(reader, told)
     yield _pauses(reader)
-    yield _overdue(reader, at if copied_us is None else datetime.fromtimestamp(copied_us / 1e6, UTC))
+    yield _overdue(reader, backlog, at if copied_us is None else datetime.fromtimestamp(copied_us / 1e6, UTC))
     yield _failed(reader, at)
 
 
@@ -407,7 +410,7 @@ def _untold(reader: Reader) -> Iterator[Finding]:
 
 def _pauses(reader: Reader) -> Finding:
     """What is paused: first what is until somebody resumes it, and may have been forgotten."""
-    found = sorted(reader.native.pauses(), key=lambda each: each["until"] is not None)
+    found = sorted(reader.pauses(), key=lambda each: each["until"] is not None)
     if not found:
         return Finding("ok", "pauses", "nothing is paused")
     more = f"; and {len(found) - NAMED_MAX} more" if len(found) > NAMED_MAX else ""
@@ -420,7 +423,9 @@ def _pauses(reader: Reader) -> Finding:
 def _resume(pause: dict[str, Any]) -> str:
     if pause["kind"] == "limit":
         return f"cloaca resume --limit {shlex.quote(pause['name'])}"
-    key = "" if pause["key"] is None else f" --key {shlex.quote(pause['key'])}"
+    # One that is hidden whoever paused it knows.
+    value = "KEY" if pause["key"] == MASK else pause["key"]
+    key = "" if value is None else f" --key {shlex.quote(value)}"
     return f"cloaca resume --workflow {shlex.quote(pause['name'])}{key}"
 
 
@@ -431,8 +436,9 @@ def _is_told(each: Trigger | Cron, told: set[str]) -> bool:
     return "unpolled" in told
 
 
-def _overdue(reader: Reader, at: datetime) -> Finding:
-    rows = reader.native.begun(BACKLOG_RUNS)
+def _overdue(reader: Reader, backlog: list[dict[str, Any]], at: datetime) -> Finding:
+    # Where no run has begun no task is looked for.
+    rows = reader.native.begun(BACKLOG_RUNS) if any(each["running"] for each in backlog) else []
     late = [row for row in rows if (age_of(row["started_at"], at) or 0.0) > UNDER_WAY_SECONDS]
     if not late:
         return Finding("ok", "tasks", "none has been under way for more than 5 minutes")

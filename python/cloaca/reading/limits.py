@@ -78,12 +78,12 @@ def limits(reader: Reader) -> list[Limit]:
 
 def pauses(reader: Reader) -> list[Pause]:
     """What is paused, limits first, by name."""
-    return [_pause(row) for row in reader.native.pauses()]
+    return [_pause(row) for row in reader.pauses()]
 
 
 def keys(reader: Reader, workflow: str) -> list[str] | None:
-    """The values of a workflow's key that its limits count for now, or that its newest 1,000 runs have;
-    `None` if it has no limit with a key that lets runs wait.
+    """The values of a workflow's key that its limits count for now, or that its newest 1,000 runs have, also
+    hidden ones; `None` if it has no limit with a key that lets runs wait.
     """
     found = reader.native.query(TERMS, [workflow])
     limits = json.loads(found[0]["limits"]) if found else {}

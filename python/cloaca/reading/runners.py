@@ -39,6 +39,8 @@ class Runner:
         name (str | None): as its program gave it.
         state (str): `living`; `draining`, it takes nothing more, and only waits for what it has; `dead`, its
             process died and no other runner has noticed yet; `left`, it was shut down, or found dead.
+        is_silent (bool): whether it lives and works and has said nothing for 30 seconds or longer: its
+            process is stopped, hangs, or is kept out of the store.
         works (bool): whether it polls and runs anything, and is no client.
         host, version (str | None), pid (int | None): the machine, the process on it, and the library in that,
             where they are known.
@@ -64,17 +66,14 @@ class Runner:
     polls: int
     runs: int
     last_hour: RunnerCounts
+    is_silent: bool
 
     @property
     def standing(self) -> str:
-        """The state for people, who are told by words of their own of a client, and of one that has said
-        nothing for long."""
-        if self.state != "living":
-            return self.state
-        if not self.works:
-            return "client"
-        told = {name: getattr(self, name) for name in ("seen_at", "joined_at", "pid", "host")}
-        return "silent" if is_silent(told, int(time.time() * 1e6)) else self.state
+        """The state for people, who are told of a client, and of who says nothing, by these words."""
+        if self.is_silent:
+            return "silent"
+        return "client" if self.state == "living" and not self.works else self.state
 
 
 def runners(
@@ -84,13 +83,30 @@ def runners(
     A `backlog` that was read already is not read again.
     """
     held = rows.runs_held(reader.native.backlog(BACKLOG_RUNS) if backlog is None else backlog)
-    found = reader.native.owners(RUNNERS_MAX, int(time.time() * 1e6) - HOUR_US)
-    return [Runner(**rows.runner(row, held)) for row in found if left or row["left_at"] is None]
+    now_us = int(time.time() * 1e6)
+    found = reader.native.owners(RUNNERS_MAX, now_us - HOUR_US)
+    silent = _silent(found, now_us)
+    return [
+        Runner(**rows.runner(row, held), is_silent=row["number"] in silent)
+        for row in found
+        if left or row["left_at"] is None
+    ]
 
 
 def living(reader: Reader) -> set[int]:
     """The numbers of the runners that live and work; who only asks others for that is none of them."""
     return rows.living(reader.native.owners(RUNNERS_MAX))
+
+
+def living_and_silent(reader: Reader) -> tuple[set[int], set[int]]:
+    """The numbers of the runners that live and work, and those of them that have said nothing for long."""
+    found = reader.native.owners(RUNNERS_MAX)
+    return rows.living(found), _silent(found, int(time.time() * 1e6))
+
+
+def _silent(owners: list[dict[str, Any]], now_us: int) -> set[int]:
+    alive = rows.living(owners)
+    return {row["number"] for row in owners if row["number"] in alive and is_silent(row, now_us)}
 
 
 def of_silent(reader: Reader, numbers: Iterable[int]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..health import GRACE_SECONDS
 from ..rows import CRON_BY_NOW, TRIGGER_BY_NOW, moment
-from .runners import declaring, living
+from .runners import declaring, living, living_and_silent
 from .store import PAGE_ITEMS, Page, age_of, decoded, names, now, unknown
 
 TYPE_CHECKING = False
@@ -70,7 +70,8 @@ class Trigger:
         trigger_name, workflow_name (str): its name, and what it fires.
         state (str): `polled`; `hanging`, its function has not come back for 30 seconds or longer; `failing`,
             its last poll failed; `stopped`, the engine disabled it after too
-            many failures; `disabled`, somebody switched it off; `unserved`, no living runner polls it.
+            many failures; `disabled`, somebody switched it off; `unserved`, no living runner polls it;
+            `silent`, the one that polls it has said nothing for 30 seconds or longer.
         poll_interval_ms (int): how often it is polled; 0 if it is told of ends of runs.
         on_run (str | None): of whose runs' ends it is told, instead of being polled.
         on_run_status (list[str]): of which ends.
@@ -81,7 +82,7 @@ class Trigger:
         last (Tick | None): what its last polls answered, as far as they are on record.
         last_poll_at (str | None): its last poll on record.
         last_fired_at (str | None): when it last started a run.
-        next_poll_at (str | None): when it is due, if somebody polls it.
+        next_poll_at (str | None): when it is due, if somebody polls it who has not fallen silent.
         cursor (Any): its cursor, a JSON value.
         created_at, updated_at (str): when it was first declared, and when that or a switch last changed.
         disabled_at (str | None): since when it is switched off, if it is.
@@ -90,7 +91,7 @@ class Trigger:
 
     trigger_name: str
     workflow_name: str
-    state: Literal["polled", "hanging", "failing", "stopped", "disabled", "unserved"]
+    state: Literal["polled", "hanging", "failing", "stopped", "disabled", "unserved", "silent"]
     poll_interval_ms: int
     on_run: str | None
     on_run_status: list[str]
@@ -159,9 +160,15 @@ def crons(reader: Reader, *, after: int = 0, limit: int = PAGE_ITEMS) -> Page[Cr
 
 def _shown(reader: Reader, rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], Trigger | Cron]]:
     """Rows with what they are shown as."""
-    alive, mask, last = living(reader), reader.mask(), _last(reader, rows)
+    alive, silent = living_and_silent(reader)
+    mask, last = reader.mask(), _last(reader, rows)
     return [
-        (row, (_cron if "cron_expression" in row else _trigger)(reader, row, alive, mask, last))
+        (
+            row,
+            _cron(reader, row, alive, mask, last)
+            if "cron_expression" in row
+            else _trigger(reader, row, alive, silent, mask, last),
+        )
         for row in rows
     ]
 
@@ -256,16 +263,19 @@ def _trigger(
     reader: Reader,
     row: dict[str, Any],
     alive: set[int],
+    silent: set[int],
     mask: Mask | None,
     ticks: dict[int, dict[str, Any]],
 ) -> Trigger:
     last = _tick(reader, row, ticks[row["row"]], mask) if row["row"] in ticks else None
     runner = row["owner"] if row["owner"] in alive else None
-    state: Literal["polled", "hanging", "failing", "stopped", "disabled", "unserved"] = "polled"
+    state: Literal["polled", "hanging", "failing", "stopped", "disabled", "unserved", "silent"] = "polled"
     if not row["enabled"]:
         state = "stopped" if row["disabled_cause"] else "disabled"
     elif runner is None:
         state = "unserved"
+    elif runner in silent:
+        state = "silent"
     elif row["in_body_since"] is not None:
         state = "hanging"
     elif row["failures"] > 0 or (last is not None and last.outcome == "error"):
@@ -286,12 +296,12 @@ def _trigger(
         last=last,
         last_poll_at=max(polled, default=None),
         last_fired_at=row["last_fired_at"],
-        next_poll_at=row["due_at"] if runner is not None and row["enabled"] else None,
+        next_poll_at=row["due_at"] if runner not in (None, *silent) and row["enabled"] else None,
         cursor=decoded(row["cursor"], mask),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         disabled_at=row["disabled_at"],
-        in_body_since=row["in_body_since"] if state == "hanging" else None,
+        in_body_since=row["in_body_since"] if state in ("hanging", "silent") else None,
     )
 
 

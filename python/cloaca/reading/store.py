@@ -14,6 +14,7 @@ from .. import _cloaca, _guard, check, living
 from ..context import decode_value
 from ..errors import CloacaError, StoreError, excerpt
 from ..hidden import NO_SECRETS
+from ..keyed import pauses
 from ..near import LOOKED_MAX, hint
 from ..redact import Looker
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from ..hidden import Secrets
+    from ..keyed import Keyed
     from ..redact import Mask
     from ..types import RunDetails
 
@@ -113,6 +115,14 @@ class Reader:
     def of_run(self, mask: Mask | None, run_id: str) -> Secrets:
         """What texts about a run must not tell."""
         return self._redactor.of_run(mask, run_id)
+
+    def keyed(self) -> Keyed | None:
+        """What may be shown of the values of limits' keys; `None` if all of it."""
+        return self._redactor.keyed(self.mask())
+
+    def pauses(self) -> list[dict[str, Any]]:
+        """What is paused, as it is shown."""
+        return pauses(self.keyed(), self.native.pauses())
 
     def of_told(self, mask: Mask | None, run: RunDetails) -> Secrets:
         """What no text must tell of a run whose end a function was told of."""

@@ -76,7 +76,7 @@ def _of_schedule(reader: Reader, found: Trigger | Cron, way: Way) -> str:
     kept = Kept(
         run=native.run,
         runs=native.runs,
-        pauses=native.pauses,
+        pauses=reader.pauses,
         hide=lambda run_id, text: reader.of_run(mask, run_id).hide(text),
         look=native.query,
         way=way,
@@ -124,7 +124,7 @@ def of_trigger(reader: Reader, trigger: Trigger) -> str:
         by = f"waits for a run to end, {heard}, in runner {trigger.runner}"
         return f"{name} {by}{off}; {record or 'none has yet'}"
     by = f"is polled by runner {trigger.runner}"
-    due = off or f", the next is due at {trigger.next_poll_at}"
+    due = off or ("" if trigger.next_poll_at is None else f", the next is due at {trigger.next_poll_at}")
     if row is None:
         return f"{name} {by}; none of its polls is on record yet{due}"
     return f"{name} {by}{due}; {record}"
@@ -167,7 +167,7 @@ def of_cron(reader: Reader, cron: Cron) -> str:
 def of_workflow(reader: Reader, name: str) -> str:
     """One sentence about a workflow: who serves it, what holds it up, and what waits."""
     found = workflow(reader, name)
-    pauses = reader.native.pauses()
+    pauses = reader.pauses()
     told = [f"workflow {excerpt(name)} is declared by no living runner: its runs wait for one"]
     if found.runners:
         one = len(found.runners) == 1
@@ -227,10 +227,10 @@ def of_run(reader: Reader, details: RunDetails) -> str:
         ready = "" if found.cancel_requested else _ready(reader, details)
         silent = of_silent(reader, [] if details.runner is None else [details.runner])
         return f"{name} is in the hands of runner {details.runner}{ends}{records}{waits}{ready}{silent}"
-    paused = (
-        "" if found.started_at is not None else why_run.of_paused(reader.native.pauses(), found.workflow_name)
+    paused = "" if found.started_at is not None else why_run.of_paused(reader.pauses(), found.workflow_name)
+    by_limit = held.of_run(
+        reader.native.query, found.id, check.microseconds(now()), rows.moment, reader.keyed()
     )
-    by_limit = held.of_run(reader.native.query, found.id, check.microseconds(now()), rows.moment)
     if by_limit is not None:
         return f"{name} {by_limit}{ends}{paused}"
     gone = "" if details.runner is None else f"; runner {details.runner}, which had it, is gone"

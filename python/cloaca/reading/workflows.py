@@ -60,7 +60,7 @@ def workflows(reader: Reader, *, after: str = "", limit: int = PAGE_ITEMS) -> Pa
     native, alive = reader.native, living(reader)
     declared = native.query(_DECLARED_NOW, [after, json.dumps(sorted(alive)), limit])
     names = sorted({*native.workflows(after, limit), *(row["name"] for row in declared)})[:limit]
-    backlog, pauses = native.backlog(BACKLOG_RUNS), native.pauses()
+    backlog, pauses = native.backlog(BACKLOG_RUNS), reader.pauses()
     serving = declaring(reader, names, alive)
     found = [_workflow(reader, name, backlog, pauses, serving.get(name, [])) for name in names]
     return Page(found, names[-1] if len(names) >= limit else None)
@@ -70,7 +70,7 @@ def workflow(reader: Reader, name: str) -> Workflow:
     """One of them, also one that has no run and that nobody declares."""
     serving = declaring(reader, [name], living(reader)).get(name, [])
     backlog = reader.native.backlog(BACKLOG_RUNS)
-    return _workflow(reader, name, backlog, reader.native.pauses(), serving)
+    return _workflow(reader, name, backlog, reader.pauses(), serving)
 
 
 def _workflow(

@@ -440,7 +440,7 @@ impl PostgresStore {
             owner::must_live(db, epoch)?;
             run::claim(db, epoch, at, limit, workflows, taking)
         };
-        self.hand_out(epoch, Step::Claim, claim, |runs| Claimed::of(runs))
+        self.hand_out(epoch, Step::Claim, claim, Claimed::of)
     }
 
     /// Runs what a user asks on a connection where it is in nobody's way, until `halt` is asked for.

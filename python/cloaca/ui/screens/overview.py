@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from ...copied import described, made_at
-from ...reading import Trigger, pace, runners, runs
+from ...reading import Trigger, doctor, of_probe, pace, runners, runs
 from ...reading.attention import (
     Counts,
     FailingCallbacks,
@@ -24,9 +24,11 @@ from .screen import Ask, Screen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-    from ...reading import Cron, Runner
+    from ...reading import Cron, Finding, Runner
+    from ...types import Health
 
 WAITING_SECONDS = 300.0
 """Runs that wait for longer are worth a word."""
@@ -37,6 +39,10 @@ POLLED_LOOKED = 200
 HANGING_SECONDS = 30.0
 """A poll that has not come back for so long hangs."""
 KINDS_MAX = 20
+WARNINGS_TOLD = 2
+"""So many of the doctor's warnings stand in the sentence; the System screen has all."""
+_SAID_BY = {"stuck": "hanging", "unpolled": "unserved", "late_cron": "late"}
+"""What a probe is told, and in which state schedules tell the same, one by one."""
 # Those that are known to hang first, by schedules_in_body, then by their rows.
 _POLLED = """
     SELECT name FROM (
@@ -99,7 +105,19 @@ def overview(ask: Ask) -> Screen:
         told = described(copied_us)
         tone, sentence = "warn", f"{told[0].upper()}{told[1:]}."
     else:
-        tone, sentence = verdict(counts, concerns, found, waits, kinds, callbacks, reader.native.pauses())
+        # Of the page's own runner it is known, too, whether it still may write, and whether it has stopped.
+        probed = ask.source.acting.health() if ask.source.can_act else of_probe(reader)
+        tone, sentence = verdict(
+            counts,
+            concerns,
+            found,
+            waits,
+            kinds,
+            callbacks,
+            reader.pauses(),
+            probed,
+            lambda: [*doctor(reader, brief=True, backlog=rows, probed=probed)],
+        )
     going = pace(reader, MINUTES)
     values = {
         "ask": ask,
@@ -135,8 +153,11 @@ def verdict(
     kinds: list[Failures],
     callbacks: list[FailingCallbacks],
     pauses: list[dict[str, Any]],
+    probed: Health,
+    examine: Callable[[], list[Finding]],
 ) -> tuple[str, str]:
-    """A tone, and a sentence."""
+    """A tone, and a sentence. All is well only where a probe and the doctor have nothing to tell, either; who
+    examines is asked where that may make a difference."""
     alive = sum(each.state == "living" and each.works for each in found)
     unfinished = waits.pending + waits.running
     schedules = show.count(counts.enabled, "schedule")
@@ -145,7 +166,7 @@ def verdict(
         waiting += [show.count(unfinished, "run")] if unfinished else []
         verb = "waits" if len(waiting) == 1 and waiting[0].startswith("1 ") else "wait"
         return "bad", f"Nobody is serving this store: no runner is alive, and {' and '.join(waiting)} {verb}."
-    if not alive:
+    if not alive and probed["ok"]:
         return "calm", "Nothing is due: no runner is alive, and no schedule and no run waits for one."
     states = Counter(each.state for each in concerns)
     wrong = [f"{number} {state}" for state, number in states.items()]
@@ -161,24 +182,50 @@ def verdict(
     silent = (
         f"{show.count(untold, 'callback')} {'keeps' if untold == 1 else 'keep'} failing" if untold else ""
     )
-    mute = sum(each.standing == "silent" for each in found)
-    unheard = f"{show.count(mute, 'runner')} {'says' if mute == 1 else 'say'} nothing" if mute else ""
     serious = any(each.state in ("stopped", "failing", "hanging") for each in concerns)
     paused = _paused(pauses)
-    if serious or late or silent or unheard:
-        parts = [part for part in (unheard, ", ".join(wrong), late, silent, told, paused) if part]
-        return "bad", f"Something needs a look: {'; '.join(parts)}."
+    bad = [each["text"] for each in probed["reasons"] if _SAID_BY.get(each["code"]) not in states]
+    findings: list[Finding] = []
+    if not (serious or late or silent) and probed["ok"]:
+        findings = examine()
+        bad += [each.text for each in findings if each.level == "bad" and each.subject == "clock"]
+    if any(each["code"] in ("backlog", "unserved") for each in probed["reasons"]):
+        late = ""
+    if serious or late or silent or not probed["ok"] or bad:
+        parts = [part for part in (*bad, ", ".join(wrong), late, silent, told, paused) if part]
+        return "bad", _ended(f"Something needs a look: {'; '.join(parts)}")
     if told:
         return "warn", f"{'; '.join([told, *wrong, *([paused] if paused else [])])}."
     if wrong or any(each["until"] is None for each in pauses):
         # What goes on by itself is not to be looked at.
         return "warn", f"Nothing fails; {', '.join([*wrong, *([paused] if paused else [])])}."
+    warnings = [each.text for each in findings if each.level == "warn"]
+    if warnings:
+        # Of these the page has no words of its own.
+        parts = [*warnings[:WARNINGS_TOLD], *([paused] if paused else [])]
+        more = len(warnings) - WARNINGS_TOLD
+        parts += [f"{show.count(more, 'more warning')} on the System screen"] if more > 0 else []
+        return "warn", _ended(f"Nothing fails; {'; '.join(parts)}")
     served = f"{show.count(alive, 'runner')} alive"
     if not counts.enabled and not unfinished:
         return "calm", f"All is well, and nothing is due: {served}, no schedule, no run."
-    rest = f"{show.count(unfinished, 'run')} under way" if unfinished else "no run waits"
+    rest = _rest(waits)
     rest = f"{rest}; {paused}" if paused else rest
     return "good", f"All is well: {served}, {schedules} served, {rest}."
+
+
+def _rest(waits: Backlog) -> str:
+    """What is not over, in words."""
+    waiting = f"{show.count(waits.pending, 'run')} {'waits' if waits.pending == 1 else 'wait'}"
+    if not waits.running:
+        return waiting if waits.pending else "no run waits"
+    under_way = f"{show.count(waits.running, 'run')} under way"
+    return f"{under_way}, {waiting}" if waits.pending else under_way
+
+
+def _ended(sentence: str) -> str:
+    """With its mark at the end."""
+    return sentence if sentence.endswith("?") else f"{sentence}."
 
 
 def _paused(pauses: list[dict[str, Any]]) -> str:
@@ -200,6 +247,8 @@ def _concern(each: Trigger | Cron) -> Concern:
         text, since = "switched off", each.disabled_at
     elif each.state == "hanging":
         text, since = "its function does not come back", each.in_body_since
+    elif each.state == "silent" and isinstance(each, Trigger):
+        text, since = f"runner {each.runner} says nothing: is its process stopped?", None
     elif each.state == "unserved":
         text, since = "no living runner serves it", each.updated_at
     elif each.state == "failing" and not is_cause:

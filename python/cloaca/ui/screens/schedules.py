@@ -24,7 +24,17 @@ TICKS = 200
 TICKS_LISTED = 25
 RUNS = 15
 NEXT = 10
-WORST_FIRST = ("stopped", "hanging", "failing", "late", "unserved", "polled", "scheduled", "disabled")
+WORST_FIRST = (
+    "stopped",
+    "hanging",
+    "failing",
+    "late",
+    "silent",
+    "unserved",
+    "polled",
+    "scheduled",
+    "disabled",
+)
 
 
 def triggers(ask: Ask) -> Screen:
