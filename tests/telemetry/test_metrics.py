@@ -508,7 +508,7 @@ def test_what_waits_and_what_limits_hold_is_told() -> None:
         assert [run.result().status for run in runs] == ["Completed"] * 3
 
 
-def test_what_a_prometheus_client_registers_ends_with_its_runner() -> None:
+def test_what_a_runner_has_counted_is_told_once_it_is_shut_down_and_nothing_else() -> None:
     declare()
     registry = CollectorRegistry()
     with cloaca.DefaultRunner(":memory:") as runner:
@@ -516,8 +516,13 @@ def test_what_a_prometheus_client_registers_ends_with_its_runner() -> None:
         app = cloaca.telemetry.prometheus_app(runner)
         runner.execute("ingest", {})
         assert registry.get_sample_value("cloaca_runs_started_total") == 1
-    assert list(registry.collect()) == []
-    assert app.answer("/", "").status == 503
+        runner.execute("ingest", {"bad": True})
+    # Nobody has scraped since.
+    assert registry.get_sample_value("cloaca_runs_started_total") == 2
+    assert {metric.type for metric in registry.collect()} == {"counter", "histogram"}
+    found = read(app.answer("/", "").body.decode())
+    assert of(found, "run_duration_seconds_count", workflow="ingest", status="Failed") == 1
+    assert not any(name.startswith(("cloaca_store_", "cloaca_build_")) for name, _ in found)
 
 
 def test_the_application_answers_what_asgi_asks(tmp_path: Path) -> None:
@@ -659,4 +664,75 @@ def test_open_telemetry_observes_the_same() -> None:
         assert found["cloaca.run.duration.sum", "Completed"] > 0
         assert found["cloaca.store.healthy", ""] == 1
         assert found["cloaca.commit.duration.count", ""] > 0
+    provider.shutdown()
+
+
+def failed_as_observed(reader: Any) -> float:
+    found = reader.get_metrics_data()
+    scopes = [] if found is None else found.resource_metrics[0].scope_metrics
+    return sum(
+        point.value
+        for scope in scopes
+        for metric in scope.metrics
+        for point in metric.data.data_points
+        if metric.name == "cloaca.run.duration.count" and point.attributes["status"] == "Failed"
+    )
+
+
+def test_what_a_runner_counted_before_it_was_shut_down_is_observed_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    monkeypatch.setattr("cloaca.telemetry.observed.FRESH_SECONDS", 0.0)
+    declare()
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+
+    def job() -> None:
+        with cloaca.DefaultRunner(":memory:") as runner:
+            cloaca.telemetry.otel_metrics(runner, provider)
+            runner.execute("ingest", {"bad": True})
+
+    job()
+    assert failed_as_observed(reader) == 1, "with no runner left"
+    with cloaca.DefaultRunner(":memory:") as other:
+        cloaca.telemetry.otel_metrics(other, provider)
+        for many in (2, 3):
+            job()
+            assert failed_as_observed(reader) == many
+        other.execute("ingest", {"bad": True})
+    assert failed_as_observed(reader) == 4
+    provider.shutdown()
+
+
+def test_what_a_runner_counts_while_it_is_shut_down_is_observed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    monkeypatch.setattr("cloaca.telemetry.observed.FRESH_SECONDS", 0.0)
+    entered, goes_on, closes = threading.Event(), threading.Event(), threading.Event()
+    with cloaca.WorkflowBuilder("slow"):
+
+        @cloaca.task(retry_attempts=1)
+        def waits(context: cloaca.Context) -> None:
+            entered.set()
+            assert goes_on.wait(30)
+            raise ValueError("no")
+
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    runner = cloaca.DefaultRunner(":memory:")
+    cloaca.telemetry.otel_metrics(runner, provider)
+    runner.submit("slow")
+    assert entered.wait(30)
+    monkeypatch.setattr(runner._declarations, "close", closes.set)
+    ends = threading.Thread(target=runner.shutdown)
+    ends.start()
+    assert closes.wait(30)
+    assert failed_as_observed(reader) == 0
+    goes_on.set()
+    ends.join()
+    assert failed_as_observed(reader) == 1
     provider.shutdown()
