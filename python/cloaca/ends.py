@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .hidden import Secrets
     from .logbook import Logbook
     from .redact import Redactor
+    from .telemetry.spans import Spans
     from .worker import Hear
     from .workflow import Workflow
 
@@ -75,6 +76,7 @@ class Ends:
         run: Callable[[Any], object],
         hear: Hear | None = None,
         logbook: Logbook | None = None,
+        spans: Callable[[], Spans | None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._start = start
@@ -82,6 +84,7 @@ class Ends:
         self._run = run
         self._hear = hear
         self._logbook = logbook
+        self._spans = spans
         self._pid = os.getpid()
         self._callbacks: dict[str, Mapping[str, Callable[..., Any]]] = {}
         self._changed = Condition()
@@ -212,7 +215,7 @@ class Ends:
         if self._logbook is not None:
             entered.lines = self._logbook.of_run(run, rows.CALLBACKS[end.status], secrets)
         called = None
-        if (spans := tracing.active()) is not None:
+        if (spans := self._spans()) is not None:
             given = tracing.asked(self._engine, end.run)
             called = spans.told(end.workflow, end.run, rows.CALLBACKS[end.status], end.tries, given)
         entered.trace = called
