@@ -388,6 +388,44 @@ def test_of_failed_runs_beyond_those_that_are_counted_nothing_is_said(
             of(found, "store_runs_failed", workflow="first")
 
 
+def test_ends_that_wait_are_counted_for_each_workflow_and_trigger_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(families, "ENDS_MAX", 3)
+
+    def away(run: Any) -> None:
+        raise ConnectionError("the other side is away")
+
+    def later(run: Any) -> None:
+        raise cloaca.RetryAfter("2h")
+
+    for name, callback in (("noisy", later), ("quiet", away)):
+        with cloaca.WorkflowBuilder(name).on_success(callback):
+
+            @cloaca.task()
+            def body(context: cloaca.Context) -> None:
+                pass
+
+    for name in ("noisy", "quiet"):
+
+        @cloaca.trigger(name=f"after_{name}", workflow="quiet", on_run=name)
+        def told(run: Any) -> cloaca.TriggerResult:
+            return cloaca.TriggerResult.skip()
+
+    with cloaca.testing.Runner(raise_errors=False) as runner:
+        runner.set_trigger_enabled("after_noisy", False)
+        runner.set_trigger_enabled("after_quiet", False)
+        for name in ("noisy", "noisy", "noisy", "noisy", "quiet", "quiet"):
+            runner.submit(name)
+            runner.run_until_idle()
+        runner.advance("1s")
+        found = scraped(runner)
+        waiting = [of(found, "store_callbacks_waiting", workflow=name) for name in ("noisy", "quiet")]
+        failing = [of(found, "store_callbacks_failing", workflow=name) for name in ("noisy", "quiet")]
+        ends = [of(found, "store_run_ends_waiting", trigger=f"after_{name}") for name in ("noisy", "quiet")]
+        assert (waiting, failing[1], ends) == ([3, 2], 2, [3, 2])
+
+
 def test_each_metric_is_in_the_docs_and_each_of_the_docs_is_one() -> None:
     text = (Path(__file__).parents[2] / "docs" / "guides" / "telemetry.md").read_text()
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `cloaca_")]
