@@ -219,9 +219,9 @@ class Listings:
         the next one is due, what the last one raised, and since when which runner is calling.
 
         `last_callback` is what became of the last end that no callback is to be told of any more, a dict with
-        `status outcome attempts at`: `told` once the callback came back, `given_up` after a day,
+        `status outcome attempts at error`: `told` once the callback came back, `given_up` after a day,
         `skipped` by `skip_callback`, or `dropped` where no runner declared it any more; after how many
-        calls, and when. It is `None` if there was none.
+        calls, when, and what the last of them raised, unless it was told. It is `None` if there was none.
 
         Args:
             unmasked (bool): show what `redact=` hides, too.

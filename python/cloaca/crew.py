@@ -117,7 +117,7 @@ class Crew:
         self.places = Places(None) if places is None else places
         self._failing = Failing()
         self.teller = Teller(engine, self._start, redactor, self.run, hear)
-        self.ends = Ends(engine, self._start, redactor, self.run, hear, logbook)
+        self.ends = Ends(engine, self._start, redactor, self.run, hear, logbook, self._worker.spans)
         self._loop: Loop | None = None
         self._program_loop: AbstractEventLoop | None = None
         self._is_loop_open = False

@@ -17,6 +17,7 @@ from . import attempt, rows, tracing
 from .answer import waited_for
 from .end import raised_by
 from .failing import LINE, TOLD_EVERY_US, WHOLE, Failing, Kind, kind_of
+from .hidden import NO_SECRETS
 from .plain import ERROR, WARNING, say
 from .policy import wish_of
 
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Engine
+    from .hidden import Secrets
     from .logbook import Logbook
     from .redact import Redactor
+    from .telemetry.spans import Spans
     from .worker import Hear
     from .workflow import Workflow
 
@@ -73,6 +76,7 @@ class Ends:
         run: Callable[[Any], object],
         hear: Hear | None = None,
         logbook: Logbook | None = None,
+        spans: Callable[[], Spans | None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._start = start
@@ -80,6 +84,7 @@ class Ends:
         self._run = run
         self._hear = hear
         self._logbook = logbook
+        self._spans = spans
         self._pid = os.getpid()
         self._callbacks: dict[str, Mapping[str, Callable[..., Any]]] = {}
         self._changed = Condition()
@@ -87,6 +92,7 @@ class Ends:
         self._failing = Failing()
         self._told_whole: dict[tuple[str, str, Kind], int] = {}
         self._overdue: dict[int, End] = {}
+        self._secrets: dict[int, Secrets] = {}
         self._is_open = False
         self._is_closed = False
 
@@ -185,6 +191,7 @@ class Ends:
         with self._changed:
             self._calls.pop(end.key, None)
             self._overdue.pop(end.key, None)
+            self._secrets.pop(end.key, None)
             self._changed.notify_all()
 
     def _call(self, end: End) -> Callable[[int], None]:
@@ -204,10 +211,11 @@ class Ends:
             return self._engine.ends.given_up
         run = rows.run_with_tasks(row, [])
         entered = attempt.calling(self._engine, end.run, end.workflow)
+        secrets = self._secrets[end.key] = self._redactor.told_by_callback(run)
         if self._logbook is not None:
-            entered.lines = self._logbook.of_run(end.run, rows.CALLBACKS[end.status])
+            entered.lines = self._logbook.of_run(run, rows.CALLBACKS[end.status], secrets)
         called = None
-        if (spans := tracing.active()) is not None:
+        if (spans := self._spans()) is not None:
             given = tracing.asked(self._engine, end.run)
             called = spans.told(end.workflow, end.run, rows.CALLBACKS[end.status], end.tries, given)
         entered.trace = called
@@ -231,7 +239,8 @@ class Ends:
             self._hear((None, raised))
         # Before the next call may come, on another thread.
         graded = self._grade(end, raised)
-        due = self._engine.ends.failed(end.key, raised_by(raised).text, wish_of(raised) or 0)
+        error = self._secrets.get(end.key, NO_SECRETS).hide(raised_by(raised).text)
+        due = self._engine.ends.failed(end.key, error, wish_of(raised) or 0)
         if due is None:
             graded = graded or LINE
             with self._changed:

@@ -22,6 +22,7 @@ from .context import Context, decode_value
 from .hidden import NO_SECRETS
 from .kind import is_a
 from .plain import describe, plain
+from .redact import at_hand
 from .trace import bounded
 
 TYPE_CHECKING = False
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from .hidden import Secrets
     from .job import Job
     from .redact import Redactor
+    from .task_handle import TaskHandle
+    from .types import RunDetails
 
 NAME_CHARS_MAX = 1000
 """More of a logger's name is cut off."""
@@ -74,11 +77,14 @@ class Logbook:
         """No more of this runner."""
         _uninstall(self)
 
-    def of_attempt(self, job: Job, task_id: str, given: str, context: Context) -> Lines:
-        """What takes an attempt's lines, by what it was given and what it makes of that."""
+    def of_attempt(
+        self, job: Job, task_id: str, given: str, context: Context, handle: TaskHandle | None = None
+    ) -> Lines:
+        """What takes an attempt's lines, by what it was given, what it makes of that, and its checkpoint."""
+        known = at_hand(given, context, handle)
 
         def secrets() -> Secrets:
-            return self._redactor.told_by_body(given, context)
+            return self._redactor.told_by_body(lambda: self._jobs.began_with(job), known())
 
         return Lines(self, job.run, task_id, job.attempt, secrets)
 
@@ -92,9 +98,9 @@ class Logbook:
 
         return Lines(self, job.run, task_id, job.attempt, secrets, name)
 
-    def of_run(self, run_id: str, name: str) -> Lines:
-        """The same of a callback of the run."""
-        return Lines(self, int(run_id.replace("-", ""), 16), None, None, lambda: NO_SECRETS, name)
+    def of_run(self, run: RunDetails, name: str, secrets: Secrets) -> Lines:
+        """The same of a callback of the run, without these."""
+        return Lines(self, int(run["id"].replace("-", ""), 16), None, None, lambda: secrets, name)
 
     def keep(self, job: Job, task_id: str, gathered: Gathered, given: str, left: str) -> None:
         """Keeps what an attempt logged in another process."""

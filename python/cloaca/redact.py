@@ -6,7 +6,7 @@ here hides more, never less, and costs a store that hides nothing one look a cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from . import context as contexts
 from .context import DEPTH_MAX, Context, decode_value
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Reader, Store
+    from .task_handle import TaskHandle
     from .types import RunDetails, TickAnswer
 
     Hiding = Callable[[tuple[str | int, ...], Any], Any]
@@ -193,6 +194,17 @@ def hide_tick(answer: TickAnswer, mask: Mask | None, kept: Secrets) -> TickAnswe
     return answer
 
 
+def at_hand(given: str, left: Context, handle: TaskHandle | None) -> Callable[[], Iterator[Any]]:
+    """Gives what a body has had at hand: what it was given, what it makes of that, and its checkpoint."""
+
+    def known() -> Iterator[Any]:
+        yield from (decode_value(given), left._data)
+        if handle is not None:
+            yield handle.checkpointed
+
+    return known
+
+
 class Looker:
     """What a store keeps to be hidden, for who looks at it."""
 
@@ -312,17 +324,25 @@ class Redactor(Looker):
         secrets = self.of_run(mask, run_id)
         return secrets if secrets is not WITHHOLDING else mask.secrets([decode_value(final)])
 
-    def told_by_body(self, given: str, left: Context) -> Secrets:
-        """Of what a body left behind as it failed, what no door could find later: what it was not given."""
+    def told_by_body(self, began_with: Callable[[], str | None], known: Iterable[Any]) -> Secrets:
+        """Of what a body had at hand, what a door may not find later: only what its run began with stays on
+        record. What other tasks left goes as the run is retried, a checkpoint with the end of its task.
+        """
         mask = self.mask()
         if mask is None:
             return NO_SECRETS
-        return mask.secrets([left._data]).without(mask.secrets([decode_value(given)]))
+        began = began_with()
+        return mask.secrets(known).without(mask.secrets([] if began is None else [decode_value(began)]))
 
-    def shown_of_body(self, given: str, left: Context) -> Secrets:
-        """The same for what leaves this process at once: what the body was given, too."""
+    def shown_of_body(self, known: Iterable[Any]) -> Secrets:
+        """The same for what leaves this process at once: what the run began with, too."""
         mask = self.mask()
-        return NO_SECRETS if mask is None else mask.secrets([left._data, decode_value(given)])
+        return NO_SECRETS if mask is None else mask.secrets(known)
+
+    def told_by_callback(self, run: RunDetails) -> Secrets:
+        """Of what a callback of a run's end is told, what no door may find later, once it is retried."""
+        mask = self.mask()
+        return self.of_told(mask, run).without(NO_SECRETS if mask is None else mask.secrets([run["context"]]))
 
     def say(
         self,

@@ -164,7 +164,8 @@ def run_with_tasks(
             _hide(task, ("error", "error_type"), secrets)
             for attempt in task["tries"]:
                 _hide(attempt, ("error", "error_type", "traceback"), secrets)
-        for call in row["callbacks"]:
+        last = row["last_callback"]
+        for call in [*row["callbacks"], *([] if last is None else [last])]:
             _hide(call, ("error",), secrets)
     shown["tasks"] = found_tasks
     shown["children"] = row["children"]

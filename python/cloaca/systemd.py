@@ -5,11 +5,13 @@ Decides nothing. Invariant: whatever becomes of a message, the program goes on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from types import TracebackType
     from typing import Self
@@ -18,6 +20,8 @@ READY = b"READY=1"
 ALIVE = b"WATCHDOG=1"
 STOPPING = b"STOPPING=1"
 JOIN_SECONDS = 1.0
+BYTES_MAX = 4096
+_ASKED = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 def told(message: bytes) -> bool:
@@ -47,6 +51,66 @@ def watchdog_seconds() -> float | None:
     except ValueError:
         return None
     return seconds if seconds > 0 else None
+
+
+class Relay:
+    """As a context manager: hears what processes say that serve for this one, and passes on that the first of
+    them serves, and that any lives. For who is not asked by systemd it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._folder = ""
+        self._hears: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+
+    def environment(self) -> dict[str, str]:
+        """This process's, for one that serves for it."""
+        theirs = {name: value for name, value in os.environ.items() if name not in _ASKED}
+        if self._hears is not None:
+            theirs["NOTIFY_SOCKET"] = self._hears.getsockname()
+            if watchdog_seconds() is not None:
+                theirs["WATCHDOG_USEC"] = os.environ["WATCHDOG_USEC"]
+        return theirs
+
+    def __enter__(self) -> Self:
+        if os.environ.get("NOTIFY_SOCKET", "").startswith(("/", "@")):
+            import socket
+            import tempfile
+
+            hears = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            try:
+                self._folder = tempfile.mkdtemp(prefix="cloaca-")
+                hears.bind(os.path.join(self._folder, "notify"))
+            except OSError:
+                # Nobody can say that it serves: better said too early than that systemd ends them all.
+                hears.close()
+                told(READY)
+                return self
+            self._hears = hears
+            self._thread = threading.Thread(target=self._pass_on, args=(self._hears,), daemon=True)
+            self._thread.start()
+        return self
+
+    def _pass_on(self, hears: socket.socket) -> None:
+        is_ready = False
+        while message := hears.recv(BYTES_MAX):
+            if message == READY and not is_ready:
+                is_ready = told(READY)
+            elif message == ALIVE:
+                told(ALIVE)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._hears is not None and self._thread is not None:
+            import shutil
+
+            with contextlib.suppress(OSError):
+                # An empty message, which nobody else sends, ends the thread.
+                self._hears.sendto(b"", self._hears.getsockname())
+                self._thread.join(JOIN_SECONDS)
+            self._hears.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Notifying:

@@ -293,6 +293,7 @@ class LastCallbackRow(TypedDict):
     outcome: Literal["told", "given_up", "skipped", "dropped"]
     attempts: int
     at: str
+    error: str | None
 
 
 class RunSummary(TypedDict):

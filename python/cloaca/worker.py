@@ -17,12 +17,13 @@ from .job import Job, Raised
 from .kind import is_a, is_awaitable, refuse_generator
 from .permit import Deferred
 from .plain import DEBUG, ERROR, WARNING, say
+from .redact import at_hand
 from .task_handle import TaskHandle, run_id
 from .trace import stack_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
     from typing import Any
 
     from ._cloaca import Carrier, Engine
@@ -156,7 +157,7 @@ class Worker:
         if task.takes_handle:
             handle = TaskHandle(self.engine, entered, task_id, checkpoint, self.deferred)
         if self.logbook is not None:
-            entered.lines = self.logbook.of_attempt(job, task_id, context_json, context)
+            entered.lines = self.logbook.of_attempt(job, task_id, context_json, context, handle)
         me = threading.get_ident()
         self._running[me] = (task_id, job)
         try:
@@ -186,7 +187,7 @@ class Worker:
         elif failure is None:
             self.succeed(job, task, task_id, left, context)
         else:
-            self._fail(job, task, task_id, failure, context_json, context)
+            self._fail(job, task, task_id, failure, context_json, context, handle)
 
     def attempt_on(
         self,
@@ -211,7 +212,7 @@ class Worker:
         if task.takes_handle:
             handle = TaskHandle(self.engine, entered, task_id, checkpoint, self.deferred)
         if self.logbook is not None:
-            entered.lines = self.logbook.of_attempt(job, task_id, context_json, context)
+            entered.lines = self.logbook.of_attempt(job, task_id, context_json, context, handle)
         return self._finish_on(loop, entered, task, task_id, context_json, context, handle)
 
     async def _finish_on(
@@ -261,7 +262,7 @@ class Worker:
         if failure is None:
             self.traced(job, "Completed")
         if failure is not None:
-            await self._fail_on(loop, job, task, task_id, failure, given, context)
+            await self._fail_on(loop, job, task, task_id, failure, given, context, handle)
         elif task.on_success is None:
             carrier.succeeded(job, left, False)
         elif await loop.ruled(job, lambda carrier: carrier.succeeded(job, left, True)):
@@ -289,9 +290,11 @@ class Worker:
         failure: BaseException,
         given: str,
         context: Context,
+        handle: TaskHandle | None,
     ) -> None:
         raised = raised_by(failure)
-        kind, kept, trace, delay_us, pause = self._to_keep(job, raised, failure, given, context)
+        known = at_hand(given, context, handle)
+        kind, kept, trace, delay_us, pause = self._to_keep(job, raised, failure, known)
         has_callback = task.on_failure is not None
         workflow = self.engine.jobs.workflow_of(job)
         is_told = loop.is_told(job)
@@ -304,9 +307,7 @@ class Worker:
         final = await loop.ruled(job, told)
         if not (is_told and kind == "CancelledError"):
             # Who was cancelled has been told of already.
-            self._tell_ended(
-                job, task_id, workflow, failure, None if final else delay_us, final, given, context
-            )
+            self._tell_ended(job, task_id, workflow, failure, None if final else delay_us, final, known)
         if final and has_callback:
             assert task.on_failure is not None, "it has one"
             telling = loop.call_back(task.on_failure, task_id, raised.text, context)
@@ -350,17 +351,17 @@ class Worker:
             self._tell(job, "on_success", callback, task_id, task_id, context)
 
     def _to_keep(
-        self, job: Job, raised: Raised, failure: BaseException, given: str, context: Context
+        self, job: Job, raised: Raised, failure: BaseException, known: Callable[[], Iterator[Any]]
     ) -> Raised:
         """What is kept of a failure. Lets who hears of errors hear of it."""
-        own = self._redactor.told_by_body(given, context)
+        own = self._redactor.told_by_body(lambda: self.engine.jobs.began_with(job), known())
         # A wish is no failure. Where it fails the task, or the run's time is up before it, the run tells why.
         if self._hear is not None and raised.delay_us is None:
             self._hear((run_id(job), failure))
         if raised.delay_us is not None:
             self.traced(job, "Postponed")
         elif self._spans is not None:
-            self.traced(job, "Failed", _hidden(raised, self._redactor.shown_of_body(given, context)))
+            self.traced(job, "Failed", _hidden(raised, self._redactor.shown_of_body(known())))
         return _hidden(raised, own)
 
     def _fail(
@@ -371,8 +372,9 @@ class Worker:
         failure: BaseException,
         given: str,
         context: Context,
+        handle: TaskHandle | None,
     ) -> None:
-        self.fail(job, task, task_id, raised_by(failure), failure, given, context)
+        self.fail(job, task, task_id, raised_by(failure), failure, given, context, handle)
 
     def fail(
         self,
@@ -383,9 +385,11 @@ class Worker:
         failure: BaseException,
         given: str,
         context: Context,
+        handle: TaskHandle | None = None,
     ) -> None:
         """Ends an attempt that left nothing but an error, here or elsewhere, and tells of it."""
-        kind, kept, trace, delay_us, pause = self._to_keep(job, raised, failure, given, context)
+        known = at_hand(given, context, handle)
+        kind, kept, trace, delay_us, pause = self._to_keep(job, raised, failure, known)
         has_callback = task.on_failure is not None
         # Before its end: that may be the run's, too.
         workflow = self.engine.jobs.workflow_of(job)
@@ -393,7 +397,7 @@ class Worker:
             final = self.engine.jobs.postponed(job, delay_us, kept, trace, has_callback, pause)
         else:
             final = self.engine.jobs.failed(job, kind, kept, trace, has_callback)
-        self._tell_ended(job, task_id, workflow, failure, None if final else delay_us, final, given, context)
+        self._tell_ended(job, task_id, workflow, failure, None if final else delay_us, final, known)
         if final and has_callback:
             self.tell_failed(job, task, task_id, raised.text, context)
 
@@ -405,8 +409,7 @@ class Worker:
         failure: BaseException,
         delay_us: int | None,
         final: bool,
-        given: str,
-        context: Context,
+        known: Callable[[], Iterator[Any]],
     ) -> None:
         """Lets the log know of an attempt that left nothing."""
         line, values = "task '%s' of run %s, which is over,", [task_id, attempt.run_id(job)]
@@ -420,12 +423,8 @@ class Worker:
             return
         level = ERROR if final else WARNING
         text = f"{line} failed in attempt %d{', its last' if final else ''}"
-
-        def values_of() -> list[Any]:
-            return [decode_value(given), context._data]
-
         self._redactor.say(
-            _task_log, level, text, *values, job.attempt, raised=failure, about=about, values_of=values_of
+            _task_log, level, text, *values, job.attempt, raised=failure, about=about, values_of=known
         )
 
     def tell_failed(self, job: Job, task: TaskDefinition, task_id: str, error: str, context: Context) -> None:

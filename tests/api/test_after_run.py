@@ -195,6 +195,7 @@ def test_that_a_callback_was_told_stays_visible_with_its_run() -> None:
             "outcome": "told",
             "attempts": 2,
             "at": "2026-01-01T00:00:01.000000Z",
+            "error": None,
         }
         assert runner.get_run(other.id)["last_callback"] is None
 
@@ -429,6 +430,44 @@ def test_ends_wait_for_a_callback_whose_program_is_away_while_another_serves_its
             ids = [run["id"] for run in runner.list_runs()]
             assert sorted(run["id"] for run in told.wait(2)) == sorted(ids)
         other.stdin.close()
+
+
+def test_ends_that_were_given_up_are_told_of_for_a_day(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+
+    def away(run: cloaca.types.RunDetails) -> None:
+        raise ConnectionError("the webhook is away")
+
+    def found() -> str:
+        with reading.Reader(path) as reader:
+            return "\n".join(
+                f"{each.level}: {each.text}" for each in reading.doctor(reader) if each.subject == "callbacks"
+            )
+
+    declare(on_success=away)
+    with cloaca.DefaultRunner(path) as runner:
+        run = runner.submit("w").id
+        assert eventually(lambda: raised(runner, run))
+    # As if it had raised for a day.
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE ends SET tries = 152, due_at = 0, error = 'the one before'")
+        database.commit()
+    with cloaca.DefaultRunner(path) as runner:
+        assert eventually(lambda: runner.get_run(run)["last_callback"] is not None)
+        last = runner.get_run(run)["last_callback"]
+        assert (last["outcome"], last["attempts"]) == ("given_up", 153)
+        assert last["error"] == "ConnectionError: the webhook is away"
+        metrics = cloaca.telemetry.prometheus_app(runner).answer("/", "").body.decode()
+        assert 'cloaca_store_callbacks_given_up{workflow="w"} 1.0' in metrics
+        assert found().startswith("warn: 1 end of runs of workflow 'w' whose callback was given up")
+        assert f"first that of run {run}" in found()
+        assert "after 153 calls: 'ConnectionError: the webhook is away'" in found()
+        with reading.Reader(path) as reader:
+            assert f"given up within the last 24 hours, first that of run {run}" in reading.why(reader, "w")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE runs SET told_at = told_at - 90000000000")
+        database.commit()
+    assert found() == "ok: none keeps failing, or was given up within a day"
 
 
 def test_doctor_tells_of_ends_that_nobody_declares_a_callback_for_and_of_those_that_were_dropped(

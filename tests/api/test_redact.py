@@ -781,3 +781,77 @@ def test_a_function_is_asked_for_a_limit_s_key(hides: str) -> None:
         with pytest.raises(cloaca.Dropped) as dropped:
             runner.execute("limited", {"user": {"name": "ann"}})
         assert ("ann" in str(dropped.value)) == (hides == "bob")
+
+
+# What stays on record of a run that is retried
+
+
+def token_and_retry(runner: cloaca.DefaultRunner) -> tuple[str, list[bool]]:
+    """A run that failed after a task that its retry skips has put a token into its context."""
+    fails = [True]
+    log = logging.getLogger("mail")
+    log.setLevel(logging.INFO)
+
+    def tells(run: cloaca.types.RunDetails) -> None:
+        log.info("telling %s", run["final_context"].get("token"))
+        if fails[0]:
+            raise ValueError(f"not told of {run['final_context'].get('token')}")
+
+    with cloaca.WorkflowBuilder("w").on_success(tells).on_failure(tells):
+
+        @cloaca.task(retry_attempts=1)
+        def first(context: Context) -> None:
+            if fails[0]:
+                raise ValueError("no")
+
+        @cloaca.task(dependencies=[first], trigger_rules=cloaca.task_failed("first"))
+        def makes(context: Context) -> None:
+            context["token"] = SECRET
+
+        @cloaca.task(dependencies=[makes], retry_attempts=1)
+        def takes(context: Context) -> None:
+            log.info("taking %s", context["token"])
+            raise ValueError(f"not taken: {context['token']}")
+
+    runner.execute("w", {"password": "sesame-42"})
+    return runner.list_runs()[0]["id"], fails
+
+
+def test_what_a_retry_takes_off_the_record_stays_out_of_lines_and_errors() -> None:
+    with cloaca.DefaultRunner(":memory:", redact=["password", "token"], keep_logs="1 MiB") as runner:
+        run, fails = token_and_retry(runner)
+        assert eventually(lambda: runner.get_run(run)["callbacks"][0]["error"] is not None)
+        assert SECRET not in texts_of(runner.query("SELECT error FROM ends"))
+        fails[0] = False
+        runner.retry(run)
+        assert eventually(lambda: (runner.get_run(run)["last_callback"] or {}).get("outcome") == "told")
+        lines = [(line["task"], line["callback"], line["text"]) for line in runner.logs(run)]
+        assert ("takes", None, f"taking {MASK}") in lines
+        assert (None, "on_failure", f"telling {MASK}") in lines
+        for unmasked in (False, True):
+            found = [*runner.logs(run, unmasked=unmasked), runner.get_run(run, unmasked=unmasked)]
+            assert SECRET not in texts_of(found)
+
+
+def test_what_a_checkpoint_held_stays_out_of_lines_and_errors_once_its_task_is_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = logging.getLogger("mail")
+    log.setLevel(logging.INFO)
+
+    def walks(context: Context, handle: cloaca.TaskHandle) -> None:
+        if handle.checkpointed is None:
+            handle.checkpoint({"token": SECRET})
+            log.info("at %s", handle.checkpointed)
+            raise ValueError(f"at {handle.checkpointed}")
+        log.info("from %s", handle.checkpointed)
+
+    declare("walk", walks, retry_attempts=2, retry_delay_ms=1)
+    with cloaca.DefaultRunner(":memory:", redact=["token"], keep_logs="1 MiB") as runner:
+        runner.execute("walk")
+        run = runner.list_runs()[0]["id"]
+        assert SECRET not in texts_of([*runner.logs(run), runner.get_run(run)])
+        assert f"at {{'token': '{MASK}'}}" in [line["text"] for line in runner.logs(run)]
+    told = [record for record in caplog.records if record.name == "cloaca.task"]
+    assert told
+    assert SECRET not in "".join(record.getMessage() + (record.exc_text or "") for record in told)

@@ -569,7 +569,7 @@ AT_REST = (
 # What holds between two moments.
 
 
-TOLD = ("told_outcome", "told_as", "told_calls", "told_at")
+TOLD = ("told_outcome", "told_as", "told_calls", "told_at", "told_error")
 """What became of the callback of a run's end comes after that end."""
 
 

@@ -388,6 +388,44 @@ def test_of_failed_runs_beyond_those_that_are_counted_nothing_is_said(
             of(found, "store_runs_failed", workflow="first")
 
 
+def test_ends_that_wait_are_counted_for_each_workflow_and_trigger_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(families, "ENDS_MAX", 3)
+
+    def away(run: Any) -> None:
+        raise ConnectionError("the other side is away")
+
+    def later(run: Any) -> None:
+        raise cloaca.RetryAfter("2h")
+
+    for name, callback in (("noisy", later), ("quiet", away)):
+        with cloaca.WorkflowBuilder(name).on_success(callback):
+
+            @cloaca.task()
+            def body(context: cloaca.Context) -> None:
+                pass
+
+    for name in ("noisy", "quiet"):
+
+        @cloaca.trigger(name=f"after_{name}", workflow="quiet", on_run=name)
+        def told(run: Any) -> cloaca.TriggerResult:
+            return cloaca.TriggerResult.skip()
+
+    with cloaca.testing.Runner(raise_errors=False) as runner:
+        runner.set_trigger_enabled("after_noisy", False)
+        runner.set_trigger_enabled("after_quiet", False)
+        for name in ("noisy", "noisy", "noisy", "noisy", "quiet", "quiet"):
+            runner.submit(name)
+            runner.run_until_idle()
+        runner.advance("1s")
+        found = scraped(runner)
+        waiting = [of(found, "store_callbacks_waiting", workflow=name) for name in ("noisy", "quiet")]
+        failing = [of(found, "store_callbacks_failing", workflow=name) for name in ("noisy", "quiet")]
+        ends = [of(found, "store_run_ends_waiting", trigger=f"after_{name}") for name in ("noisy", "quiet")]
+        assert (waiting, failing[1], ends) == ([3, 2], 2, [3, 2])
+
+
 def test_each_metric_is_in_the_docs_and_each_of_the_docs_is_one() -> None:
     text = (Path(__file__).parents[2] / "docs" / "guides" / "telemetry.md").read_text()
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `cloaca_")]
@@ -508,7 +546,7 @@ def test_what_waits_and_what_limits_hold_is_told() -> None:
         assert [run.result().status for run in runs] == ["Completed"] * 3
 
 
-def test_what_a_prometheus_client_registers_ends_with_its_runner() -> None:
+def test_what_a_runner_has_counted_is_told_once_it_is_shut_down_and_nothing_else() -> None:
     declare()
     registry = CollectorRegistry()
     with cloaca.DefaultRunner(":memory:") as runner:
@@ -516,8 +554,13 @@ def test_what_a_prometheus_client_registers_ends_with_its_runner() -> None:
         app = cloaca.telemetry.prometheus_app(runner)
         runner.execute("ingest", {})
         assert registry.get_sample_value("cloaca_runs_started_total") == 1
-    assert list(registry.collect()) == []
-    assert app.answer("/", "").status == 503
+        runner.execute("ingest", {"bad": True})
+    # Nobody has scraped since.
+    assert registry.get_sample_value("cloaca_runs_started_total") == 2
+    assert {metric.type for metric in registry.collect()} == {"counter", "histogram"}
+    found = read(app.answer("/", "").body.decode())
+    assert of(found, "run_duration_seconds_count", workflow="ingest", status="Failed") == 1
+    assert not any(name.startswith(("cloaca_store_", "cloaca_build_")) for name, _ in found)
 
 
 def test_the_application_answers_what_asgi_asks(tmp_path: Path) -> None:
@@ -659,4 +702,75 @@ def test_open_telemetry_observes_the_same() -> None:
         assert found["cloaca.run.duration.sum", "Completed"] > 0
         assert found["cloaca.store.healthy", ""] == 1
         assert found["cloaca.commit.duration.count", ""] > 0
+    provider.shutdown()
+
+
+def failed_as_observed(reader: Any) -> float:
+    found = reader.get_metrics_data()
+    scopes = [] if found is None else found.resource_metrics[0].scope_metrics
+    return sum(
+        point.value
+        for scope in scopes
+        for metric in scope.metrics
+        for point in metric.data.data_points
+        if metric.name == "cloaca.run.duration.count" and point.attributes["status"] == "Failed"
+    )
+
+
+def test_what_a_runner_counted_before_it_was_shut_down_is_observed_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    monkeypatch.setattr("cloaca.telemetry.observed.FRESH_SECONDS", 0.0)
+    declare()
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+
+    def job() -> None:
+        with cloaca.DefaultRunner(":memory:") as runner:
+            cloaca.telemetry.otel_metrics(runner, provider)
+            runner.execute("ingest", {"bad": True})
+
+    job()
+    assert failed_as_observed(reader) == 1, "with no runner left"
+    with cloaca.DefaultRunner(":memory:") as other:
+        cloaca.telemetry.otel_metrics(other, provider)
+        for many in (2, 3):
+            job()
+            assert failed_as_observed(reader) == many
+        other.execute("ingest", {"bad": True})
+    assert failed_as_observed(reader) == 4
+    provider.shutdown()
+
+
+def test_what_a_runner_counts_while_it_is_shut_down_is_observed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    monkeypatch.setattr("cloaca.telemetry.observed.FRESH_SECONDS", 0.0)
+    entered, goes_on, closes = threading.Event(), threading.Event(), threading.Event()
+    with cloaca.WorkflowBuilder("slow"):
+
+        @cloaca.task(retry_attempts=1)
+        def waits(context: cloaca.Context) -> None:
+            entered.set()
+            assert goes_on.wait(30)
+            raise ValueError("no")
+
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    runner = cloaca.DefaultRunner(":memory:")
+    cloaca.telemetry.otel_metrics(runner, provider)
+    runner.submit("slow")
+    assert entered.wait(30)
+    monkeypatch.setattr(runner._declarations, "close", closes.set)
+    ends = threading.Thread(target=runner.shutdown)
+    ends.start()
+    assert closes.wait(30)
+    assert failed_as_observed(reader) == 0
+    goes_on.set()
+    ends.join()
+    assert failed_as_observed(reader) == 1
     provider.shutdown()

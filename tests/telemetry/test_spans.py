@@ -673,6 +673,35 @@ print("over")
     assert played(tmp_path, received, code) == "True True\nover\n"
 
 
+def test_an_exporter_that_hangs_as_a_callback_ends_holds_up_neither_its_end_nor_others(
+    received: Received, tmp_path: Path
+) -> None:
+    code = """
+from opentelemetry.sdk.trace.export import SpanExporter
+
+class Hangs(SpanExporter):
+    def export(self, spans):
+        if "on_success" in spans[0].name:
+            threading.Event().wait()
+
+provider.add_span_processor(SimpleSpanProcessor(Hangs()))
+
+with cloaca.WorkflowBuilder("w").on_success(lambda run: None):
+    @cloaca.task(on_success=lambda *_: None)
+    def only(context): pass
+
+with cloaca.DefaultRunner(":memory:") as runner:
+    runs = [runner.submit("w") for _ in range(20)]
+    for run in runs:
+        run.result(60)
+    while any(runner.get_run(run.id)["last_callback"] is None for run in runs):
+        time.sleep(0.001)
+    print({runner.get_run(run.id)["last_callback"]["outcome"] for run in runs})
+    runner.shutdown(2)
+"""
+    assert played(tmp_path, received, code) == "{'told'}\n"
+
+
 def test_without_a_provider_nothing_of_it_is_imported(received: Received, tmp_path: Path) -> None:
     code = """
 import sys, cloaca

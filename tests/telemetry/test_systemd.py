@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -77,6 +78,36 @@ def test_where_systemd_is_gone_the_program_serves_all_the_same(tmp_path: Path) -
         assert process.wait(60) in (0, -signal.SIGTERM)
 
 
+def test_several_workers_are_ready_once_one_of_them_serves(heard: socket.socket, tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(
+        "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\nfrom app import *\n"
+    )
+    more = "run", "late.py", "--database", "runs.db", "--workers", "2"
+    with program(tmp_path, "-m", "cloaca", *more, WATCHDOG_USEC="100000") as process:
+        heard.settimeout(3)
+        with pytest.raises(TimeoutError):
+            heard.recv(99)
+        (tmp_path / "go").touch()
+        heard.settimeout(60)
+        assert [heard.recv(99) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+        process.send_signal(signal.SIGTERM)
+        while (message := heard.recv(99)) == b"WATCHDOG=1":
+            pass
+        assert message == b"STOPPING=1"
+        # The other one may have been told to end before it could hear that.
+        process.wait(60)
+
+
+def test_where_every_worker_dies_systemd_hears_of_none_that_serves_or_lives(
+    heard: socket.socket, tmp_path: Path
+) -> None:
+    (tmp_path / "dies.py").write_text("import os\nos._exit(3)\n")
+    more = "run", "dies.py", "--database", "runs.db", "--workers", "2"
+    with program(tmp_path, "-m", "cloaca", *more, WATCHDOG_USEC="100000") as process:
+        assert heard.recv(99) == b"STOPPING=1"
+        assert process.wait(60) == 1
+
+
 def test_of_several_workers_their_parent_speaks(heard: socket.socket, tmp_path: Path) -> None:
     command = ("-m", "cloaca", "run", "app.py", "--workers", "2", "--database", "runs.db")
     with program(tmp_path, *command, WATCHDOG_USEC="600000") as process:
@@ -88,8 +119,10 @@ def test_of_several_workers_their_parent_speaks(heard: socket.socket, tmp_path: 
         assert message == b"STOPPING=1"
         process.wait(60)
         heard.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            heard.recv(99)
+        # While they drain they live, and say nothing else.
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                assert heard.recv(99) == b"WATCHDOG=1"
 
 
 def test_a_runner_that_has_stopped_says_no_more_that_it_lives(

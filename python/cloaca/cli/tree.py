@@ -279,7 +279,10 @@ class Tree:
             "skipped": f"was skipped at {when}, after {calls}",
             "dropped": f"was dropped at {when}, after {calls}: no runner declared it any more",
         }[last.outcome]
-        show.line(f"  {show.styled('callback', 'dim')}  {CALLBACKS[last.status]}  {said}")
+        parts = [CALLBACKS[last.status], said]
+        if last.error is not None:
+            parts.append(clean(last.error))
+        show.line(f"  {show.styled('callback', 'dim')}  {'  '.join(parts)}")
 
     def _attempt(self, attempt: Attempt, inner: str, is_last: bool) -> None:
         show = self.show

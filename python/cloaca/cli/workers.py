@@ -6,7 +6,6 @@ Invariant: once this process is told to end, none is begun any more.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import subprocess
 import threading
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import FrameType
 
+    from ..systemd import Relay
+
 LOOK_SECONDS = 0.3
 """So often it is looked whether one has died."""
 AT_ONCE_SECONDS = 10.0
@@ -31,7 +32,6 @@ DEATHS_MAX = 5
 PAUSE_SECONDS = 0.5
 """Before the second of them in a row, and twice as long before each further one."""
 PAUSE_SECONDS_MAX = 30.0
-SYSTEMDS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 class Worker:
@@ -44,7 +44,7 @@ class Worker:
         is_unfit: whether the first one could not import the program, and none has since.
     """
 
-    def __init__(self, number: int, line: Sequence[str]) -> None:
+    def __init__(self, number: int, line: Sequence[str], relay: Relay) -> None:
         self.number = number
         self.process: subprocess.Popen[bytes] | None = None
         self.is_done = False
@@ -52,6 +52,7 @@ class Worker:
         self.is_unfit = False
         self._is_first = True
         self._line = line
+        self._relay = relay
         self._born = self._due = time.monotonic()
 
     def look(self) -> int | None:
@@ -83,7 +84,7 @@ class Worker:
         self._born = now
         try:
             # Systemd is told by this process, for all of them.
-            theirs = {name: value for name, value in os.environ.items() if name not in SYSTEMDS}
+            theirs = self._relay.environment()
             # What is wrong with the program is the same for those that begin together.
             theirs[WORKER] = QUIET if self._is_first and self.number > 1 else TELLS
             self.process = subprocess.Popen(self._line, env=theirs)
@@ -110,10 +111,17 @@ def serve(
     """Serves a program by so many processes until this one is told to end, or they have ended. The first one
     listens at that address, each other one at the next port."""
     _hear_log(log)
+    with systemd.Relay() as relay:
+        return _serve(target, url, many, log, listens, relay)
+
+
+def _serve(
+    target: str, url: str | None, many: int, log: str | None, listens: tuple[str, int] | None, relay: Relay
+) -> int:
     workers = []
     for number in range(1, many + 1):
         at = None if listens is None else (listens[0], listens[1] + number - 1)
-        workers.append(Worker(number, command(target, url, log, at)))
+        workers.append(Worker(number, command(target, url, log, at), relay))
     told = threading.Event()
     by: list[int] = []
 
@@ -126,12 +134,8 @@ def serve(
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, hear)
     code = None
-    systemd.told(systemd.READY)
-    watched = systemd.watchdog_seconds() is not None
     while code is None and not told.is_set():
         code = _looked(workers)
-        if watched:
-            systemd.told(systemd.ALIVE)
         if code is None:
             told.wait(LOOK_SECONDS)
     systemd.told(systemd.STOPPING)

@@ -78,12 +78,13 @@ _FAILING_CALLBACKS = """
         WHERE found.tries > 1 AND found.error IS NOT NULL AND completed_at < ?2 GROUP BY found.workflow
     ) AS counted JOIN ends ON ends.row = first JOIN runs ON runs.row = ends.run
     ORDER BY many DESC, counted.workflow LIMIT ?3"""
-# By runs_dropped, then of each workflow the one that was dropped first by its row.
-_DROPPED = """
-    SELECT counted.workflow, many, runs.id, runs.told_at AS at FROM (
+# By runs_lost, then of each workflow the first run of them by its row.
+_LOST = """
+    SELECT counted.workflow, many, runs.id, runs.told_at AS at, told_calls, told_error FROM (
         SELECT workflow, count(*) AS many, min(row) AS first FROM (
-            SELECT row, workflow FROM runs INDEXED BY runs_dropped
-            WHERE told_as = 'dropped' AND told_at >= ?1 ORDER BY told_at DESC LIMIT ?2
+            SELECT row, workflow FROM runs INDEXED BY runs_lost
+            WHERE (told_as = 'dropped' OR told_as = 'given_up') AND told_as = ?4 AND told_at >= ?1
+            ORDER BY told_at DESC LIMIT ?2
         ) AS found GROUP BY workflow
     ) AS counted JOIN runs ON runs.row = first ORDER BY many DESC, counted.workflow LIMIT ?3"""
 # By ends_due, then by their runs' rows.
@@ -166,6 +167,27 @@ class UntoldEnds:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenUpCallbacks:
+    """Ends of a workflow's runs whose callbacks went on raising, and are called no more.
+
+    Attributes:
+        workflow_name (str): the workflow.
+        count (int): so many, among the 10,000 that are looked at.
+        run_id (str): the first of their runs.
+        at (str): when its callback was given up.
+        attempts (int): how often that was called.
+        error (str): what it raised last.
+    """
+
+    workflow_name: str
+    count: int
+    run_id: str
+    at: str
+    attempts: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failures:
     """Failed runs of one kind: of one class of error, with messages that differ in numbers at most.
 
@@ -223,7 +245,25 @@ def failing_callbacks(reader: Reader) -> list[FailingCallbacks]:
 def dropped_callbacks(reader: Reader, since: datetime) -> list[UntoldEnds]:
     """Of each workflow how many ends of its runs waited for a callback that was dropped since then, as no
     runner declared it any more."""
-    return _untold(reader.native.query(_DROPPED, [microseconds(since), SCHEDULES_MAX, SHOWN_MAX]))
+    given = [microseconds(since), SCHEDULES_MAX, SHOWN_MAX, "dropped"]
+    return _untold(reader.native.query(_LOST, given))
+
+
+def given_up_callbacks(reader: Reader, since: datetime) -> list[GivenUpCallbacks]:
+    """Of each workflow how many ends of its runs were given up since then: their callbacks kept raising."""
+    mask = reader.mask()
+    given = [microseconds(since), SCHEDULES_MAX, SHOWN_MAX, "given_up"]
+    return [
+        GivenUpCallbacks(
+            workflow_name=row["workflow"],
+            count=row["many"],
+            run_id=row["id"],
+            at=moment(row["at"]),
+            attempts=row["told_calls"],
+            error=reader.of_run(mask, row["id"]).hide(row["told_error"] or "")[:MESSAGE_CHARS],
+        )
+        for row in reader.native.query(_LOST, given)
+    ]
 
 
 def undeclared_callbacks(reader: Reader) -> list[UntoldEnds]:

@@ -24,6 +24,7 @@ from .attention import (
     dropped_callbacks,
     failing_callbacks,
     failures,
+    given_up_callbacks,
     undeclared_callbacks,
 )
 from .runners import BACKLOG_RUNS, living, runners
@@ -160,6 +161,9 @@ _WAYS_OUT: dict[str, str] = {
 _UNDECLARED_WAY_OUT = (
     "start a program that declares them: they go untold once runners have served the workflow for an hour"
     " without, or with their runs, by `retention` or `cloaca prune`"
+)
+_GIVEN_UP_WAY_OUT = (
+    "`cloaca show RUN`; mend the callback, and where they matter call it by hand, with `runner.get_run(RUN)`"
 )
 _DROPPED_WAY_OUT = (
     "`cloaca show RUN`; where they matter call the function by hand, with `runner.get_run(RUN)`"
@@ -388,7 +392,7 @@ def _callbacks(reader: Reader, told: set[str]) -> Iterator[Finding]:
     silent = list(_untold(reader))
     yield from silent
     if not found and not silent and "callbacks" not in told:
-        yield Finding("ok", "callbacks", "none keeps failing")
+        yield Finding("ok", "callbacks", "none keeps failing, or was given up within a day")
 
 
 def _untold(reader: Reader) -> Iterator[Finding]:
@@ -399,7 +403,15 @@ def _untold(reader: Reader) -> Iterator[Finding]:
             f" callbacks that no living runner declares, first that of run {each.run_id}, since {each.at}"
         )
         yield Finding("warn", "callbacks", text, _UNDECLARED_WAY_OUT)
-    for each in dropped_callbacks(reader, now() - timedelta(days=1))[:NAMED_MAX]:
+    since = now() - timedelta(days=1)
+    for lost in given_up_callbacks(reader, since)[:NAMED_MAX]:
+        text = (
+            f"{_count(lost.count, 'end')} of runs of workflow {excerpt(lost.workflow_name)} whose callback"
+            f" was given up within the last 24 hours, and that are told to nobody: first that of run"
+            f" {lost.run_id}, at {lost.at} after {_count(lost.attempts, 'call')}: {excerpt(lost.error)}"
+        )
+        yield Finding("warn", "callbacks", text, _GIVEN_UP_WAY_OUT)
+    for each in dropped_callbacks(reader, since)[:NAMED_MAX]:
         text = (
             f"{_count(each.count, 'end')} of runs of workflow {excerpt(each.workflow_name)} waited for a"
             f" callback that was dropped within the last 24 hours, and are told to nobody: first that of run"

@@ -126,6 +126,7 @@ class LastCallback:
     outcome: str
     attempts: int
     at: str
+    error: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@ does nothing else. Who asks is no runner, so that it says what is on record, and
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from .. import check, held, rows, why_run
 from ..errors import excerpt
 from ..why import (
@@ -18,7 +20,7 @@ from ..why import (
     told,
     unnamed,
 )
-from .attention import failing_callbacks
+from .attention import failing_callbacks, given_up_callbacks
 from .audit import by_whom
 from .runners import declaring, living, of_silent
 from .runs import find_run, run
@@ -188,6 +190,13 @@ def of_workflow(reader: Reader, name: str) -> str:
                 f" failing, first that of run {each.run_id} in {each.attempts} calls: {excerpt(each.error)};"
                 f" `cloaca runs --untold` lists them, `cloaca tell RUN` has one called now, and"
                 f" `cloaca skip --run RUN` drops it"
+            )
+    for lost in given_up_callbacks(reader, now() - timedelta(days=1)):
+        if lost.workflow_name == name:
+            told.append(
+                f"{lost.count:,} of its {'run has' if lost.count == 1 else 'runs have'} ended of which nobody"
+                f" is told any more, as the callback raised for a day: it was given up within the last 24"
+                f" hours, first that of run {lost.run_id} after {lost.attempts} calls: {excerpt(lost.error)}"
             )
     if found.last_status is None:
         told.append("it has not run yet")

@@ -43,8 +43,8 @@ def prometheus_app(runner_or_url: DefaultRunner | str | os.PathLike[Any]) -> Pro
 
 def prometheus_collector(runner_or_url: DefaultRunner | str | os.PathLike[Any]) -> Collector:
     """The same for a program that has metrics of its own: what `prometheus_client` registers,
-    `REGISTRY.register(cloaca.telemetry.prometheus_collector(runner))`. Once the runner is shut down it has
-    nothing to tell.
+    `REGISTRY.register(cloaca.telemetry.prometheus_collector(runner))`. Once the runner is shut down it tells
+    what that has counted, and nothing else.
 
     Raises:
         ImportError, UrlError: as `prometheus_app` does.
@@ -56,7 +56,8 @@ def prometheus_collector(runner_or_url: DefaultRunner | str | os.PathLike[Any]) 
 
 
 def otel_metrics(runner: DefaultRunner, meter_provider: MeterProvider | None = None) -> None:
-    """Has OpenTelemetry observe what a runner counts and how its store stands, until it is shut down.
+    """Has OpenTelemetry observe what a runner counts and how its store stands; once it is shut down what it
+    has counted.
 
     Each metric is named as for Prometheus, with dots: `cloaca.fires`, `cloaca.store.runs_waiting`. What is a
     histogram there, which can't be observed, is two counters here, such as `cloaca.run.duration.count` and

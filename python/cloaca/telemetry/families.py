@@ -32,8 +32,10 @@ NAMES_MAX = 100
 RUNNERS_MAX = 1000
 BACKLOG_RUNS = 10_000
 """Of so many runs that are not over it is counted whose they are."""
-ENDS_MAX = 10_000
-"""Of so many ends of runs that somebody is to be told of it is counted whom."""
+ENDS_MAX = 1000
+"""So many ends of runs that somebody is to be told of are counted for each."""
+GIVEN_UP_MAX = 10_000
+"""So many of those that were given up within a day are counted."""
 TRIGGERS_MAX = 10_000
 """Of so many triggers, and as many crons, it is looked whether they fail or are switched off."""
 FAILED_MAX = 10_000
@@ -41,28 +43,33 @@ FAILED_MAX = 10_000
 PAUSES_MAX = 10_000
 """So many pauses are counted."""
 FAILED_US = 3_600_000_000
+GIVEN_UP_US = 24 * FAILED_US
 
 _HEALTHY = "Whether all is well: whether triggers are polled and runs begin; 0 if it cannot be found out."
 
-# By ends_due, ends_owner and ends_listener. Also of what has none: a series that appears only with the first
-# one says nothing of how long it is there.
-_CALLS = """
-    SELECT name, sum(many) AS many, sum(CASE WHEN fails THEN 1 ELSE 0 END) AS failing FROM (
-        SELECT workflow AS name, 0 AS many, FALSE AS fails FROM listeners WHERE listener = 0
-        UNION ALL SELECT workflow, 1, tries > 1 AND error IS NOT NULL FROM (
-            SELECT workflow, tries, error FROM ends INDEXED BY ends_due
-            WHERE owner IS NULL AND listener = 0 LIMIT ?
-        ) AS waiting
-        UNION ALL SELECT workflow, 1, tries > 1 AND error IS NOT NULL FROM ends INDEXED BY ends_owner
-        WHERE owner IS NOT NULL AND listener = 0
-    ) AS counted GROUP BY name"""
+# By the primary key of listeners, then of each by ends_due and ends_owner. Also of what has none: a series
+# that appears only with the first one says nothing of how long it is there.
+_OF_ONE = """SELECT {} FROM ends INDEXED BY ends_due
+            WHERE owner IS NULL AND listener = 0 AND ends.workflow = listeners.workflow LIMIT ?1"""
+_CALLS = f"""
+    SELECT name, sum(many) AS many, sum(failing) AS failing FROM (
+        SELECT workflow AS name, (SELECT count(*) FROM ({_OF_ONE.format("1")}) AS counted) AS many,
+            (SELECT count(*) FROM ({_OF_ONE.format("tries, error")}) AS counted
+            WHERE tries > 1 AND error IS NOT NULL) AS failing
+        FROM listeners WHERE listener = 0
+        UNION ALL SELECT workflow, 1, CASE WHEN tries > 1 AND error IS NOT NULL THEN 1 ELSE 0 END
+        FROM ends INDEXED BY ends_owner WHERE owner IS NOT NULL AND listener = 0
+    ) AS told GROUP BY name"""
+# The same of triggers by listeners_listener, then by ends_listener.
 _TOLD = """
-    SELECT schedules.name AS name, sum(many) AS many FROM (
-        SELECT DISTINCT listener, 0 AS many FROM listeners WHERE listener <> 0
-        UNION ALL SELECT listener, 1 FROM (
-            SELECT listener FROM ends INDEXED BY ends_listener WHERE listener <> 0 LIMIT ?
-        ) AS waiting
-    ) AS counted JOIN schedules ON schedules.row = counted.listener GROUP BY schedules.name"""
+    SELECT schedules.name AS name, sum((
+        SELECT count(*) FROM (
+            SELECT 1 FROM ends INDEXED BY ends_listener
+            WHERE listener <> 0 AND ends.listener = schedules.row LIMIT ?1
+        ) AS counted
+    )) AS many
+    FROM schedules WHERE row IN (SELECT listener FROM listeners WHERE listener <> 0)
+    GROUP BY schedules.name"""
 
 # By schedules_trigger and schedules_crons, then by their rows. What failures have switched off counts as
 # failing, too; a name that a deploy made something else of does not count.
@@ -100,6 +107,18 @@ _FAILED = """
             WHERE error_type IS NOT NULL AND completed_at >= ?1 AND status = 'Failed'
             ORDER BY completed_at DESC LIMIT ?2
         ) AS failed
+    ) AS counted GROUP BY name"""
+
+
+# The primary key of listeners, so that one is at 0 again, and runs_lost.
+_GIVEN_UP = """
+    SELECT name, sum(many) AS many FROM (
+        SELECT workflow AS name, 0 AS many FROM listeners WHERE listener = 0
+        UNION ALL SELECT workflow, 1 FROM (
+            SELECT workflow FROM runs INDEXED BY runs_lost
+            WHERE (told_as = 'dropped' OR told_as = 'given_up') AND told_as = 'given_up' AND told_at >= ?1
+            ORDER BY told_at DESC LIMIT ?2
+        ) AS given_up
     ) AS counted GROUP BY name"""
 
 
@@ -342,20 +361,21 @@ def of_store(native: Any, health: Health, at_us: int) -> Iterator[Family]:
         f"Runs that failed within an hour and were not retried since; the newest {FAILED_MAX:,} are counted."
     )
     failed = native.query(_FAILED, [at_us - FAILED_US, FAILED_MAX])
-    # Of whom none is among so many it is not known.
-    is_whole = sum(row["many"] for row in failed) < FAILED_MAX
-    yield gauge("runs_failed", about, ("workflow",), _named(failed, is_zero_told=is_whole))
-    yield from _ends(gauge, native)
+    yield gauge("runs_failed", about, ("workflow",), _whole(failed, FAILED_MAX))
+    yield from _ends(gauge, native, at_us)
     yield from _limits(gauge, native.limits())
 
 
-def _ends(gauge: Any, native: Any) -> Iterator[Family]:
-    about = f"Ends of runs of which callbacks are still to be told; at most {ENDS_MAX:,} are counted."
+def _ends(gauge: Any, native: Any, at_us: int) -> Iterator[Family]:
+    about = f"Ends of runs of which callbacks are still to be told, at most {ENDS_MAX:,} of a workflow."
     calls = native.query(_CALLS, [ENDS_MAX])
     yield gauge("callbacks_waiting", about, ("workflow",), _named(calls, is_zero_told=True))
     about = "Those of them whose callback raised, or ended its process, at more than one call."
     yield gauge("callbacks_failing", about, ("workflow",), _named(calls, "failing", is_zero_told=True))
-    about = f"Ends of runs of which triggers are still to be told; at most {ENDS_MAX:,} are counted."
+    about = "Ends of runs of which no callback is told any more, as it was given up within a day."
+    given_up = native.query(_GIVEN_UP, [at_us - GIVEN_UP_US, GIVEN_UP_MAX])
+    yield gauge("callbacks_given_up", about, ("workflow",), _whole(given_up, GIVEN_UP_MAX))
+    about = f"Ends of runs of which triggers are still to be told, at most {ENDS_MAX:,} of one."
     told = native.query(_TOLD, [ENDS_MAX])
     yield gauge("run_ends_waiting", about, ("trigger",), _named(told, is_zero_told=True))
 
@@ -388,6 +408,11 @@ def _named(
     """Counts by names, the first so many by themselves."""
     counts = [(row["name"], [row[key]]) for row in found if row[key] or is_zero_told]
     return (((name,), many) for name, (many,) in _capped(counts))
+
+
+def _whole(found: list[dict[str, Any]], most: int) -> Iterator[tuple[tuple[str, ...], int]]:
+    """The same of what is counted to so many; of whom none is among those it is not known."""
+    return _named(found, is_zero_told=sum(row["many"] for row in found) < most)
 
 
 def _capped(found: Iterable[tuple[str, list[int]]]) -> Iterator[tuple[str, list[int]]]:

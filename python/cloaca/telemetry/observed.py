@@ -7,6 +7,7 @@ same name would observe nothing.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import weakref
@@ -49,22 +50,34 @@ class Looked:
 
     def __init__(self, runner: DefaultRunner) -> None:
         self._runner = weakref.ref(runner)
-        self.counted: dict[str, Family] = {}
+        self._is_over = False
+        self.counted: list[Family] = []
+        runner._at_end.append(self._end)
 
     def is_of(self, runner: DefaultRunner) -> bool:
         """Whether it is this one."""
         return self._runner() is runner
 
     def look(self) -> list[Family] | None:
-        """Its metrics now; `None` once it is shut down."""
+        """Its metrics now, while it shuts down what it counts; `None` once it counts no more."""
         runner = self._runner()
+        if runner is None or self._is_over:
+            return None
         try:
-            found = None if runner is None else [*Watched(runner).families()]
+            found = [*Watched(runner).families()]
         except CloacaError:
-            found = None
-        if found is not None:
-            self.counted = {family.name: family for family in found if family.kind != "gauge"}
+            return None
+        self.counted = [family for family in found if family.kind != "gauge"]
         return found
+
+    def _end(self, is_over: bool) -> None:
+        """It is shut down, and counts no more unless something still runs that this did not wait for."""
+        runner = self._runner()
+        # Nobody looks at one of a process before a fork.
+        with contextlib.suppress(CloacaError):
+            if runner is not None:
+                self.counted = Watched(runner).counters()
+        self._is_over = is_over
 
 
 class Observed:
@@ -110,7 +123,7 @@ class Observed:
             yield Observation(value if part is None else value[1 + part], attributes)
 
     def _look(self) -> dict[str, Family]:
-        """By their names; of runners that are shut down what they counted, while others are observed."""
+        """By their names; of runners that are shut down what they counted: a count never goes back."""
         with self._lock:
             if time.monotonic() - self._at < FRESH_SECONDS and self._found:
                 return self._found
@@ -119,13 +132,12 @@ class Observed:
             for looked in self._runners:
                 families = looked.look()
                 if families is None:
-                    _add(self._gone, looked.counted.values())
+                    _add(self._gone, looked.counted)
                 else:
                     living.append(looked)
                     _add(found, families)
             self._runners = living
-            if living:
-                _add(found, self._gone.values())
+            _add(found, self._gone.values())
             self._found, self._at = found, time.monotonic()
             return found
 

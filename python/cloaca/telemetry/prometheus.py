@@ -42,7 +42,7 @@ class Collector(ClientCollector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics as they are now; none once the runner is shut down."""
+        """All metrics as they are now; what the runner has counted once it is shut down."""
         try:
             found = _found(self._watched)
         except RunnerError:
@@ -73,7 +73,7 @@ def _found(watched: Watched) -> list[Family]:
     """All metrics; of a store by its URL that can't be read, that it can't.
 
     Raises:
-        RunnerError: (a `RuntimeError`) the runner is shut down, or of a process before a fork.
+        RunnerError: (a `RuntimeError`) the runner is of a process before a fork.
     """
     try:
         return [*watched.families()]

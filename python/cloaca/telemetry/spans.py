@@ -122,22 +122,6 @@ def sending(workflow: str, many: int, trigger: str | None = None) -> Iterator[Se
     span.end(None)
 
 
-def told(workflow: str, run: str, name: str, tries: int, given: str | None) -> Called:
-    """A callback of a workflow is about to be called for the end of a run, in a trace of its own with a link
-    to who asked for the run: it may be much later, and again."""
-    asked = _read(given)
-    with _apart():
-        attributes: dict[str, AttributeValue] = {
-            "cloaca.run.id": run,
-            "cloaca.workflow": workflow,
-            "cloaca.attempt": tries,
-        }
-        name = f"{workflow} {name}"
-        span = _tracer().start_span(name, context=Context(), links=_links(asked), attributes=attributes)
-        return Called(span, trace.set_span_in_context(span, asked))
-    return Called(trace.INVALID_SPAN, asked)
-
-
 def _of_run(run: str) -> dict[str, str]:
     """Its id as the conventions have it, and as all other spans do, so that one search finds them."""
     return {"messaging.message.id": run, "cloaca.run.id": run}
@@ -194,18 +178,25 @@ class Within:
 class Called(Within):
     """A callback's."""
 
-    __slots__ = ("_span",)
+    __slots__ = ("_ended_ns", "_put", "_raised", "_span")
 
-    def __init__(self, span: Span, context: Context) -> None:
+    def __init__(self, span: Span, context: Context, put: Callable[[Callable[[], None]], None]) -> None:
         super().__init__(context)
         self._span = span
+        self._put = put
+        self._raised: BaseException | None = None
+        self._ended_ns = 0
 
     def end(self, raised: BaseException | None) -> None:
-        """It is over."""
-        with _apart():
-            if raised is not None:
-                _failed(self._span, kind_of(raised), None, None)
-            self._span.end()
+        """It is over; never waits for who hears of that."""
+        self._raised, self._ended_ns = raised, time.time_ns()
+        self._put(self._over)
+
+    def _over(self) -> None:
+        if self._raised is not None:
+            _failed(self._span, kind_of(self._raised), None, None)
+        self._span.end(self._ended_ns)
+        self._raised = None
 
 
 class Stay:
@@ -407,6 +398,21 @@ class Spans:
             self.over(oldest, "Left")
         return known
 
+    def told(self, workflow: str, run: str, name: str, tries: int, given: str | None) -> Called:
+        """A callback of a workflow is about to be called for the end of a run, in a trace of its own with a
+        link to who asked for the run: it may be much later, and again."""
+        asked = _read(given)
+        with _apart():
+            attributes: dict[str, AttributeValue] = {
+                "cloaca.run.id": run,
+                "cloaca.workflow": workflow,
+                "cloaca.attempt": tries,
+            }
+            name = f"{workflow} {name}"
+            span = _tracer().start_span(name, context=Context(), links=_links(asked), attributes=attributes)
+            return Called(span, trace.set_span_in_context(span, asked), self._ender.put)
+        return Called(trace.INVALID_SPAN, asked, self._ender.put)
+
     def callback(self, job: Job, task: str, name: str) -> Called | None:
         """A callback of a task is about to be called."""
         with _apart():
@@ -415,7 +421,7 @@ class Spans:
             parent = Context() if stay is None else stay.context
             attributes: dict[str, AttributeValue] = {"cloaca.run.id": run_id(job), "cloaca.task": task}
             span = _tracer().start_span(f"{task} {name}", context=parent, attributes=attributes)
-            return Called(span, trace.set_span_in_context(span, parent))
+            return Called(span, trace.set_span_in_context(span, parent), self._ender.put)
         return None
 
     def ended(

@@ -110,21 +110,37 @@ class Watched:
         return repr(self.runner) if self.runner is not None else excerpt(check.store_name(self.url))
 
     def families(self) -> Iterator[Family]:
-        """All metrics. What a runner has counted is told whatever its store does.
+        """All metrics. What a runner has counted is told whatever its store does, and once it is shut down
+        nothing else.
 
         Raises:
-            RunnerError: (a `RuntimeError`) the runner is shut down, or of a process before a fork.
+            RunnerError: (a `RuntimeError`) the runner is of a process before a fork.
             StoreError: (a `RuntimeError`) a store given by its URL can't be read.
         """
         if self.runner is None:
             yield families.build()
             yield from self._families.answer()
             return
-        yield from self._counted(self.runner)
+        try:
+            counted = [*self._counted(self.runner)]
+        except RunnerError:
+            yield from self.counters()
+            return
+        yield from counted
         try:
             yield from self._families.answer()
         except CloacaError:
             yield families.unread()
+
+    def counters(self) -> list[Family]:
+        """What a runner has counted, also once it is shut down.
+
+        Raises:
+            RunnerError: (a `RuntimeError`) it is of a process before a fork.
+        """
+        assert self.runner is not None
+        found = families.of_runner(self.runner._engine.metrics())
+        return [family for family in found if family.kind != "gauge"]
 
     def heads(self) -> Iterator[Family]:
         """All metrics that there are of a runner, without a look at its store.

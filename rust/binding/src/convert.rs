@@ -267,12 +267,13 @@ fn call<'py>(py: Python<'py>, row: &Call) -> PyResult<Bound<'py, PyDict>> {
 
 /// What became of the last of them that was settled.
 pub fn last_call<'py>(py: Python<'py>, row: &ListedRun) -> PyResult<Option<Bound<'py, PyDict>>> {
-    let Some(last) = row.last_call else { return Ok(None) };
+    let Some(last) = &row.last_call else { return Ok(None) };
     let dict = PyDict::new(py);
     dict.set_item("status", last.status.name())?;
     dict.set_item("outcome", last.fate.name())?;
     dict.set_item("attempts", last.tries)?;
     dict.set_item("at", stamp(Some(last.at)))?;
+    dict.set_item("error", &last.error)?;
     Ok(Some(dict))
 }
 

@@ -66,7 +66,7 @@ impl Ends {
 
     /// Its process died in each of so many calls.
     fn given_up(&self, py: Python<'_>, key: i64) -> PyResult<()> {
-        self.settle(py, key, Settled::GivenUp)
+        self.settle(py, key, Settled::GivenUp(None))
     }
 
     /// Nobody is to be told of it any more.

@@ -208,6 +208,12 @@ impl Jobs {
         free(py, || runtime.workflow_of(job_of(job).run).to_string())
     }
 
+    /// What an attempt's run began with, JSON text; none once the run is not in hand any more.
+    fn began_with(&self, py: Python<'_>, job: JobParts) -> PyResult<Option<String>> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.began_with(job_of(job).run).map(|began| began.to_string()))
+    }
+
     /// A final attempt's callback has been told.
     fn settled(&self, py: Python<'_>, job: JobParts) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;

@@ -263,6 +263,11 @@ impl Engine {
         self.runs.get(&run).map_or_else(|| "".into(), |run| Arc::clone(&run.workflow.name))
     }
 
+    /// What a run in hand began with, JSON text.
+    pub fn began_with(&self, run: Uuid) -> Option<Arc<str>> {
+        self.runs.get(&run).map(|run| Arc::clone(run.initial()))
+    }
+
     /// How many runs are in hand.
     pub fn runs_unfinished(&self) -> usize {
         self.runs.len()

@@ -239,7 +239,7 @@ pub trait Store: Send + Sync {
     /// came of them, or is gone.
     fn take_ends(&self, epoch: Epoch, at: Wall, limit: u64, full: &[String]) -> Stored<Vec<End>>;
     /// `epoch` has told of an end, or gives that up.
-    fn end_told(&self, epoch: Epoch, end: EndKey, settled: Settled, at: Wall) -> Stored<()>;
+    fn end_told(&self, epoch: Epoch, end: EndKey, settled: &Settled, at: Wall) -> Stored<()>;
     /// It is to be told again after `wait`, because of that error.
     fn put_end_off(&self, epoch: Epoch, end: EndKey, wait: Wait, error: &str) -> Stored<()>;
     /// `epoch` has taken an end that it has no callback for any more: it is anybody's again, as if it had not been taken, after that wait for `epoch`

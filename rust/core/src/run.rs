@@ -246,6 +246,11 @@ impl Run {
         (!self.has_begun).then(|| u64::try_from(now.0.saturating_sub(self.created_at.0)).unwrap_or(0))
     }
 
+    /// What it began with.
+    pub fn initial(&self) -> &Arc<str> {
+        self.relay.initial()
+    }
+
     /// The context that a started task works on.
     pub fn given(&self, task: usize) -> Given {
         Given::new(Arc::clone(&self.relay), task)

@@ -420,6 +420,11 @@ impl Runtime {
         lock(&self.shared.engine).workflow_of(run)
     }
 
+    /// What a run in hand began with, JSON text; none if it is not in hand.
+    pub fn began_with(&self, run: Uuid) -> Option<Arc<str>> {
+        lock(&self.shared.engine).began_with(run)
+    }
+
     /// This moment on both clocks.
     pub fn now(&self) -> Now {
         self.shared.now()

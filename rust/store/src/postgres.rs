@@ -708,7 +708,7 @@ impl Store for PostgresStore {
         })
     }
 
-    fn end_told(&self, epoch: Epoch, end: EndKey, settled: Settled, at: Wall) -> Stored<()> {
+    fn end_told(&self, epoch: Epoch, end: EndKey, settled: &Settled, at: Wall) -> Stored<()> {
         self.write(Step::EndTold, |db| end::told(db, epoch, end, settled, at))
     }
 

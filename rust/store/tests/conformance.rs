@@ -2013,7 +2013,7 @@ fn an_end_is_told_once_to_who_declares_the_callback(store: &dyn Store) {
     assert_eq!((end.run, &*end.workflow, end.number, end.status), (id(1), "mail", 1, RunStatus::Failed));
     assert_eq!((end.tries, end.ended_at), (1, Some(Wall(100))));
     assert_eq!((store.next_end(first, LATE, &[]), handed(store, first, 200)), (Ok(None), vec![]));
-    store.end_told(first, end.key, Settled::Called, Wall(700)).unwrap();
+    store.end_told(first, end.key, &Settled::Called, Wall(700)).unwrap();
     assert_eq!((store.next_end(first, LATE, &[]), handed(store, first, 200)), (Ok(None), vec![]));
 }
 
@@ -2074,10 +2074,10 @@ fn what_one_has_in_hand_is_nobody_elses_until_it_is_gone(store: &dyn Store) {
     let kept = InFlight { runs: vec![], triggers: vec![], ends: vec![held[0].key] };
     let remnant = store.leave(first, &kept, Wall(300)).unwrap().unwrap();
     // Who leaves can say nothing of what it gave up.
-    store.end_told(first, held[1].key, Settled::Called, Wall(700)).unwrap();
+    store.end_told(first, held[1].key, &Settled::Called, Wall(700)).unwrap();
     let again = handed(store, second, 400);
     assert_eq!(again.iter().map(|end| (end.run, end.tries)).collect::<Vec<_>>(), [(id(2), 2)]);
-    store.end_told(remnant, held[0].key, Settled::Called, Wall(700)).unwrap();
+    store.end_told(remnant, held[0].key, &Settled::Called, Wall(700)).unwrap();
     store.leave(remnant, &InFlight::default(), Wall(500)).unwrap();
     assert_eq!(store.next_end(second, LATE, &[]), Ok(None));
 }
@@ -2098,12 +2098,12 @@ fn what_its_process_ended_with_is_told_one_at_a_time(store: &dyn Store) {
     let held = handed(store, second, 300);
     assert_eq!(held.iter().map(|end| end.run).collect::<Vec<_>>(), [id(1), id(4)], "what is new beside one");
     assert_eq!((store.next_end(second, Wall(300), &[]), runs(300)), (Ok(None), vec![]));
-    store.end_told(second, held[0].key, Settled::Called, Wall(700)).unwrap();
+    store.end_told(second, held[0].key, &Settled::Called, Wall(700)).unwrap();
     assert_eq!((store.next_end(second, Wall(300), &[]), runs(300)), (Ok(Some(Wall(100))), vec![id(2)]));
     assert_eq!(runs(60_000_299), Vec::<Uuid>::new());
     assert_eq!(runs(60_000_300), [id(3)], "one that hangs holds up none for ever");
     // Of a second call the pause counts from when that began.
-    store.end_told(second, held[1].key, Settled::Called, Wall(700)).unwrap();
+    store.end_told(second, held[1].key, &Settled::Called, Wall(700)).unwrap();
     store.leave(second, &InFlight::default(), Wall(60_000_400)).unwrap();
     let third = store.join(Wall(60_000_400)).unwrap();
     store.declare_workflows(third, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
@@ -2152,7 +2152,7 @@ fn a_call_that_waits_since_the_clock_was_ahead_waits_no_longer_than_it_was_to(st
     assert_eq!(again.iter().map(|end| end.run).collect::<Vec<_>>(), [id(1)]);
     assert_eq!(next(800), Some(Wall(1300)), "the other from when that was seen");
     // Whose process dies in its second call, then in its third, with a clock that is ahead.
-    store.end_told(first, held[2].key, Settled::Called, Wall(700)).unwrap();
+    store.end_told(first, held[2].key, &Settled::Called, Wall(700)).unwrap();
     store.leave(first, &InFlight::default(), Wall(900)).unwrap();
     let second_call = handed(store, second, 9_000_000_000);
     assert_eq!(second_call.len(), 2);
@@ -2230,7 +2230,7 @@ fn what_nobody_has_declared_for_long_is_told_to_nobody(store: &dyn Store) {
     store.declare_workflows(new, &[declares("mail", "v2")], Wall(5)).unwrap();
     (1..=3).for_each(|number| has_ended(store, old, number, RunStatus::Failed));
     let end = handed(store, old, 100).remove(0);
-    store.end_told(old, end.key, Settled::Called, Wall(150)).unwrap();
+    store.end_told(old, end.key, &Settled::Called, Wall(150)).unwrap();
     store.leave(old, &InFlight::default(), Wall(200)).unwrap();
     assert_eq!(store.drop_callbacks(Wall(201), Wall(600)), Ok(vec![("mail".to_owned(), 2)]));
     assert_eq!(last_call(store, 2), Some((RunStatus::Failed, CallFate::Dropped, 1, Wall(600))));
@@ -2268,7 +2268,11 @@ fn a_callback_is_not_dropped_for_a_time_in_which_nobody_declared_its_workflow(st
 
 fn last_call(store: &dyn Store, number: u128) -> Option<(RunStatus, CallFate, u32, Wall)> {
     let (run, _) = store.run(id(number)).unwrap().unwrap();
-    run.last_call.map(|LastCall { status, fate, tries, at }| (status, fate, tries, at))
+    run.last_call.map(|LastCall { status, fate, tries, at, .. }| (status, fate, tries, at))
+}
+
+fn last_error(store: &dyn Store, number: u128) -> Option<String> {
+    store.run(id(number)).unwrap().unwrap().0.last_call.and_then(|last| last.error)
 }
 
 fn what_became_of_a_callback_stays_with_its_run(store: &dyn Store) {
@@ -2280,11 +2284,14 @@ fn what_became_of_a_callback_stays_with_its_run(store: &dyn Store) {
     store.put_end_off(epoch, first[0].key, put_off(100, 200), "ValueError: no").unwrap();
     assert_eq!(last_call(store, 1), None);
     let again = handed(store, epoch, 200).remove(0);
-    store.end_told(epoch, again.key, Settled::Called, Wall(700)).unwrap();
-    store.end_told(epoch, first[1].key, Settled::GivenUp, Wall(800)).unwrap();
-    store.end_told(epoch, first[2].key, Settled::Withdrawn, Wall(900)).unwrap();
+    store.end_told(epoch, again.key, &Settled::Called, Wall(700)).unwrap();
+    store
+        .end_told(epoch, first[1].key, &Settled::GivenUp(Some("the last one".to_owned())), Wall(800))
+        .unwrap();
+    store.end_told(epoch, first[2].key, &Settled::Withdrawn, Wall(900)).unwrap();
     assert_eq!(last_call(store, 1), Some((RunStatus::Failed, CallFate::Told, 2, Wall(700))));
     assert_eq!(last_call(store, 2), Some((RunStatus::Failed, CallFate::GivenUp, 1, Wall(800))));
+    assert_eq!([last_error(store, 1), last_error(store, 2)], [None, Some("the last one".to_owned())]);
     assert_eq!(last_call(store, 3), None);
 }
 
@@ -2327,7 +2334,7 @@ fn a_callback_that_waits_is_due_at_once_if_that_is_asked_for(store: &dyn Store) 
     assert_eq!(store.next_end(first, Wall(300), &[]), Ok(Some(Wall(300))));
     let end = handed(store, first, 300).remove(0);
     assert_eq!(end.tries, 2);
-    store.end_told(first, end.key, Settled::Called, Wall(400)).unwrap();
+    store.end_told(first, end.key, &Settled::Called, Wall(400)).unwrap();
     assert_eq!(store.call_soon(id(1), Wall(500)), Ok(false), "it was told");
 }
 
@@ -2352,7 +2359,7 @@ fn runs_are_listed_whose_callbacks_wait(store: &dyn Store) {
     hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
     has_ended(store, epoch, 6, RunStatus::Completed);
     let ends = store.take_ends(epoch, Wall(100), 2, &[]).unwrap();
-    store.end_told(epoch, ends[0].key, Settled::Called, Wall(150)).unwrap();
+    store.end_told(epoch, ends[0].key, &Settled::Called, Wall(150)).unwrap();
     let told = ends[0].run;
     for by in [By::Creation, By::End] {
         let listed = |filter: RunFilter, page: Page| -> Vec<Uuid> {
@@ -2383,7 +2390,7 @@ fn a_run_is_kept_until_its_end_is_told(store: &dyn Store) {
     let old = Old { now: Wall(900), runs_before: Some(Wall(800)), ticks_before: Wall(0), ticks_max: 10 };
     assert!(store.find_old(&old, 10, &Halt::default()).unwrap().runs.is_empty());
     let end = handed(store, epoch, 100).remove(0);
-    store.end_told(epoch, end.key, Settled::Called, Wall(700)).unwrap();
+    store.end_told(epoch, end.key, &Settled::Called, Wall(700)).unwrap();
     assert_eq!(store.find_old(&old, 10, &Halt::default()).unwrap().runs.len(), 1);
 }
 

@@ -12,8 +12,10 @@ from ...reading.attention import (
     Counts,
     FailingCallbacks,
     Failures,
+    GivenUpCallbacks,
     failing_callbacks,
     failures,
+    given_up_callbacks,
     schedule_counts,
     unwell,
 )
@@ -101,6 +103,7 @@ def overview(ask: Ask) -> Screen:
     )
     kinds = failures(reader, since)
     callbacks = failing_callbacks(reader)
+    given_up = given_up_callbacks(reader, since)
     if (copied_us := made_at(reader.native.query)) is not None:
         told = described(copied_us)
         tone, sentence = "warn", f"{told[0].upper()}{told[1:]}."
@@ -114,6 +117,7 @@ def overview(ask: Ask) -> Screen:
             waits,
             kinds,
             callbacks,
+            given_up,
             reader.pauses(),
             probed,
             lambda: [*doctor(reader, brief=True, backlog=rows, probed=probed)],
@@ -126,6 +130,7 @@ def overview(ask: Ask) -> Screen:
         "sentence": sentence,
         "concerns": concerns,
         "callbacks": callbacks,
+        "given_up": given_up,
         "counts": counts,
         "runners": found,
         "backlog": waits,
@@ -152,6 +157,7 @@ def verdict(
     waits: Backlog,
     kinds: list[Failures],
     callbacks: list[FailingCallbacks],
+    given_up: list[GivenUpCallbacks],
     pauses: list[dict[str, Any]],
     probed: Health,
     examine: Callable[[], list[Finding]],
@@ -178,9 +184,10 @@ def verdict(
     late = ""
     if waits.oldest_at is not None and (age_of(waits.oldest_at, now()) or 0.0) > WAITING_SECONDS:
         late = f"runs wait for {show.span(show.between(waits.oldest_at, None))}"
-    untold = sum(each.count for each in callbacks)
-    silent = (
-        f"{show.count(untold, 'callback')} {'keeps' if untold == 1 else 'keep'} failing" if untold else ""
+    untold, lost = sum(each.count for each in callbacks), sum(each.count for each in given_up)
+    silent = ", ".join(
+        [f"{show.count(untold, 'callback')} {'keeps' if untold == 1 else 'keep'} failing"] * (untold > 0)
+        + [f"{show.count(lost, 'callback')} {'was' if lost == 1 else 'were'} given up"] * (lost > 0)
     )
     serious = any(each.state in ("stopped", "failing", "hanging") for each in concerns)
     paused = _paused(pauses)

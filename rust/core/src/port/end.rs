@@ -143,12 +143,12 @@ pub struct Skipped {
 }
 
 /// Why nothing is to be called for an end any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {
     /// Its callback was called, and came back.
     Called,
-    /// It raised for a day, or its process died in each of so many calls.
-    GivenUp,
+    /// It raised for a day, in its last call this; or its process died in each of so many calls.
+    GivenUp(Option<String>),
     /// There is no such callback any more, or the run was opened again.
     Withdrawn,
 }
@@ -187,17 +187,25 @@ impl CallFate {
 
 impl Settled {
     /// What is kept of it; nothing of what was withdrawn.
-    pub fn fate(self) -> Option<CallFate> {
+    pub fn fate(&self) -> Option<CallFate> {
         match self {
             Self::Called => Some(CallFate::Told),
-            Self::GivenUp => Some(CallFate::GivenUp),
+            Self::GivenUp(_) => Some(CallFate::GivenUp),
             Self::Withdrawn => None,
+        }
+    }
+
+    /// What its last call raised, where that is what settled it.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Self::GivenUp(error) => error.as_deref(),
+            Self::Called | Self::Withdrawn => None,
         }
     }
 }
 
 /// The last end of a run of which a callback is not to be told any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastCall {
     /// How the run had ended.
     pub status: RunStatus,
@@ -207,6 +215,8 @@ pub struct LastCall {
     pub tries: u32,
     /// When that was settled.
     pub at: Wall,
+    /// What the last of those calls that failed raised; none if the last one came back, or none was begun.
+    pub error: Option<String>,
 }
 
 /// An end of which a run's callback is still to be told, as who looks at the run sees it.
@@ -247,7 +257,7 @@ mod tests {
         assert_eq!(CallFate::from_name(""), None);
         assert_eq!(Settled::Withdrawn.fate(), None);
         assert_eq!(Settled::Called.fate().map(CallFate::name), Some("told"));
-        assert_eq!(Settled::GivenUp.fate().map(CallFate::name), Some("given_up"));
+        assert_eq!(Settled::GivenUp(None).fate().map(CallFate::name), Some("given_up"));
     }
 
     #[test]

@@ -208,9 +208,9 @@ impl Runtime {
 
     /// Nothing more is to be called for an end.
     pub fn end_told(&self, key: EndKey, settled: Settled) {
-        self.shared.count_call(key, |counts| match settled {
+        self.shared.count_call(key, |counts| match &settled {
             Settled::Called => counts.called += 1,
-            Settled::GivenUp => counts.given_up += 1,
+            Settled::GivenUp(_) => counts.given_up += 1,
             Settled::Withdrawn => {}
         });
         self.shared.say_end(key, Outcome::Over(settled, self.now().wall));
@@ -233,7 +233,7 @@ impl Runtime {
             counts.given_up += u64::from(is_over);
         });
         let outcome = match is_over {
-            true => Outcome::Over(Settled::GivenUp, now),
+            true => Outcome::Over(Settled::GivenUp(Some(error.to_owned())), now),
             false => Outcome::Again(wait, error.to_owned()),
         };
         self.shared.say_end(key, outcome);
@@ -372,7 +372,7 @@ impl Shared {
 
     fn keep_end(&self, epoch: Epoch, key: EndKey, outcome: &Outcome) -> bool {
         let said = match outcome {
-            Outcome::Over(settled, at) => self.store.end_told(epoch, key, *settled, *at),
+            Outcome::Over(settled, at) => self.store.end_told(epoch, key, settled, *at),
             Outcome::Again(wait, error) => self.store.put_end_off(epoch, key, *wait, error),
             Outcome::Back(wait) => self.store.give_end_back(epoch, key, *wait),
         };

@@ -702,7 +702,7 @@ impl Store for MemoryStore {
         unreachable!("no workflow here has callbacks")
     }
 
-    fn end_told(&self, _epoch: Epoch, _end: EndKey, _settled: Settled, _at: Wall) -> Stored<()> {
+    fn end_told(&self, _epoch: Epoch, _end: EndKey, _settled: &Settled, _at: Wall) -> Stored<()> {
         unreachable!("no workflow here has callbacks")
     }
 

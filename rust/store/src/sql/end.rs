@@ -26,10 +26,15 @@ macro_rules! is_past {
     };
 }
 
-/// What stands with a run of an end that is settled; the fate follows.
+/// What stands with a run of an end that is settled: what its last failed call raised, then the fate.
 macro_rules! settled {
-    ($fate:expr) => {
-        concat!("told_outcome = ends.outcome, told_calls = ends.tries, told_as = ", $fate)
+    ($error:literal, $fate:expr) => {
+        concat!(
+            "told_outcome = ends.outcome, told_calls = ends.tries, told_error = ",
+            $error,
+            ", told_as = ",
+            $fate
+        )
     };
 }
 
@@ -110,7 +115,7 @@ pub fn drop_unwanted(
     // Index ends_due.
     const KEEP: &str = concat!(
         "UPDATE runs SET ",
-        settled!("'dropped', told_at = :at"),
+        settled!("ends.error", "'dropped', told_at = :at"),
         " FROM ends WHERE runs.row = ends.run AND ",
         unwanted!()
     );
@@ -250,16 +255,20 @@ fn status_of(outcome: i64) -> RunStatus {
 }
 
 /// It has been told, or never will be.
-pub fn told(db: &Db, epoch: Epoch, end: EndKey, settled: Settled, at: Wall) -> Result<(), Failure> {
+pub fn told(db: &Db, epoch: Epoch, end: EndKey, settled: &Settled, at: Wall) -> Result<(), Failure> {
     const KEEP: &str = concat!(
         "UPDATE runs SET ",
-        settled!(":fate, told_at = :at"),
+        settled!(
+            "CASE WHEN :fate = 'told' THEN NULL ELSE coalesce(:error, ends.error) END",
+            ":fate, told_at = :at"
+        ),
         " FROM ends WHERE ends.row = :row AND ends.owner = :epoch AND runs.row = ends.run"
     );
     const SQL: &str = "DELETE FROM ends WHERE row = :row AND owner = :epoch";
     if let Some(fate) = settled.fate() {
         db.prepare_cached(KEEP)?.execute(named_params! {
             ":fate": fate.name(),
+            ":error": settled.error(),
             ":at": at.0,
             ":row": end.0,
             ":epoch": epoch.0,
@@ -307,7 +316,7 @@ pub fn skip_call(db: &Db, run: RunRow, at: Wall) -> Result<bool, Failure> {
     // Index ends_run.
     const KEEP: &str = concat!(
         "UPDATE runs SET ",
-        settled!("'skipped', told_at = :at"),
+        settled!("ends.error", "'skipped', told_at = :at"),
         " FROM ends WHERE runs.row = ends.run AND ",
         waits_for_call!()
     );
@@ -318,13 +327,14 @@ pub fn skip_call(db: &Db, run: RunRow, at: Wall) -> Result<bool, Failure> {
 
 /// What became of the last end of a run that a callback was to be told of.
 pub fn last_of_run(db: &Db, run: RunRow) -> Result<Option<LastCall>, Failure> {
-    const SQL: &str = "SELECT told_outcome, told_as, told_calls, told_at FROM runs WHERE row = :run AND told_at IS NOT NULL";
+    const SQL: &str = "SELECT told_outcome, told_as, told_calls, told_at, told_error FROM runs WHERE row = :run AND told_at IS NOT NULL";
     let last = db.prepare_cached(SQL)?.query_row(named_params! { ":run": run.0 }, |row| {
         Ok(LastCall {
             status: status_of(row.get(0)?),
             fate: CallFate::from_name(&row.get::<_, String>(1)?).unwrap_or(CallFate::Told),
             tries: row.get(2)?,
             at: wall_at(row, 3)?,
+            error: row.get(4)?,
         })
     });
     Ok(last.optional()?)

@@ -140,6 +140,7 @@ CREATE TABLE runs (
     told_calls BIGINT,
     told_at BIGINT,
     told_as TEXT,
+    told_error TEXT,
     error TEXT,
     context TEXT NOT NULL,
     final_context TEXT,
@@ -158,7 +159,7 @@ CREATE INDEX runs_key ON runs (run_key, created_at, row) WHERE run_key IS NOT NU
 CREATE INDEX runs_failed ON runs (status, created_at, row) WHERE error_type IS NOT NULL;
 CREATE INDEX runs_failed_of ON runs (workflow, status, created_at, row) WHERE error_type IS NOT NULL;
 CREATE INDEX runs_failed_ends ON runs (completed_at, row) WHERE error_type IS NOT NULL;
-CREATE INDEX runs_dropped ON runs (told_at) WHERE told_as = 'dropped';
+CREATE INDEX runs_lost ON runs (told_as, told_at) WHERE told_as = 'dropped' OR told_as = 'given_up';
 CREATE INDEX runs_error ON runs (error_type, created_at, row) WHERE error_type IS NOT NULL;
 CREATE INDEX runs_parent ON runs (parent, created_at, row) WHERE parent IS NOT NULL;
 CREATE UNIQUE INDEX runs_call ON runs (parent, parent_task, workflow, parent_call) WHERE parent_call IS NOT NULL;

@@ -354,13 +354,14 @@ CREATE INDEX ends_due ON ends (listener, workflow, due_at) WHERE owner IS NULL;
 CREATE INDEX ends_owner ON ends (owner) WHERE owner IS NOT NULL;
 CREATE INDEX ends_listener ON ends (listener, workflow, outcome, row) WHERE listener <> 0;
 CREATE INDEX ends_untold ON ends (run) WHERE listener = 0;
--- What became of the last end of a run that a callback was to be told of: of which outcome, after how many calls, when, and whether it was told, given up,
--- skipped or dropped.
+-- What became of the last end of a run that a callback was to be told of: of which outcome, after how many calls, when, whether it was told, given up,
+-- skipped or dropped, and what the last call raised that failed, unless it was told.
 ALTER TABLE runs ADD COLUMN told_outcome INTEGER;
 ALTER TABLE runs ADD COLUMN told_calls INTEGER;
 ALTER TABLE runs ADD COLUMN told_at INTEGER;
 ALTER TABLE runs ADD COLUMN told_as TEXT;
-CREATE INDEX runs_dropped ON runs (told_at) WHERE told_as = 'dropped';
+ALTER TABLE runs ADD COLUMN told_error TEXT;
+CREATE INDEX runs_lost ON runs (told_as, told_at) WHERE told_as = 'dropped' OR told_as = 'given_up';
 -- How many ends led to a run, each by a trigger that was told of it.
 ALTER TABLE runs ADD COLUMN depth INTEGER NOT NULL DEFAULT 0;
 -- What bodies logged, of each run the newest lines, with what each counts of the bytes that a run may have.
