@@ -18,18 +18,19 @@ if TYPE_CHECKING:
 
 
 def var(name: str) -> str:
-    """The environment variable `CLOACINA_VAR_<NAME>` or `CLOACA_VAR_<NAME>`, or what stands in the file that
-    the variable of the same name with `_FILE` at its end names, as for a secret that is mounted; a line end
-    at its end is left out. The name is tried as it is, then in upper case.
+    """The environment variable `CLOACA_VAR_<NAME>`, or the `CLOACINA_VAR_<NAME>` that goes before it, or what
+    stands in the file that the variable of the same name with `_FILE` at its end names, as for a secret that
+    is mounted; a line end at its end is left out. The name is tried as it is, then in upper case.
 
     Raises:
         VariableError: (a `KeyError`) it is not set, or its file cannot be read.
     """
     value = _read(name)
     if value is None:
+        upper = str(name).upper()[:80]
         raise VariableError(
-            f"the environment variable {PREFIXES[0]}{str(name).upper()[:80]} is not set;"
-            " set it, or use var_or"
+            f"neither {PREFIXES[1]}{upper} nor {PREFIXES[0]}{upper} is set in the environment;"
+            " set one, or use var_or"
         )
     return value
 

@@ -21,6 +21,8 @@ SPELLINGS = [
     "sqlite://app:hunter2@h/x.db",
     "jdbc:postgresql://h/app?user=app&password=hunter2",
     "Postgres:app:hunter2",
+    "postgresql;//app:hunter2@h/app",
+    "postgres.//app:hunter2@h/app",
 ]
 
 

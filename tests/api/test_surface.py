@@ -866,7 +866,7 @@ def test_a_config_has_upstream_defaults_and_checks_what_is_set() -> None:
 def test_variables_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLOACINA_VAR_HOST", "example.org")
     assert cloaca.var("HOST") == cloaca.var("host") == "example.org"
-    with pytest.raises(KeyError, match="CLOACINA_VAR_GHOST"):
+    with pytest.raises(KeyError, match="neither CLOACA_VAR_GHOST nor CLOACINA_VAR_GHOST is set"):
         cloaca.var("GHOST")
     assert cloaca.var_or("GHOST", "none") == "none"
 

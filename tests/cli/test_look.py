@@ -111,6 +111,13 @@ def test_json_has_the_same_names_every_time(line: Line, tmp_path: Path) -> None:
         (whole,) = records(line.piped("show", str(failed["id"]), "--json"))
         assert set(whole) == {*SCHEMA["run"].split(), *DETAILS.split()}
         assert failed["context"] is None
+        (with_both,) = fields(line.piped("runs", "--failed", "--context"))
+        assert "no price" in with_both[7]
+        assert json.loads(with_both[8])["file"] == "bad"
+        assert "CONTEXT" in line.shown("runs", "--failed", "--context")
+        assert "CONTEXT" not in line.shown("runs", "--failed")
+        line.piped("runs", "--limit", "1")
+        assert "there may be more: --after" in line.said
         (with_context,) = records(line.piped("runs", "--failed", "--json", "--context"))
         assert with_context["context"] == {"file": "bad"}
 

@@ -78,7 +78,7 @@ COMMANDS = (
             LIMIT,
             Option("--after", "go on behind this run", "RUN", completes="run"),
             Option("--all", "all of them, however many"),
-            Option("--context", "their first contexts, too"),
+            Option("--context", "their first contexts, too, in a column of their own"),
             UNMASKED,
         ),
     ),

@@ -235,6 +235,7 @@ def runs(arguments: Namespace, show: Show) -> int:
     wanted = filters_of(arguments, status) | {"status": status}
     wanted["contexts"] = arguments.context
     wanted["untold"] = arguments.untold
+    columns = (*_RUN_COLUMNS, "CONTEXT") if arguments.context else _RUN_COLUMNS
     with opened(arguments) as reader:
         wanted = with_parent(reader, wanted)
         after = None if arguments.after is None else reading.find_run(reader, arguments.after)
@@ -249,10 +250,11 @@ def runs(arguments: Namespace, show: Show) -> int:
                 found = _searched(reader, arguments.text, wanted, after, size)
                 page, looked = reading.Page(found.items, found.after), looked + found.looked
             if title and not page.items and _is_unknown(reader, show, wanted):
-                show.table("run", _RUN_COLUMNS, [], title)
+                show.table("run", columns, [], title)
                 return NOT_FOUND
             if len(page) or title:
-                show.table("run", _RUN_COLUMNS, [(each, _of_run(each, show)) for each in page], title)
+                rows = [(each, _of_run(each, show, arguments.context)) for each in page]
+                show.table("run", columns, rows, title)
             after, title = page.after, None
             left = None if left is None else left - len(page)
             if after is None or left == 0 or (left is not None and arguments.text is not None):
@@ -264,7 +266,8 @@ def runs(arguments: Namespace, show: Show) -> int:
                 + (f": --after {after} goes on, or --all" if after else "")
             )
             return OK
-        if after is not None and show.is_for_people:
+        if after is not None:
+            # Also where a pipe counts the lines: standard error is for people.
             show.note(f"there may be more: --after {after}, or --all")
     return OK
 
@@ -309,7 +312,7 @@ def _is_unknown(reader: Reader, show: Show, wanted: dict[str, Any]) -> bool:
 _RUN_COLUMNS = ("ID", "WORKFLOW", "STATUS", "CREATED", "TOOK", "TRIGGER", "KEY", "ERROR")
 
 
-def _of_run(found: Run, show: Show) -> list[Any]:
+def _of_run(found: Run, show: Show, shows_context: bool = False) -> list[Any]:
     seconds = found.took_seconds
     cells: list[Any] = [
         Id(found.id),
@@ -321,8 +324,8 @@ def _of_run(found: Run, show: Show) -> list[Any]:
         found.run_key,
         found.error_message,
     ]
-    if found.context is not None:
-        cells[-1] = found.error_message or as_json(found.context)
+    if shows_context:
+        cells.append(None if found.context is None else as_json(found.context))
     return cells
 
 

@@ -227,8 +227,8 @@ impl SqliteStore {
         if is_there && is_linked {
             return Ok(());
         }
-        let rescue = open::rescue_of(&self.path);
-        let kept = match export::run(writer, &rescue) {
+        let (rescue, is_saved) = open::rescue_for(&self.path, writer);
+        let kept = match if is_saved { Ok(()) } else { export::run(writer, &rescue) } {
             Ok(()) => format!("what this process still sees of it is in '{}'", rescue.display()),
             Err(failure) => format!("it could not be saved: {}", failure.into_text(&self.name)),
         };

@@ -177,6 +177,7 @@ fn is_meant_for_a_server(path: &str) -> bool {
     let starts = ["postgres:", "postgresql:"];
     words.iter().any(|word| path.contains(word))
         || starts.iter().any(|start| path.starts_with(start))
+        || (path.starts_with("postgres") && path.contains('@'))
         || has_password(&path)
 }
 

@@ -415,6 +415,28 @@ fn a_commit_into_an_unlinked_log_is_not_acknowledged_and_what_is_seen_is_saved()
     assert!(ids(&*rescued, &any()).contains(&id(1)));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_rescue_of_another_store_is_kept_beside_the_new_one_and_processes_of_one_store_share_theirs() {
+    let folder = Folder::new();
+    let (store, sibling) = (folder.open("runs.db"), folder.open("runs.db"));
+    fs::write(folder.path("runs.db-rescue"), b"of another one").unwrap();
+    let (epoch, other) = (store.join(Wall(1)).unwrap(), sibling.join(Wall(2)).unwrap());
+    started(&*store, epoch, new_run(1));
+    started(&*sibling, other, new_run(2));
+    fs::remove_file(folder.path("runs.db")).unwrap();
+    for (store, epoch, run) in [(&store, epoch, 3), (&sibling, other, 4)] {
+        let Err(Fault::Final(text)) = store.commit(&[start(epoch, new_run(run))]) else {
+            panic!("it was taken")
+        };
+        assert!(text.contains("still sees of it is in") && text.contains("runs.db-rescue-2'"), "{text}");
+    }
+    assert_eq!(fs::read(folder.path("runs.db-rescue")).unwrap(), b"of another one");
+    let rescued = ids(&*folder.open("runs.db-rescue-2"), &any());
+    assert!(rescued.contains(&id(1)) && rescued.contains(&id(2)));
+    assert!(!folder.path("runs.db-rescue-3").exists());
+}
+
 /// What a store leaves that dies: the log and its memory, beside no file or another one.
 fn left_without_their_file(folder: &Folder) {
     let store = folder.open("runs.db");

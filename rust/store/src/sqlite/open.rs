@@ -185,10 +185,10 @@ fn usable_path(path: &Path) -> Result<PathBuf, String> {
 
 /// Of a file that was deleted under its runner the next one must not begin anew in silence: all that was done by it would be done once more.
 fn must_not_be_lost(path: &Path) -> Result<(), String> {
-    let rescue = rescue_of(path);
-    if std::fs::metadata(path).is_ok_and(|found| found.len() > 0) || !rescue.exists() {
+    if std::fs::metadata(path).is_ok_and(|found| found.len() > 0) {
         return Ok(());
     }
+    let Some(rescue) = rescues_of(path).filter(|rescue| rescue.exists()).last() else { return Ok(()) };
     let (name, rescue) = (path.display(), rescue.display());
     Err(format!(
         "database '{name}' is gone, and '{rescue}' is what a runner still saw of it when somebody deleted, moved or replaced \
@@ -197,9 +197,39 @@ fn must_not_be_lost(path: &Path) -> Result<(), String> {
     ))
 }
 
-/// Where a runner saves what it sees of a database that is taken from under it.
-pub fn rescue_of(path: &Path) -> PathBuf {
-    beside(&path.canonicalize().unwrap_or_else(|_| path.to_owned()), "-rescue")
+/// Where runners save what they see of databases that are taken from under them, one after the other.
+fn rescues_of(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let first = beside(&path.canonicalize().unwrap_or_else(|_| path.to_owned()), "-rescue");
+    let numbered =
+        move |number| if number == 1 { first.clone() } else { beside(&first, &format!("-{number}")) };
+    (1..=RESCUES_MAX).map(numbered)
+}
+
+/// So many are kept beside one name.
+const RESCUES_MAX: u32 = 100;
+
+/// Where what `lost` sees is to be saved, and whether another process has done so: a rescue that lies there already may be of an older
+/// database, and is never written over.
+pub fn rescue_for(path: &Path, lost: &Connection) -> (PathBuf, bool) {
+    let mut last = path.to_owned();
+    for rescue in rescues_of(path) {
+        if std::fs::symlink_metadata(&rescue).is_err() {
+            return (rescue, false);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let saved = Connection::open_with_flags(&rescue, flags).ok().and_then(|saved| newest_owner(&saved));
+        if saved.is_some() && saved == newest_owner(lost) {
+            return (rescue, true);
+        }
+        last = rescue;
+    }
+    (last, false)
+}
+
+/// Who came last to a database, and when, by which it is told from others of its name: whoever writes to one joins it before.
+fn newest_owner(connection: &Connection) -> Option<(i64, i64)> {
+    let sql = "SELECT epoch, joined_at FROM owners ORDER BY epoch DESC LIMIT 1";
+    connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).ok()
 }
 
 /// SQLite plays whatever log has its name into a database, also one that was renamed to where another one had been.
