@@ -313,8 +313,8 @@ def _runners(reader: Reader, backlog: list[dict[str, Any]], is_told: bool) -> It
 
 
 def _is(found: Trigger | Cron, state: str) -> bool:
-    """Whether a schedule is in that state. One that fails does so, too, where nobody serves it: who starts the
-    program again meets the same.
+    """Whether a schedule is in that state. One that fails does so where nobody serves it, too: who
+    starts the program again meets the same.
     """
     is_left = isinstance(found, Trigger) and found.state == "unserved" and found.failures > 0
     return found.state == state or (state == "failing" and is_left)
