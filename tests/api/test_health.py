@@ -491,3 +491,23 @@ def test_a_cron_fails_by_its_row_too(store: Path) -> None:
         change(store, "UPDATE schedules SET failures = 1 WHERE name = 'nightly'")
         (found,) = reading.unwell(reader)
         assert (found.trigger_name, found.state, found.last) == ("nightly", "failing", None)
+
+
+def test_doctor_tells_of_a_trigger_that_fails_also_while_nobody_serves_it(store: Path) -> None:
+    with cloaca.WorkflowBuilder("w"):
+
+        @cloaca.task()
+        def only(context: cloaca.Context) -> None:
+            pass
+
+    failed = threading.Event()
+
+    @cloaca.trigger(workflow="w", poll_interval="1ms", on_poll_failed=lambda *_: failed.set())
+    def broken() -> bool:
+        raise OSError("the share is gone")
+
+    with cloaca.DefaultRunner(store):
+        assert failed.wait(30)
+    with reading.Reader(store) as reader:
+        texts = [each.text for each in reading.doctor(reader) if each.subject == "schedules"]
+    assert texts == ["failing: 'broken'"]

@@ -313,6 +313,14 @@ def _runners(reader: Reader, backlog: list[dict[str, Any]], is_told: bool) -> It
         yield Finding("ok", "runners", f"no runner is alive{clients}, and there is nothing to serve")
 
 
+def _is(found: Trigger | Cron, state: str) -> bool:
+    """Whether a schedule is in that state. One that fails does so where nobody serves it, too: who
+    starts the program again meets the same.
+    """
+    is_left = isinstance(found, Trigger) and found.state == "unserved" and found.failures > 0
+    return found.state == state or (state == "failing" and is_left)
+
+
 def _schedules(reader: Reader, told: set[str]) -> Iterator[Finding]:
     found = [*triggers(reader, limit=LOOKED_MAX), *crons(reader, limit=LOOKED_MAX)]
     ways_out = {
@@ -322,7 +330,7 @@ def _schedules(reader: Reader, told: set[str]) -> Iterator[Finding]:
     }
     is_well = not told & {"unpolled", "late_cron", "stuck"}
     for state, way_out in ways_out.items():
-        named = [_called(each) for each in found if each.state == state]
+        named = [_called(each) for each in found if _is(each, state)]
         if named:
             is_well = False
             more = f" and {len(named) - NAMED_MAX} more" if len(named) > NAMED_MAX else ""
