@@ -84,6 +84,10 @@ class StoreError(CloacaError, RuntimeError):
     """The database cannot be opened, read or written."""
 
 
+class _AwayError(StoreError):
+    """The server of a store is not there, or does not serve now: the same may go well later."""
+
+
 class UrlError(StoreError, ValueError):
     """A database URL of none of the known forms, or with an unknown option."""
 

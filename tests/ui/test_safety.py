@@ -7,12 +7,15 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx2 as httpx
+import postgres
 import pytest
 from looker import BASE, WAIT, Asking, failed
 from starlette.exceptions import HTTPException
@@ -321,6 +324,59 @@ def test_a_page_waits_for_the_schema_of_a_store_on_a_server(postgres_url: str) -
         assert "nobody has made it yet" in said
         with cloaca.DefaultRunner(postgres_url):
             assert "<title>" in shows(process, port)
+
+
+@pytest.fixture
+def down() -> Iterator[postgres.Server]:
+    """A server of its own that was made, and is stopped."""
+    # Whoever runs it may be another user than who tests, and a path of a socket is short.
+    with tempfile.TemporaryDirectory(prefix="cloaca-") as folder:
+        os.chmod(folder, 0o755)
+        server = postgres.Server(Path(folder) / "server")
+        try:
+            server.start()
+        except postgres.Missing as missing:
+            pytest.skip(str(missing))
+        server.stop("fast")
+        try:
+            yield server
+        finally:
+            server.remove()
+
+
+def url_of(server: postgres.Server, **parts: str) -> str:
+    """By loopback, as in a compose file."""
+    password = parts.get("password", quote(postgres.PASSWORD, safe=""))
+    host = parts.get("host", "127.0.0.1")
+    return f"postgresql://postgres:{password}@{host}:{server.port}/postgres"
+
+
+def test_a_page_waits_for_a_server_that_is_not_up_yet(down: postgres.Server) -> None:
+    with waiting(url := url_of(down)) as (process, port, said):
+        assert "the page waits for store postgres at 127.0.0.1" in said
+        assert "cannot be reached" in said
+        assert postgres.PASSWORD not in said
+        down.resume()
+        with cloaca.DefaultRunner(url):
+            assert "<title>" in shows(process, port)
+
+
+def test_a_page_waits_for_a_host_whose_name_is_not_known_yet(down: postgres.Server) -> None:
+    with waiting(url_of(down, host="nowhere.invalid")) as (process, _, said):
+        assert "there is no host 'nowhere.invalid'" in said
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(WAIT) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_a_server_that_does_not_take_the_password_is_not_waited_for(down: postgres.Server) -> None:
+    down.resume()
+    command = [sys.executable, "-m", "cloaca.ui", url_of(down, password="wrong")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3
+    assert "does not take the password" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_page_waits_until_a_store_is_brought_up_to_date(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Why a store cannot be read yet, where all it lacks is a runner that makes it.
+"""Why a store cannot be read yet, where all it lacks is a runner that makes it, or its server.
 
 Invariant: of a store that no runner of this version would make or bring up to date nothing is said here:
 opening it says what is wrong.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from .. import _cloaca
-from ..errors import StoreError
+from ..errors import StoreError, _AwayError
 from ..unseen import told
 
 UNMADE = "nobody has made it yet; the first runner that serves it does"
@@ -21,11 +21,13 @@ def lacks(url: str) -> str | None:
     """What a store still lacks; `None` if it can be read.
 
     Raises:
-        StoreError: (a `RuntimeError`) it is none of cloaca's, or of a newer version, or its folder or server
-            is not there.
+        StoreError: (a `RuntimeError`) it is none of cloaca's, or of a newer version, its folder is not there,
+            or its server does not let this user in.
     """
     try:
         seen, steps = _cloaca.schema_of(url)
+    except _AwayError as away:
+        return str(away)
     except StoreError as error:
         path = _cloaca.path_of(url)
         if path is None or not is_bare(os.fspath(path)):

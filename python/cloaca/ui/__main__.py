@@ -70,9 +70,9 @@ def serve(
     log: str | None = None,
 ) -> int:
     """Serves the page of a store until a signal, and waits before for a store that nobody has made or brought
-    up to date yet. A token that is not given is that of the environment. One that acts does so as a client of
-    the store: what is changed, its runners carry out, and it is told on standard error; with `json` as its
-    `log` one object a line.
+    up to date yet, and for its server. A token that is not given is that of the environment. One that acts
+    does so as a client of the store: what is changed, its runners carry out, and it is told on standard
+    error; with `json` as its `log` one object a line.
 
     Raises:
         ArgumentError: (a `ValueError`) another host than this machine's own, and no token; a short one; or
@@ -139,13 +139,14 @@ def _hear_log(log: str | None) -> None:
 
 
 def _awaited(url: str) -> bool:
-    """Waits for a store that whoever serves it has still to make; whether nobody has ended that."""
-    told = None
+    """Waits for a store that whoever serves it has still to make, and for its server; whether nobody has
+    ended that. Each lack is told once: a server that comes up is silent, refuses, and is silent again."""
+    told: set[str] = set()
     with contextlib.suppress(KeyboardInterrupt):
         while (lack := lacks(url)) is not None:
-            if lack != told:
+            if lack not in told:
                 print(f"cloaca: the page waits for store {check.store_name(url)}: {lack}", file=sys.stderr)
-                told = lack
+                told.add(lack)
             time.sleep(LOOK_SECONDS)
         return True
     return False

@@ -37,6 +37,7 @@ pub fn raise_open(py: Python<'_>, error: OpenError) -> PyErr {
     match error {
         OpenError::Url(text) => make(py, "UrlError", text),
         OpenError::Store(text) => make(py, "StoreError", text),
+        OpenError::Away(text) => make(py, "_AwayError", text),
     }
 }
 

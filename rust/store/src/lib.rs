@@ -24,7 +24,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cloaca_core::port::Store;
+use cloaca_core::port::{Fault, Store};
 
 use crate::postgres::{Address, PostgresStore};
 use crate::sqlite::SqliteStore;
@@ -55,12 +55,14 @@ pub enum OpenError {
     Url(String),
     /// The URL is fine, but the store that it names cannot be used.
     Store(String),
+    /// Its server is not there, or does not serve now: the same may go well later.
+    Away(String),
 }
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Url(message) | Self::Store(message) => f.write_str(message),
+            Self::Url(message) | Self::Store(message) | Self::Away(message) => f.write_str(message),
         }
     }
 }
@@ -197,7 +199,7 @@ pub fn name_of(url: impl AsRef<OsStr>) -> Result<String, OpenError> {
 /// Nothing is changed. On a server nothing is version zero.
 ///
 /// # Errors
-/// As [`read`], but that an older version is none.
+/// As [`read`], but that an older version is none, and [`OpenError::Away`] if the server is not there.
 ///
 /// ```
 /// let Err(refused) = cloaca_store::schema_of("none.db") else { panic!("there is no such file") };
@@ -212,6 +214,9 @@ pub fn schema_of(url: impl AsRef<OsStr>) -> Result<(usize, Vec<String>), OpenErr
             let (seen, steps) = sqlite::schema_of(&path).map_err(OpenError::Store)?;
             Ok((seen, steps.into_iter().map(str::to_owned).collect()))
         }
-        Target::Server(address) => postgres::schema_of(&address).map_err(OpenError::Store),
+        Target::Server(address) => postgres::schema_of(&address).map_err(|fault| match fault {
+            Fault::Passing(text) => OpenError::Away(text),
+            Fault::Final(text) => OpenError::Store(text),
+        }),
     }
 }

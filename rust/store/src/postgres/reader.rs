@@ -272,9 +272,9 @@ impl Reader {
 /// Which schema version the store at `address` has, and what would bring it to this program's, step by step.
 ///
 /// # Errors
-/// The message for the user.
-pub fn schema_of(address: &Address) -> Result<(usize, Vec<String>), String> {
-    let told = |failure: Failure| text_of(failure.into_fault(&address.name));
+/// The message for the user, and whether it may pass.
+pub fn schema_of(address: &Address) -> Stored<(usize, Vec<String>)> {
+    let told = |failure: Failure| failure.into_fault(&address.name);
     open::patience(address).over(|| {
         let db = open::connection(address, Use::Reading).map_err(told)?;
         schema::outlook(&db, &address.name, &address.schema).map_err(told)
