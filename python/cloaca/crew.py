@@ -117,6 +117,7 @@ class Crew:
         self.places = Places(None) if places is None else places
         self._failing = Failing()
         self.teller = Teller(engine, self._start, redactor, self.run, hear)
+        self._logbook = logbook
         self.ends = Ends(engine, self._start, redactor, self.run, hear, logbook, self._worker.spans)
         self._loop: Loop | None = None
         self._program_loop: AbstractEventLoop | None = None
@@ -134,6 +135,8 @@ class Crew:
         """Starts the first threads: the one that starts the others, and those that serve executors."""
         self.engine.tell_debug(self._hears_all())
         self._start("keeper", self._keep)
+        if self._logbook is not None:
+            self._start("logbook", self._logbook.hear)
         self.places.open(self.engine, self._worker, self._start, place_deaths_max)
 
     def leave_loop_open(self) -> None:

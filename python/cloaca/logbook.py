@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 NAME_CHARS_MAX = 1000
 """More of a logger's name is cut off."""
+HEARD_SECONDS = 1.0
+"""What another program hides is hidden in lines that are kept so much later."""
 LINE_BYTES = 48
 """What a line counts beside its texts, as the engine counts it."""
 
@@ -68,6 +70,8 @@ class Logbook:
         self._jobs = engine.jobs
         self._redactor = redactor
         self.bytes_max = bytes_max
+        self._is_used = False
+        self._is_closed = threading.Event()
 
     def open(self) -> None:
         """Records are taken from now on."""
@@ -75,7 +79,16 @@ class Logbook:
 
     def close(self) -> None:
         """No more of this runner."""
+        self._is_closed.set()
         _uninstall(self)
+
+    def hear(self) -> None:
+        """Until it is closed, and while lines come, asks the store what other programs have hidden meanwhile:
+        what keeps a line waits for no store."""
+        while not self._is_closed.wait(HEARD_SECONDS):
+            if self._is_used:
+                self._is_used = False
+                self._redactor.mask()
 
     def of_attempt(
         self, job: Job, task_id: str, given: str, context: Context, handle: TaskHandle | None = None
@@ -84,7 +97,7 @@ class Logbook:
         known = at_hand(given, context, handle)
 
         def secrets() -> Secrets:
-            return self._redactor.told_by_body(lambda: self._jobs.began_with(job), known())
+            return self._redactor.told_by_body(lambda: self._jobs.began_with(job), known(), looks=False)
 
         return Lines(self, job.run, task_id, job.attempt, secrets)
 
@@ -92,7 +105,7 @@ class Logbook:
         """The same of a task's callback of that name, whose contexts are kept already."""
 
         def secrets() -> Secrets:
-            mask = self._redactor.mask()
+            mask = self._redactor.known()
             contexts = [each._data for each in arguments if type(each) is Context]
             return NO_SECRETS if mask is None else mask.secrets(contexts)
 
@@ -113,6 +126,7 @@ class Logbook:
 
     def put(self, run: int, task: str | None, number: int | None, callback: str | None, line: Line) -> None:
         """Hands a line to the engine, which never waits for the store here."""
+        self._is_used = True
         self._jobs.log(run, self.bytes_max, task, number, callback, *line)
 
 

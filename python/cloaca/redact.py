@@ -324,11 +324,18 @@ class Redactor(Looker):
         secrets = self.of_run(mask, run_id)
         return secrets if secrets is not WITHHOLDING else mask.secrets([decode_value(final)])
 
-    def told_by_body(self, began_with: Callable[[], str | None], known: Iterable[Any]) -> Secrets:
+    def known(self) -> Mask | None:
+        """The same as `mask`, by the last look at the store: for who must not wait for that."""
+        return self._mask
+
+    def told_by_body(
+        self, began_with: Callable[[], str | None], known: Iterable[Any], *, looks: bool = True
+    ) -> Secrets:
         """Of what a body had at hand, what a door may not find later: only what its run began with stays on
-        record. What other tasks left goes as the run is retried, a checkpoint with the end of its task.
+        record. What other tasks left goes as the run is retried, a checkpoint with the end of its task. Who
+        doesn't look goes by what is `known`.
         """
-        mask = self.mask()
+        mask = self.mask() if looks else self.known()
         if mask is None:
             return NO_SECRETS
         began = began_with()

@@ -21,7 +21,7 @@ from flow import declare
 from program import eventually, run_program, start_program
 
 import cloaca
-from cloaca import reading
+from cloaca import logbook, reading, redact
 
 WAIT = 60
 LOCK = """
@@ -557,3 +557,55 @@ def test_a_size_is_a_text_or_a_number_of_bytes() -> None:
     assert cloaca.DefaultRunnerConfig(keep_logs="1.5 MiB").to_dict()["keep_logs"] == "1.5 MiB"
     assert cloaca.DefaultRunnerConfig(keep_logs=4096).keep_logs == 4096
     assert "keep_logs" not in cloaca.DefaultRunnerConfig().to_dict()
+
+
+def test_a_line_waits_for_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    mask = redact.Looker.mask
+
+    def counted(self: redact.Looker, unmasked: bool = False) -> redact.Mask | None:
+        looked.append(threading.get_ident())
+        return mask(self, unmasked)
+
+    async def logs(context: cloaca.Context) -> None:
+        before = looked.count(threading.get_ident())
+        log.info("token %s", context["token"])
+        context["looked"] = looked.count(threading.get_ident()) - before
+
+    monkeypatch.setattr(redact.Looker, "mask", counted)
+    declare("w", logs)
+    with cloaca.DefaultRunner(":memory:", keep_logs="1 MiB", redact=["token"]) as runner:
+        run = runner.submit("w", {"token": "s3cret-s3cret"})
+        assert run.result(WAIT).final_context["looked"] == 0
+        assert [line["text"] for line in runner.logs(run.id)] == [f"token {redact.MASK}"]
+
+
+def test_what_another_program_hides_is_hidden_in_lines_soon(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(logbook, "HEARD_SECONDS", 0.01)
+    goes_on = threading.Event()
+
+    def logs(context: cloaca.Context) -> None:
+        context["token"] = "s3cret-s3cret"
+        while not goes_on.wait(0.02):
+            log.info("token %s", context["token"])
+        log.info("at last %s", context["token"])
+        del context["token"]
+
+    declare("w", logs)
+    with cloaca.DefaultRunner(tmp_path / "runs.db", keep_logs="1 MiB") as runner:
+        run = runner.submit("w")
+        run_program(HIDES, str(tmp_path / "runs.db"))
+        assert eventually(lambda: runner._redactor.known() is not None)
+        goes_on.set()
+        run.result(WAIT)
+        assert runner.logs(run.id)[-1]["text"] == f"at last {redact.MASK}"
+
+
+HIDES = """
+    import sys
+    import cloaca
+
+    cloaca.DefaultRunner(sys.argv[1], redact=["token"], work=False).shutdown()
+    """
