@@ -31,7 +31,7 @@ def workflow(ask: Ask) -> Screen:
     if not items and drawn is None:
         raise _missing(ask, name)
     times = lasted(ask.reader, name)
-    pauses = [row for row in ask.reader.native.pauses() if (row["kind"], row["name"]) == ("workflow", name)]
+    pauses = [row for row in ask.reader.pauses() if (row["kind"], row["name"]) == ("workflow", name)]
     top = max((each.p95_us for each in times), default=1) or 1
     values = {
         "ask": ask,
