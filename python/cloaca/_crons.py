@@ -291,7 +291,7 @@ class Crons:
 
         Raises:
             ScheduleError: (a `ValueError`) `Failed to back-fill cron schedule`: there is none with that id,
-                `end` lies ahead, or there are more than 10,000 moments; `Invalid schedule ID`, `Invalid
+                `end` lies ahead, or before `start`, or there are more than 10,000 moments; `Invalid schedule ID`, `Invalid
                 datetime format`.
             WorkflowError: (a `ValueError`) this program does not declare its workflow.
             TriggerError: (a `ValueError`) its function failed for a moment; the runs of those before it are
@@ -340,6 +340,9 @@ class Crons:
         last = now if end is None else check.microseconds(end, "end")
         if last > now:
             raise ScheduleError(f"{_BACKFILL}: end is {excerpt(end)}, which lies ahead; its time will come")
+        if first > last:
+            ends = "now" if end is None else f"end, {excerpt(end)}"
+            raise ScheduleError(f"{_BACKFILL}: start is {excerpt(start)}, which comes after {ends}")
         return first, last
 
     def _moments(self, schedule_id: str, first: int, last: int) -> list[tuple[int, str]]:

@@ -197,7 +197,7 @@ def _fire(result: TriggerResult, tick: Tick | None, bytes_max: int, overlap: str
     ttl, when = result.run_key_ttl, result._urgency
     if overlap in WAITING and when is not None and not when[1] is when[2] is None:
         said = "delay" if when[1] is None else "at"
-        shown = excerpt(result.at if when[1] is not None else result.delay)
+        shown = excerpt(result.at) if when[2] is None else text_of(when[2])
         raise TriggerError(
             f"{said} is {shown}, and overlap is {excerpt(overlap)}, by which runs wait for one another: one"
             " that waits for its time would hold up all others; leave out either, or say"

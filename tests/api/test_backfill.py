@@ -131,6 +131,10 @@ def test_what_cannot_be_back_filled_is_refused() -> None:
             runner.backfill(cron, "yesterday")
         with pytest.raises(cloaca.ScheduleError, match="which lies ahead"):
             runner.backfill(cron, "2026-03-01T00:00:00Z", "2026-03-11T00:00:00Z")
+        with pytest.raises(cloaca.ScheduleError, match="which comes after end, '2026-03-01T00:00:00Z'"):
+            runner.backfill(cron, "2026-03-02T00:00:00Z", "2026-03-01T00:00:00Z")
+        with pytest.raises(cloaca.ScheduleError, match="which comes after now"):
+            runner.backfill(cron, "2026-03-11T00:00:00Z")
         often = runner.register_cron_workflow("report", "* * * * * *")
         with pytest.raises(
             cloaca.ScheduleError, match="more than 10000 moments; end it at 2026-03-01T02:46:40"
@@ -139,7 +143,7 @@ def test_what_cannot_be_back_filled_is_refused() -> None:
         unknown = runner.register_cron_workflow("unknown", "0 3 * * *")
         with pytest.raises(cloaca.WorkflowError, match="unknown"):
             runner.backfill(unknown, "2026-03-01T00:00:00Z")
-        assert runner.backfill(cron, "2026-03-05T00:00:00Z", "2026-03-01T00:00:00Z") == []
+        assert runner.backfill(cron, "2026-03-01T00:00:00Z", "2026-03-01T00:00:00Z") == []
         assert runner.list_runs() == []
 
 

@@ -169,7 +169,7 @@ def test_a_trigger_whose_runs_wait_for_one_another_delays_none(overlap: Any) -> 
         told = runner.tick("source", dry_run=True)
         assert told["outcome"] == "error"
         assert told["reason"] is not None
-        assert told["reason"].startswith(f"TriggerError: delay is 3600.0, and overlap is '{overlap}'")
+        assert told["reason"].startswith(f"TriggerError: delay is 1h, and overlap is '{overlap}'")
         runner.advance("1m")
         assert runner.list_runs() == []
 
