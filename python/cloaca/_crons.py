@@ -291,8 +291,8 @@ class Crons:
 
         Raises:
             ScheduleError: (a `ValueError`) `Failed to back-fill cron schedule`: there is none with that id,
-                `end` lies ahead, or before `start`, or there are more than 10,000 moments; `Invalid schedule ID`, `Invalid
-                datetime format`.
+                `end` lies ahead, or before `start`, or there are more than 10,000 moments; `Invalid
+                schedule ID`, `Invalid datetime format`.
             WorkflowError: (a `ValueError`) this program does not declare its workflow.
             TriggerError: (a `ValueError`) its function failed for a moment; the runs of those before it are
                 started.

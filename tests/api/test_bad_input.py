@@ -448,7 +448,7 @@ TRIGGERS: list[Case] = [
         ValueError,
         "dict'>, a class, of which",
     ),
-    ("task of a class", lambda w: cloaca.task(id="t")(dict), ValueError, "dict'>, a class, of which"),
+    ("task of a class", lambda w: decorated_task(dict), ValueError, "dict'>, a class, of which"),
     (
         "trigger with two parameters",
         lambda w: decorated_trigger(lambda tick, more: False, name="t"),
