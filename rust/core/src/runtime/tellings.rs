@@ -31,8 +31,10 @@ const GIVEN_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// And one that ended its process so often.
 const TRIES_MAX: u32 = 200;
 
-/// So many ends of one workflow are told at once, and so many more while those before take too long: what hangs holds up no other workflow's.
+/// So many ends of one workflow are told at once. While some of them take too long, so many of all such workflows are: what is known to hang holds
+/// up nobody else. And of one such workflow so many hang at most.
 const OF_ONE_MAX: usize = 4;
+const OF_HANGING_MAX: usize = 2;
 const OVERDUE_OF_ONE_MAX: usize = 16;
 
 pub(super) struct Tellings {
@@ -72,16 +74,16 @@ impl Tellings {
 
     /// The workflows of which no more is to be told until a call comes home, and how many ends may be handed out of any other.
     fn full(&self) -> (Vec<String>, usize) {
-        let mut under_way: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        let mut under_way: BTreeMap<&str, UnderWay> = BTreeMap::new();
         for call in self.in_hand.values() {
-            let (calls, overdue) = under_way.entry(&call.end.workflow).or_default();
-            *if call.is_overdue { overdue } else { calls } += 1;
+            let of_it = under_way.entry(&call.end.workflow).or_default();
+            *if call.is_overdue { &mut of_it.overdue } else { &mut of_it.calls } += 1;
         }
-        let is_full =
-            |&(calls, overdue): &(usize, usize)| calls >= OF_ONE_MAX || overdue >= OVERDUE_OF_ONE_MAX;
-        let most = under_way.values().filter(|counts| !is_full(counts)).map(|&(calls, _)| calls).max();
-        let full = under_way.iter().filter(|(_, counts)| is_full(counts)).map(|(name, _)| (*name).to_owned());
-        (full.collect(), OF_ONE_MAX - most.unwrap_or(0))
+        let hanging = under_way.values().filter(|of_it| of_it.overdue > 0).map(|of_it| of_it.calls).sum();
+        let room = |of_it: &UnderWay| of_it.room(hanging);
+        let full = under_way.iter().filter(|(_, of_it)| room(of_it) == 0).map(|(name, _)| (*name).to_owned());
+        let least = under_way.values().map(room).filter(|&room| room > 0).min();
+        (full.collect(), least.unwrap_or(OF_ONE_MAX))
     }
 
     /// What became of calls, by workflows.
@@ -102,6 +104,26 @@ struct Call {
     end: End,
     /// It takes too long, and has left its place to another.
     is_overdue: bool,
+}
+
+/// How many calls of one workflow's callbacks are under way, and how many of them take too long.
+#[derive(Debug, Default)]
+struct UnderWay {
+    calls: usize,
+    overdue: usize,
+}
+
+impl UnderWay {
+    /// How many more may be made, where so many are under way of those that hang.
+    fn room(&self, hanging: usize) -> usize {
+        match self.overdue {
+            0 => OF_ONE_MAX.saturating_sub(self.calls),
+            overdue => {
+                let left = OVERDUE_OF_ONE_MAX.saturating_sub(overdue + self.calls);
+                left.min(OF_HANGING_MAX.saturating_sub(hanging))
+            }
+        }
+    }
 }
 
 /// What came of an end, until the store knows it.
@@ -421,9 +443,12 @@ mod tests {
             (full.join(" "), room)
         };
         assert_eq!(told(&[]), (String::new(), 4));
-        assert_eq!(told(&[("a", 3, 15)]), (String::new(), 1));
+        assert_eq!(told(&[("a", 3, 0)]), (String::new(), 1));
         assert_eq!(told(&[("a", 4, 0), ("b", 1, 0)]), ("a".to_owned(), 3));
-        assert_eq!(told(&[("a", 0, 16), ("b", 4, 2)]), ("a b".to_owned(), 4));
+        assert_eq!(told(&[("a", 0, 14)]), (String::new(), 2));
+        assert_eq!(told(&[("a", 0, 15), ("b", 1, 0)]), (String::new(), 1));
+        assert_eq!(told(&[("a", 1, 15), ("b", 0, 1)]), ("a".to_owned(), 1));
+        assert_eq!(told(&[("a", 1, 1), ("b", 1, 1), ("c", 0, 1), ("d", 2, 0)]), ("a b c".to_owned(), 2));
     }
 
     #[test]
