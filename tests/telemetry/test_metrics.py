@@ -745,6 +745,37 @@ def test_what_a_runner_counted_before_it_was_shut_down_is_observed_after(
     provider.shutdown()
 
 
+def test_a_collection_under_way_at_a_shutdown_leaves_what_was_counted_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    from cloaca.telemetry.watched import Watched
+
+    monkeypatch.setattr("cloaca.telemetry.observed.FRESH_SECONDS", 0.0)
+    families = Watched.families
+    ended: list[bool] = []
+
+    def slow(self: Watched) -> Any:
+        found = [*families(self)]
+        if not ended:
+            ended.append(True)
+            runner.execute("ingest", {"bad": True})
+            runner.shutdown()
+        return iter(found)
+
+    declare()
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    runner = cloaca.DefaultRunner(":memory:")
+    cloaca.telemetry.otel_metrics(runner, provider)
+    monkeypatch.setattr(Watched, "families", slow)
+    failed_as_observed(reader)
+    assert failed_as_observed(reader) == 1
+    provider.shutdown()
+
+
 def test_what_a_runner_counts_while_it_is_shut_down_is_observed(monkeypatch: pytest.MonkeyPatch) -> None:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader

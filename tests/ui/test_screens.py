@@ -49,7 +49,7 @@ def test_a_runner_that_says_nothing_is_not_called_well(
             pass
     monkeypatch.setattr("cloaca.health.SILENT_SECONDS", -1.0)
     text = page.text("/")
-    assert "Something needs a look: 1 runner says nothing." in text
+    assert "Something needs a look: 1 runner with a living process said nothing lately" in text
     assert "silent" in text
 
 

@@ -51,6 +51,8 @@ class Looked:
     def __init__(self, runner: DefaultRunner) -> None:
         self._runner = weakref.ref(runner)
         self._is_over = False
+        self._lock = threading.Lock()
+        self._ends = 0
         self.counted: list[Family] = []
         runner._at_end.append(self._end)
 
@@ -63,11 +65,15 @@ class Looked:
         runner = self._runner()
         if runner is None or self._is_over:
             return None
+        ends = self._ends
         try:
             found = [*Watched(runner).families()]
         except CloacaError:
             return None
-        self.counted = [family for family in found if family.kind != "gauge"]
+        with self._lock:
+            # What was counted at an end meanwhile is later.
+            if ends == self._ends:
+                self.counted = [family for family in found if family.kind != "gauge"]
         return found
 
     def _end(self, is_over: bool) -> None:
@@ -76,7 +82,10 @@ class Looked:
         # Nobody looks at one of a process before a fork.
         with contextlib.suppress(CloacaError):
             if runner is not None:
-                self.counted = Watched(runner).counters()
+                counted = Watched(runner).counters()
+                with self._lock:
+                    self.counted = counted
+                    self._ends += 1
         self._is_over = is_over
 
 
