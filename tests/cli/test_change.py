@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +16,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from stage import Line, fields, run_command, served
+from stage import Line, fields, free_port, reads, run_command, served, serving
 
 import cloaca
 from cloaca import reading
@@ -511,23 +510,6 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         assert sorted(done.stdout.split()) == sorted(found)
 
 
-def reads(process: subprocess.Popen[str], pattern: str) -> str:
-    """Reads lines until one matches."""
-    assert process.stdout is not None
-    told = []
-    for text in process.stdout:
-        told.append(text)
-        if re.search(pattern, text):
-            return text
-    raise AssertionError("".join(told))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
-
-
 def shown_by(port: int) -> bytes:
     """What the page shows; nothing if it is not there."""
     try:
@@ -536,18 +518,6 @@ def shown_by(port: int) -> bytes:
             return text
     except urllib.error.URLError:
         return b""
-
-
-def serving(folder: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", "cloaca", *words],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # Without the terminal of whoever runs the tests, which would hand Ctrl-C on by itself.
-        start_new_session=True,
-    )
 
 
 def _acts(port: int, run: str) -> None:
