@@ -1258,7 +1258,9 @@ def test_who_interrupts_a_change_of_many_runs_is_told_what_was_done(
     assert sorted(audited) == sorted(ids)
 
 
-def test_who_waits_for_a_run_no_longer_knows_which_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_who_waits_for_a_run_no_longer_knows_which_it_is(tmp_path: Path, by: str) -> None:
+    number = getattr(signal, by, signal.SIGINT)
     with served(tmp_path / "runs.db"):
         words = ["submit", "ingest", "--context", '{"file": "slow"}', "--wait"]
         waits = subprocess.Popen(
@@ -1270,8 +1272,8 @@ def test_who_waits_for_a_run_no_longer_knows_which_it_is(tmp_path: Path) -> None
         )
         while not (slow := fields(run_command(["runs", "--status", "Running"], cwd=tmp_path).stdout)):
             pass
-        waits.send_signal(signal.SIGINT)
+        waits.send_signal(number)
         out, said = waits.communicate(timeout=WAIT)
-    assert (waits.returncode, out) == (130, "")
+    assert (waits.returncode, out) == (128 + number, "")
     goes_on = f"cloaca: run {slow[0][0]} goes on; `cloaca show {slow[0][0]} --wait` waits for it"
     assert said.splitlines()[1:] == [goes_on]

@@ -35,6 +35,7 @@ from ..reading.why import of_workflow
 from ..repeats import repeated, repeats
 from ..served import SERVED, version_of
 from ..why import by_command, ends_waiting, first_end, of_ends
+from .ending import cleaning_up
 from .finishing import Finishing
 from .look import filters_of, with_parent
 from .main import FAILED, OK
@@ -411,7 +412,8 @@ def submit(arguments: Namespace, show: Show) -> int:
 def _awaited(reader: Reader, show: Show, run_id: str) -> reading.Run:
     """A run that is over. Whoever ends the wait, or meets a fault, would else not know which it is."""
     try:
-        wait(reader, run_id)
+        with cleaning_up():
+            wait(reader, run_id)
         return reading.run(reader, run_id).run
     except BaseException:
         show.note(f"cloaca: run {run_id} goes on; `cloaca show {run_id} --wait` waits for it")

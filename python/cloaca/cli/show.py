@@ -17,7 +17,7 @@ from ..terminal import clean, fitted, span, width_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
+    from typing import Any, TextIO
 
     Cell = str | int | None | "Stamp" | "Word"
     Row = tuple[Any, Sequence[Any]]
@@ -110,11 +110,24 @@ def columns() -> int:
         return COLUMNS
 
 
-class Show:
-    """Where a command's answer goes, and in which form."""
+def let_go(out: TextIO) -> None:
+    """Has what could not be written go nowhere: the interpreter would complain of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
-    def __init__(self, *, as_json: bool = False, utc: bool = False) -> None:
+
+class Show:
+    """Where a command's answer goes, and in which form.
+
+    Attributes:
+        is_of_change: whether it tells of changes. Each line goes out at once then, and one that cannot raises
+            nothing: what is left is to be done all the same. What a full disk refuses, standard error has.
+        is_cut_off: whether who read such an answer has gone.
+    """
+
+    def __init__(self, *, as_json: bool = False, utc: bool = False, is_of_change: bool = False) -> None:
         self.out = sys.stdout
+        self.is_of_change = is_of_change
+        self.is_cut_off = False
         reconfigure = getattr(self.out, "reconfigure", None)
         if reconfigure is not None:
             # What the terminal's encoding cannot say is spelt out.
@@ -130,7 +143,21 @@ class Show:
 
     def line(self, text: str = "") -> None:
         """A line that is clean already."""
-        self.out.write(text + "\n")
+        if not self.is_of_change:
+            self.out.write(text + "\n")
+            return
+        try:
+            self.out.write(text + "\n")
+            self.out.flush()
+        except BrokenPipeError:
+            let_go(self.out)
+            self.is_cut_off = True
+        except OSError as error:
+            let_go(self.out)
+            self.out = sys.stderr
+            self.out.write(
+                f"cloaca: standard output takes nothing ({error.strerror}); what was done:\n{text}\n"
+            )
 
     def note(self, text: str) -> None:
         """A line beside the answer, for people."""
