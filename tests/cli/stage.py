@@ -128,12 +128,12 @@ class Line:
         assert got == code, (got, out, self.said)
         return out
 
-    def shown(self, *words: str, code: int = 0) -> str:
-        """What a terminal shows."""
+    def shown(self, *words: str, code: int = 0, width: int = 140) -> str:
+        """What a terminal of that width shows."""
         terminal = Terminal()
         with self.monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", terminal)
-            patch.setenv("COLUMNS", "140")
+            patch.setenv("COLUMNS", str(width))
             got = main(words)
         self.said = self.capsys.readouterr().err
         assert got == code, (got, terminal.getvalue(), self.said)

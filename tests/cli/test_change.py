@@ -295,11 +295,26 @@ def test_old_runs_are_deleted_and_no_others(line: Line, tmp_path: Path) -> None:
         assert line.piped("prune", "--before", "1h", "--yes") == "pruned\t0\n"
         line.piped("prune", code=2)
         line.piped("prune", "--before", "2090-01-01", code=2)
-        assert "this would delete 2 runs that ended before 2090-01-01 00:00:00 UTC; give --yes" in line.said
+        assert (
+            "this would delete at most 2 runs, which ended before 2090-01-01 00:00:00 UTC; give --yes"
+            in line.said
+        )
         assert line.piped("prune", "--before", "2090-01-01", "--yes", "--json") == (
             '{"kind": "pruned", "runs": 2}\n'
         )
         assert [row[2] for row in fields(line.piped("runs"))] == ["Running"]
+
+
+def test_old_runs_that_are_still_needed_stay_and_are_counted(line: Line, tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(lambda context: None)
+    with cloaca.DefaultRunner("runs.db") as runner:
+        runner.submit("w").result(WAIT)
+        runner.submit("w", run_key="order 7").result(WAIT)
+    line.piped("prune", "--before", "2090-01-01", code=2)
+    assert "delete at most 2 runs" in line.said
+    assert line.piped("prune", "--before", "2090-01-01", "--yes") == "pruned\t1\n"
+    assert "1 stays, as its run key is in use" in line.said
 
 
 def test_a_change_makes_no_store(line: Line, tmp_path: Path) -> None:

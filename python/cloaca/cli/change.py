@@ -690,9 +690,16 @@ def prune(arguments: Namespace, show: Show) -> int:
     gone = 0
     if count:
         shown = Show(utc=arguments.utc).time(before.isoformat())
-        ask(f"delete {count:,} runs that ended before {shown}", arguments)
+        # How many of them are still needed is known once they are looked at one by one.
+        ask(f"delete at most {count:,} runs, which ended before {shown}", arguments)
         with closing(_cloaca.Client.open(url)) as client:
             gone = _pruned(client, before_us, count, show)
+        if gone < count:
+            stay = "1 stays, as" if count - gone == 1 else f"{count - gone:,} stay, each because"
+            show.note(
+                f"{stay} its run key is in use, somebody is still to be told of its end, or a run that it"
+                " started, or that started it, is not as old"
+            )
     if show.as_json:
         show.record("pruned", {"runs": gone})
     else:

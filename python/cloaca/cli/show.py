@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 CELL_WIDTH = 44
 """A column other than the last is no wider."""
+CELL_WIDTH_MIN = 8
+"""None before a time is made narrower than that, to make room for it."""
+LAST_WIDTH = 12
+"""The last column is no narrower."""
 COLUMNS = 100
 """So wide is what has no width."""
 ID_CHARS = 23
@@ -206,9 +210,12 @@ class Show:
             min(CELL_WIDTH, max(width_of(name), *(width_of(row[at]) for row in texts)))
             for at, name in enumerate(columns)
         ]
-        # The last one takes what is left.
-        before = sum(widths[:-1]) + 2 * len(widths)
-        widths[-1] = max(12, self.width - before)
+        # The last one takes what is left; a time that is cut has lost its end, which is what one looks for.
+        is_time = any(isinstance(row[-1], Stamp) for row in rows)
+        left = max(widths[-1] if is_time else LAST_WIDTH, self.width - sum(widths[:-1]) - 2 * len(widths))
+        widths[-1] = left
+        while is_time and sum(widths) + 2 * len(widths) > self.width and max(widths[:-1]) > CELL_WIDTH_MIN:
+            widths[widths.index(max(widths[:-1]))] -= 1
         self.line(self.styled(self._joined(columns, [None] * len(columns), widths), "dim"))
         for row, shown in zip(rows, texts, strict=True):
             self.line(self._joined(shown, row, widths))
