@@ -594,7 +594,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
     def run_forever(self, shutdown_timeout: Duration = SHUTDOWN_SECONDS) -> None:
         """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread. It also returns when
-        another thread, or a task, has shut the runner down.
+        another thread, or a task, has shut the runner down. SIGHUP, as the terminal closes, is like SIGTERM,
+        unless it is ignored, as by `nohup`, or the program hears it itself.
 
         Under systemd (`Type=notify`) it says when it serves and when it drains, and with `WatchdogSec` that
         its engine lives.

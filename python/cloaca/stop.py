@@ -17,15 +17,25 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANG_UP: int | None = getattr(signal, "SIGHUP", None)
+"""The end of the terminal, where the system tells of that."""
+is_told = False
+"""Whether a signal has told this process to end."""
 
 
 class Stop:
-    """As a context manager, hears the first of `SIGNALS`; each further one raises `KeyboardInterrupt`."""
+    """As a context manager, hears the first of `SIGNALS`; each further one raises `KeyboardInterrupt`.
+
+    It hears `HANG_UP` too, unless somebody has that ignored, as by `nohup`, or heard for something else. That
+    never is the further one, nor makes the next a further one: of its terminal's end a program may be told
+    twice, by the system and by the process that it serves for.
+    """
 
     def __init__(self) -> None:
         self.is_heard = False
         self._is_over = False
-        self._before: dict[signal.Signals, Any] = {}
+        self._is_hung_up = False
+        self._before: dict[int, Any] = {}
         self._descriptor_before = -1
         self._inlet, self._outlet = socket.socketpair()
         self._outlet.setblocking(False)
@@ -35,7 +45,10 @@ class Stop:
         # whichever thread the signal interrupts.
         self._descriptor_before = signal.set_wakeup_fd(self._outlet.fileno(), warn_on_full_buffer=False)
         try:
-            for number in SIGNALS:
+            numbers: list[int] = [*SIGNALS]
+            if HANG_UP is not None and signal.getsignal(HANG_UP) is signal.SIG_DFL:
+                numbers.append(HANG_UP)
+            for number in numbers:
                 self._before[number] = signal.signal(number, self._hear)
         except BaseException:
             # An interrupt: `with` does not leave what it has not entered.
@@ -56,9 +69,15 @@ class Stop:
         with contextlib.suppress(OSError):
             self._outlet.send(b"\0")
 
-    def _hear(self, *_: object) -> None:
-        if self.is_heard:
-            raise KeyboardInterrupt
+    def _hear(self, number: int, *_: object) -> None:
+        global is_told
+        is_told = True
+        if number != HANG_UP:
+            if self.is_heard and not self._is_hung_up:
+                raise KeyboardInterrupt
+            self._is_hung_up = False
+        elif not self.is_heard:
+            self._is_hung_up = True
         self.is_heard = True
 
     def __exit__(

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from .body import OF_CLASS, is_async, is_async_generator, name_of, parameters_of, unbound, way_out_of_method
 from .check import checked_callback
-from .errors import WorkflowError, excerpt
+from .errors import WorkflowError, excerpt, typed
 from .limits import Limit
 from .name import checked_name
 from .near import refuse_keywords
@@ -227,6 +227,11 @@ def task(
     checked_callback(on_success, "on_success", WorkflowError)
     checked_callback(on_failure, "on_failure", WorkflowError)
     rule = None if trigger_rules is None else check(trigger_rules, "trigger_rules")
+    if executor is not None and not isinstance(executor, str):
+        raise WorkflowError(
+            f"executor is {excerpt(executor)}, {typed(executor)}; it must be a str: the NAME that"
+            ' DefaultRunner(executors={"NAME": …}) gives it'
+        )
     place = None if executor is None else checked_name(executor, "executor")
     under = _checked_limits(limits)
     builder = active_builder()

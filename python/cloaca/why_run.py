@@ -55,7 +55,10 @@ def of_own(
         return f"{name} ends, because that was asked for or its time is up, once its tasks are home{rest}"
     if not tasks:
         return f"{name} is about to begin"
-    return f"{name} goes on here: {_listed(tasks)}"
+    ends_by = standing["ends_by"]
+    is_told = ends_by is None or any(_is_too_late(task, standing) for task in standing["tasks"])
+    ends = "" if is_told else f"; its time is up at {ends_by} (workflow_timeout_seconds)"
+    return f"{name} goes on here: {_listed(tasks)}{ends}"
 
 
 def of_other(
@@ -238,10 +241,14 @@ def _overdue(row: dict[str, Any]) -> str:
 
 def _too_late(task: dict[str, Any], standing: dict[str, Any]) -> str:
     """What to add where the next attempt would come after the time of the run."""
-    due, ends_by = task["due"], standing["ends_by"]
-    if due is None or ends_by is None or due < ends_by:
+    if not _is_too_late(task, standing):
         return ""
-    return f", and the time of the run is up before that, at {ends_by} (workflow_timeout_seconds)"
+    return f", and the time of the run is up before that, at {standing['ends_by']} (workflow_timeout_seconds)"
+
+
+def _is_too_late(task: dict[str, Any], standing: dict[str, Any]) -> bool:
+    due, ends_by = task["due"], standing["ends_by"]
+    return due is not None and ends_by is not None and due >= ends_by
 
 
 def _why(task: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def test_a_run_in_a_body_says_since_when_and_what_its_end_waits_for(runner: cloa
     assert gate.entered.wait(WAIT)
     told = run.why()
     assert "goes on here: task 'only' is in its body, attempt 1, begun first at 20" in told
+    assert re.search(r"; its time is up at 20\S+Z \(workflow_timeout_seconds\)$", told), told
     run.cancel()
     assert "once its tasks are home; task 'only' was told to end in attempt 1" in run.why()
     gate.open.set()

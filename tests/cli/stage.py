@@ -2,6 +2,7 @@
 
 import io
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -127,12 +128,12 @@ class Line:
         assert got == code, (got, out, self.said)
         return out
 
-    def shown(self, *words: str, code: int = 0) -> str:
-        """What a terminal shows."""
+    def shown(self, *words: str, code: int = 0, width: int = 140) -> str:
+        """What a terminal of that width shows."""
         terminal = Terminal()
         with self.monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", terminal)
-            patch.setenv("COLUMNS", "140")
+            patch.setenv("COLUMNS", str(width))
             got = main(words)
         self.said = self.capsys.readouterr().err
         assert got == code, (got, terminal.getvalue(), self.said)
@@ -153,3 +154,32 @@ def run_command(words: Sequence[str], **options: object) -> subprocess.Completed
     """The command in a process of its own."""
     command = [sys.executable, "-m", "cloaca", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def serving(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "cloaca", *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Without the terminal of whoever runs the tests, which would hand Ctrl-C on by itself.
+        start_new_session=True,
+    )
+
+
+def reads(process: subprocess.Popen[str], pattern: str) -> str:
+    """Reads lines until one matches."""
+    assert process.stdout is not None
+    told = []
+    for text in process.stdout:
+        told.append(text)
+        if re.search(pattern, text):
+            return text
+    raise AssertionError("".join(told))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port

@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +16,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from stage import Line, fields, run_command, served
+from stage import Line, fields, free_port, reads, run_command, served, serving
 
 import cloaca
 from cloaca import reading
@@ -296,11 +295,26 @@ def test_old_runs_are_deleted_and_no_others(line: Line, tmp_path: Path) -> None:
         assert line.piped("prune", "--before", "1h", "--yes") == "pruned\t0\n"
         line.piped("prune", code=2)
         line.piped("prune", "--before", "2090-01-01", code=2)
-        assert "this would delete 2 runs that ended before 2090-01-01 00:00:00 UTC; give --yes" in line.said
+        assert (
+            "this would delete at most 2 runs, which ended before 2090-01-01 00:00:00 UTC; give --yes"
+            in line.said
+        )
         assert line.piped("prune", "--before", "2090-01-01", "--yes", "--json") == (
             '{"kind": "pruned", "runs": 2}\n'
         )
         assert [row[2] for row in fields(line.piped("runs"))] == ["Running"]
+
+
+def test_old_runs_that_are_still_needed_stay_and_are_counted(line: Line, tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(lambda context: None)
+    with cloaca.DefaultRunner("runs.db") as runner:
+        runner.submit("w").result(WAIT)
+        runner.submit("w", run_key="order 7").result(WAIT)
+    line.piped("prune", "--before", "2090-01-01", code=2)
+    assert "delete at most 2 runs" in line.said
+    assert line.piped("prune", "--before", "2090-01-01", "--yes") == "pruned\t1\n"
+    assert "1 stays, as its run key is in use" in line.said
 
 
 def test_a_change_makes_no_store(line: Line, tmp_path: Path) -> None:
@@ -511,23 +525,6 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         assert sorted(done.stdout.split()) == sorted(found)
 
 
-def reads(process: subprocess.Popen[str], pattern: str) -> str:
-    """Reads lines until one matches."""
-    assert process.stdout is not None
-    told = []
-    for text in process.stdout:
-        told.append(text)
-        if re.search(pattern, text):
-            return text
-    raise AssertionError("".join(told))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
-
-
 def shown_by(port: int) -> bytes:
     """What the page shows; nothing if it is not there."""
     try:
@@ -536,18 +533,6 @@ def shown_by(port: int) -> bytes:
             return text
     except urllib.error.URLError:
         return b""
-
-
-def serving(folder: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", "cloaca", *words],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # Without the terminal of whoever runs the tests, which would hand Ctrl-C on by itself.
-        start_new_session=True,
-    )
 
 
 def _acts(port: int, run: str) -> None:
@@ -1292,7 +1277,9 @@ def test_who_interrupts_a_change_of_many_runs_is_told_what_was_done(
     assert sorted(audited) == sorted(ids)
 
 
-def test_who_waits_for_a_run_no_longer_knows_which_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_who_waits_for_a_run_no_longer_knows_which_it_is(tmp_path: Path, by: str) -> None:
+    number = getattr(signal, by, signal.SIGINT)
     with served(tmp_path / "runs.db"):
         words = ["submit", "ingest", "--context", '{"file": "slow"}', "--wait"]
         waits = subprocess.Popen(
@@ -1304,8 +1291,8 @@ def test_who_waits_for_a_run_no_longer_knows_which_it_is(tmp_path: Path) -> None
         )
         while not (slow := fields(run_command(["runs", "--status", "Running"], cwd=tmp_path).stdout)):
             pass
-        waits.send_signal(signal.SIGINT)
+        waits.send_signal(number)
         out, said = waits.communicate(timeout=WAIT)
-    assert (waits.returncode, out) == (130, "")
+    assert (waits.returncode, out) == (128 + number, "")
     goes_on = f"cloaca: run {slow[0][0]} goes on; `cloaca show {slow[0][0]} --wait` waits for it"
     assert said.splitlines()[1:] == [goes_on]

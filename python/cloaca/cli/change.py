@@ -35,6 +35,7 @@ from ..reading.why import of_workflow
 from ..repeats import repeated, repeats
 from ..served import SERVED, version_of
 from ..why import by_command, ends_waiting, first_end, of_ends
+from .ending import cleaning_up
 from .finishing import Finishing
 from .look import filters_of, with_parent
 from .main import FAILED, OK
@@ -411,7 +412,8 @@ def submit(arguments: Namespace, show: Show) -> int:
 def _awaited(reader: Reader, show: Show, run_id: str) -> reading.Run:
     """A run that is over. Whoever ends the wait, or meets a fault, would else not know which it is."""
     try:
-        wait(reader, run_id)
+        with cleaning_up():
+            wait(reader, run_id)
         return reading.run(reader, run_id).run
     except BaseException:
         show.note(f"cloaca: run {run_id} goes on; `cloaca show {run_id} --wait` waits for it")
@@ -688,9 +690,16 @@ def prune(arguments: Namespace, show: Show) -> int:
     gone = 0
     if count:
         shown = Show(utc=arguments.utc).time(before.isoformat())
-        ask(f"delete {count:,} runs that ended before {shown}", arguments)
+        # How many of them are still needed is known once they are looked at one by one.
+        ask(f"delete at most {count:,} runs, which ended before {shown}", arguments)
         with closing(_cloaca.Client.open(url)) as client:
             gone = _pruned(client, before_us, count, show)
+        if gone < count:
+            stay = "1 stays, as" if count - gone == 1 else f"{count - gone:,} stay, each because"
+            show.note(
+                f"{stay} its run key is in use, somebody is still to be told of its end, or a run that it"
+                " started, or that started it, is not as old"
+            )
     if show.as_json:
         show.record("pruned", {"runs": gone})
     else:

@@ -10,7 +10,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import FrameType
     from typing import NoReturn
 
@@ -25,6 +25,12 @@ class Told(BaseException):
 def tell(number: int, frame: FrameType | None) -> NoReturn:
     """Raises that where a signal is heard."""
     raise Told
+
+
+def hear_hangup(handler: Callable[[int, FrameType | None], object]) -> None:
+    """By the terminal's end as by SIGTERM, unless somebody (`nohup`) wants it to be outlived."""
+    if (number := getattr(signal, "SIGHUP", None)) is not None and signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 def command(

@@ -1,4 +1,5 @@
-"""Ends a command that makes a file so that nothing half made stays.
+"""Ends a command by what it has still to do: of a file nothing half made stays, and whoever waits for a run
+is told which it is.
 
 Invariant: who wants it to outlive its terminal (`nohup`) has it outlive that.
 """

@@ -11,7 +11,7 @@ import sys
 from ..errors import ArgumentError, CloacaError, StoreError, UrlError
 from ..terminal import clean, cleaned
 from .parse import UsageError, parse
-from .show import Show
+from .show import Show, let_go
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
         code = _carried_out(words)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Or the interpreter would complain when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_go(sys.stdout)
         return CUT_OFF
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -59,13 +58,14 @@ def _carried_out(words: list[str]) -> int:
     from importlib import import_module
 
     does: Callable[..., int] = getattr(import_module(f"cloaca.cli.{module}"), function)
-    show = Show(as_json=arguments.json, utc=arguments.utc)
+    show = Show(as_json=arguments.json, utc=arguments.utc, is_of_change=module == "change")
     if module != "change":
         return does(arguments, show)
     from ..audit import acting, user
 
     with acting(user(), "cli"):
-        return does(arguments, show)
+        code = does(arguments, show)
+    return CUT_OFF if show.is_cut_off else code
 
 
 def _told(error: Exception) -> int:

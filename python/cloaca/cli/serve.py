@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,7 +16,8 @@ from .. import check, living
 from ..check import run_id as checked_run_id
 from ..errors import ArgumentError, ArgumentTypeError, excerpt
 from ..terminal import clean
-from .children import Told, command, end, ended, tell
+from .children import Told, command, end, ended, hear_hangup, tell
+from .lifeline import Lifeline, hold
 from .main import OK
 from .parse import UsageError
 from .program import UNFIT, WORKER, ProgramError, imported, is_quiet, refuse_missing, split
@@ -26,6 +26,7 @@ from .where import ENVIRONMENT, database, is_same, named, program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import subprocess
     from argparse import Namespace
 
     from ..runner import DefaultRunner
@@ -88,6 +89,7 @@ def page(arguments: Namespace, show: Show) -> int:
     """Serves the page of a store."""
     from ..ui.__main__ import LOCAL, serve
 
+    hold()
     host, prefix = arguments.host or LOCAL[0], arguments.prefix or ""
     try:
         url = arguments.url or database(arguments.database)
@@ -122,7 +124,7 @@ class Beside:
         self.process: subprocess.Popen[bytes] | None = None
         self.is_off = False
 
-    def look(self) -> None:
+    def look(self, lifeline: Lifeline) -> None:
         """Begins, if it can and has not."""
         if self.process is not None or self.is_off:
             return
@@ -132,7 +134,7 @@ class Beside:
         elif (url := _known(self.url)) is not None:
             command = [sys.executable, "-m", "cloaca", "ui", url, "--port", str(self.port), "--act"]
             command += [] if self.log is None else ["--log", self.log]
-            self.process = subprocess.Popen(command)
+            self.process = lifeline.begin(command)
             if self.opens:
                 import webbrowser
 
@@ -217,6 +219,7 @@ def _listen_later(listens: tuple[str, int], runner: DefaultRunner) -> None:
 
 
 def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, int] | None) -> int:
+    hold()
     module, name = split(target)
     meant = _Meant(named(url), target)
     try:
@@ -343,15 +346,17 @@ def _hidden_runner(loaded: object) -> str | None:
 
 def _reloading(line: list[str], target: str, beside: Beside | None = None) -> int:
     signal.signal(signal.SIGTERM, tell)
+    hear_hangup(tell)
+    lifeline = Lifeline()
     module = split(target)[0]
     folder = os.path.dirname(os.path.abspath(module)) if module.endswith(".py") else os.getcwd()
     seen = _files(folder)
-    child = subprocess.Popen(line)
+    child = lifeline.begin(line)
     try:
         while True:
             time.sleep(LOOK_SECONDS)
             if beside is not None:
-                beside.look()
+                beside.look(lifeline)
             if (now := _files(folder)) == seen:
                 continue
             changed = sorted(path for path, _ in now ^ seen)
@@ -361,7 +366,7 @@ def _reloading(line: list[str], target: str, beside: Beside | None = None) -> in
             )
             child.terminate()
             ended(child)
-            child = subprocess.Popen(line)
+            child = lifeline.begin(line)
     except (Told, KeyboardInterrupt) as told:
         end([child], signal.SIGTERM if isinstance(told, Told) else signal.SIGINT)
         ended(child)

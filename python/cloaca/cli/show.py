@@ -17,13 +17,17 @@ from ..terminal import clean, fitted, span, width_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
+    from typing import Any, TextIO
 
     Cell = str | int | None | "Stamp" | "Word"
     Row = tuple[Any, Sequence[Any]]
 
 CELL_WIDTH = 44
 """A column other than the last is no wider."""
+CELL_WIDTH_MIN = 8
+"""None before a time is made narrower than that, to make room for it."""
+LAST_WIDTH = 12
+"""The last column is no narrower."""
 COLUMNS = 100
 """So wide is what has no width."""
 ID_CHARS = 23
@@ -110,11 +114,24 @@ def columns() -> int:
         return COLUMNS
 
 
-class Show:
-    """Where a command's answer goes, and in which form."""
+def let_go(out: TextIO) -> None:
+    """Has what could not be written go nowhere: the interpreter would complain of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
-    def __init__(self, *, as_json: bool = False, utc: bool = False) -> None:
+
+class Show:
+    """Where a command's answer goes, and in which form.
+
+    Attributes:
+        is_of_change: whether it tells of changes. Each line goes out at once then, and one that cannot raises
+            nothing: what is left is to be done all the same. What a full disk refuses, standard error has.
+        is_cut_off: whether who read such an answer has gone.
+    """
+
+    def __init__(self, *, as_json: bool = False, utc: bool = False, is_of_change: bool = False) -> None:
         self.out = sys.stdout
+        self.is_of_change = is_of_change
+        self.is_cut_off = False
         reconfigure = getattr(self.out, "reconfigure", None)
         if reconfigure is not None:
             # What the terminal's encoding cannot say is spelt out.
@@ -130,7 +147,21 @@ class Show:
 
     def line(self, text: str = "") -> None:
         """A line that is clean already."""
-        self.out.write(text + "\n")
+        if not self.is_of_change:
+            self.out.write(text + "\n")
+            return
+        try:
+            self.out.write(text + "\n")
+            self.out.flush()
+        except BrokenPipeError:
+            let_go(self.out)
+            self.is_cut_off = True
+        except OSError as error:
+            let_go(self.out)
+            self.out = sys.stderr
+            self.out.write(
+                f"cloaca: standard output takes nothing ({error.strerror}); what was done:\n{text}\n"
+            )
 
     def note(self, text: str) -> None:
         """A line beside the answer, for people."""
@@ -179,9 +210,12 @@ class Show:
             min(CELL_WIDTH, max(width_of(name), *(width_of(row[at]) for row in texts)))
             for at, name in enumerate(columns)
         ]
-        # The last one takes what is left.
-        before = sum(widths[:-1]) + 2 * len(widths)
-        widths[-1] = max(12, self.width - before)
+        # The last one takes what is left; a time that is cut has lost its end, which is what one looks for.
+        is_time = any(isinstance(row[-1], Stamp) for row in rows)
+        left = max(widths[-1] if is_time else LAST_WIDTH, self.width - sum(widths[:-1]) - 2 * len(widths))
+        widths[-1] = left
+        while is_time and sum(widths) + 2 * len(widths) > self.width and max(widths[:-1]) > CELL_WIDTH_MIN:
+            widths[widths.index(max(widths[:-1]))] -= 1
         self.line(self.styled(self._joined(columns, [None] * len(columns), widths), "dim"))
         for row, shown in zip(rows, texts, strict=True):
             self.line(self._joined(shown, row, widths))

@@ -37,13 +37,14 @@ def show(arguments: Namespace, show: Show) -> int:
         if arguments.wait:
             wait(reader, run_id)
         details = reading.run(reader, run_id)
+        times = {} if show.as_json else _times(reader, details)
     if show.as_json:
         changes = {"changes": changes_of(details)} if arguments.diff else {}
         show.record("run", {**as_record(details), **changes})
     elif show.is_for_people:
-        Tree(show, details, Parts.of(arguments)).print()
+        Tree(show, details, Parts.of(arguments), times).print()
     else:
-        _values(show, details, Parts.of(arguments))
+        _values(show, details, Parts.of(arguments), times)
     is_bad = arguments.wait and details.run.status != "Completed"
     return FAILED if is_bad else OK
 
@@ -60,6 +61,23 @@ def _came(kind: ParentKind | None, task: str | None, trigger: str | None) -> str
 def _of_child(child: Child) -> str:
     """How a run came of the one that it is shown with."""
     return "does it again" if child.kind == "again" else _came(child.kind, child.task, child.trigger_name)
+
+
+class Times(NamedTuple):
+    """When a run began, and how long it took since: the wait before is not of that."""
+
+    started_at: str | None
+    took_seconds: float | None
+
+
+def _times(reader: Reader, details: RunDetails) -> dict[str, Times]:
+    """Those of the runs that came of it, but for one that was pruned meanwhile."""
+    found = {child.id: reader.native.run(child.id) for child in details.children}
+    return {
+        run_id: Times(row["started_at"], row["took_seconds"])
+        for run_id, row in found.items()
+        if row is not None
+    }
 
 
 class Parts(NamedTuple):
@@ -98,7 +116,7 @@ def changes_of(details: RunDetails) -> dict[str, list[dict[str, Any]]]:
     return {task: [asdict(each) for each in changes] for task, changes in found.items()}
 
 
-def _values(show: Show, details: RunDetails, parts: Parts) -> None:
+def _values(show: Show, details: RunDetails, parts: Parts, times: dict[str, Times]) -> None:
     def whole(kind: str, of: str, text: str | None) -> None:
         if text is not None:
             # In the column of errors, on one line.
@@ -113,6 +131,13 @@ def _values(show: Show, details: RunDetails, parts: Parts) -> None:
     show.values(
         ["run", found.id, found.status, found.started_at, found.completed_at, took, found.error_message]
     )
+    for kind, value in (
+        ("trigger", found.trigger_name),
+        ("key", found.run_key),
+        ("trace", details.trace_id),
+    ):
+        if value is not None:
+            show.values([kind, value])
     context("context", found.id, found.context)
     if found.parent_run is not None:
         how = _came(found.parent_kind, found.parent_task, found.trigger_name)
@@ -131,9 +156,9 @@ def _values(show: Show, details: RunDetails, parts: Parts) -> None:
         for change in changes.get(task.id, ()):
             show.values(["changed", task.id, change.sign, change.key, None, None, told(change)])
     for child in details.children:
-        took = between(child.created_at, child.completed_at)
+        began, took = times.get(child.id, Times(None, None))
         how = f"{child.workflow_name}, {_of_child(child)}"
-        show.values(["child", child.id, child.status, child.created_at, child.completed_at, took, how])
+        show.values(["child", child.id, child.status, began, child.completed_at, took, how])
     for call in details.callbacks:
         show.values(
             ["callback", CALLBACKS[call.status], None, call.begun_at or call.due_at, None, None, call.error]
@@ -154,10 +179,11 @@ def told(change: Changed) -> str:
 class Tree:
     """A run for people."""
 
-    def __init__(self, show: Show, details: RunDetails, parts: Parts) -> None:
+    def __init__(self, show: Show, details: RunDetails, parts: Parts, times: dict[str, Times]) -> None:
         self.show = show
         self.details = details
         self.parts = parts
+        self.times = times
         self.changes = reading.changed(details) if parts.diff else {}
         self.marks = ("├─ ", "└─ ", "│  ", "   ") if show.has_lines else ("|- ", "`- ", "|  ", "   ")
 
@@ -253,7 +279,7 @@ class Tree:
     def _child(self, child: Child) -> None:
         show = self.show
         parts = [f"run {child.id}", clean(child.workflow_name), show.word(child.status)]
-        if (took := span(between(child.created_at, child.completed_at))) is not None:
+        if (took := span(self.times.get(child.id, Times(None, None)).took_seconds)) is not None:
             parts.append(took)
         how = _of_child(child)
         show.line(f"  {show.styled('child', 'dim')}     {'  '.join(parts)}  {show.styled(how, 'dim')}")

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import logging
 import signal
-import subprocess
 import threading
 import time
 
 from .. import systemd
-from .children import all_ended, command, end, how_it_ended, tell
+from .children import all_ended, command, end, hear_hangup, how_it_ended, tell
+from .lifeline import Lifeline
 from .main import FAILED, OK, USAGE
 from .program import QUIET, TELLS, UNFIT, WORKER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import subprocess
+    from collections.abc import Sequence
     from types import FrameType
 
     from ..systemd import Relay
@@ -44,7 +45,7 @@ class Worker:
         is_unfit: whether the first one could not import the program, and none has since.
     """
 
-    def __init__(self, number: int, line: Sequence[str], relay: Relay) -> None:
+    def __init__(self, number: int, line: Sequence[str], relay: Relay, lifeline: Lifeline) -> None:
         self.number = number
         self.process: subprocess.Popen[bytes] | None = None
         self.is_done = False
@@ -53,6 +54,7 @@ class Worker:
         self._is_first = True
         self._line = line
         self._relay = relay
+        self._lifeline = lifeline
         self._born = self._due = time.monotonic()
 
     def look(self) -> int | None:
@@ -87,7 +89,7 @@ class Worker:
             theirs = self._relay.environment()
             # What is wrong with the program is the same for those that begin together.
             theirs[WORKER] = QUIET if self._is_first and self.number > 1 else TELLS
-            self.process = subprocess.Popen(self._line, env=theirs)
+            self.process = self._lifeline.begin(self._line, theirs)
         except OSError as error:
             self._died(f"worker {self.number} cannot begin: {error}", now)
 
@@ -118,10 +120,10 @@ def serve(
 def _serve(
     target: str, url: str | None, many: int, log: str | None, listens: tuple[str, int] | None, relay: Relay
 ) -> int:
-    workers = []
+    workers, lifeline = [], Lifeline()
     for number in range(1, many + 1):
         at = None if listens is None else (listens[0], listens[1] + number - 1)
-        workers.append(Worker(number, command(target, url, log, at), relay))
+        workers.append(Worker(number, command(target, url, log, at), relay, lifeline))
     told = threading.Event()
     by: list[int] = []
 
@@ -130,7 +132,7 @@ def _serve(
         told.set()
 
     signal.signal(signal.SIGTERM, hear)
-    _hear_hangup(hear)
+    hear_hangup(hear)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, hear)
     code = None
@@ -141,19 +143,13 @@ def _serve(
     systemd.told(systemd.STOPPING)
     # From here on a signal ends the wait for those that drain.
     signal.signal(signal.SIGTERM, tell)
-    _hear_hangup(tell)
+    hear_hangup(tell)
     if signal.getsignal(signal.SIGINT) is hear:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     processes = [worker.process for worker in workers if worker.process is not None]
     end(processes, by[0] if by else signal.SIGTERM)
     codes = all_ended(processes)
     return code if code is not None else FAILED if any(codes) else OK
-
-
-def _hear_hangup(handler: Callable[[int, FrameType | None], None]) -> None:
-    """By the terminal's end as by SIGTERM, unless somebody (`nohup`) wants it to be outlived."""
-    if (number := getattr(signal, "SIGHUP", None)) is not None and signal.getsignal(number) != signal.SIG_IGN:
-        signal.signal(number, handler)
 
 
 def _looked(workers: list[Worker]) -> int | None:

@@ -105,7 +105,10 @@ def serve(
     listening(host, port).close()
     # A signal ends it as it should end: uvicorn drains, and then raises it once more.
     if threading.current_thread() is threading.main_thread():
+        from ..cli.children import hear_hangup
+
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        hear_hangup(lambda *_: signal.raise_signal(signal.SIGTERM))
     if not _awaited(check.url(url)):
         return 0
     with Reader(url):

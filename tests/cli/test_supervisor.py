@@ -1,0 +1,132 @@
+"""Processes that serve for another one, when that one or their terminal ends: they drain, as by SIGTERM."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from stage import free_port, reads, run_command, serving
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="there are no signals")
+WAIT = 30.0
+APP = """
+import pathlib
+import time
+
+import cloaca
+
+with cloaca.WorkflowBuilder("w"):
+
+    @cloaca.task()
+    def t(context):
+        print("began", flush=True)
+        while not pathlib.Path("go").exists():
+            time.sleep(0.01)
+"""
+SUPERVISED = {
+    "workers": ["run", "app.py", "--workers", "2"],
+    "reload": ["run", "app.py", "--reload"],
+    "dev": ["dev", "app.py"],
+}
+MODES = {**SUPERVISED, "plain": ["run", "app.py"]}
+
+
+@contextmanager
+def at_work(folder: Path, words: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """What serves, amid a body that ends once `go` is there."""
+    (folder / "app.py").write_text(APP)
+    words = [*words, "--database", "runs.db", *(["--port", str(free_port())] if words[0] == "dev" else [])]
+    with serving(folder, *words) as process:
+        try:
+            for _ in range(2 if "2" in words else 1):
+                reads(process, "serving app.py")
+            if words[0] == "dev":
+                reads(process, "http://127.0.0.1")
+            assert run_command(["submit", "w", "--app", "app.py"], cwd=folder).returncode == 0
+            reads(process, "began")
+            yield process
+        finally:
+            # Its workers are of its group.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def drains(folder: Path, process: subprocess.Popen[str]) -> str:
+    """Lets a body end that is waited for, and reads to the end of whoever serves."""
+    told = reads(process, "shutting down; waiting at most 30 s for task 't'")
+    (folder / "go").touch()
+    assert process.stdout is not None
+    return told + process.stdout.read()
+
+
+def assert_drained(folder: Path) -> None:
+    (run,) = run_command(["runs", "--json"], cwd=folder).stdout.splitlines()
+    shown = json.loads(run_command(["show", json.loads(run)["id"], "--json"], cwd=folder).stdout)
+    assert (shown["status"], [task["attempts"] for task in shown["tasks"]]) == ("Completed", [1])
+    assert run_command(["runners"], cwd=folder).stdout == "", "none is living, or was taken for dead"
+
+
+@pytest.mark.parametrize("mode", SUPERVISED)
+def test_who_serves_for_a_process_that_is_killed_drains_and_ends(tmp_path: Path, mode: str) -> None:
+    with at_work(tmp_path, SUPERVISED[mode]) as process:
+        process.kill()
+        drains(tmp_path, process)
+    assert_drained(tmp_path)
+
+
+@pytest.mark.parametrize("mode", SUPERVISED)
+def test_a_drain_outlives_the_process_that_asked_for_it(tmp_path: Path, mode: str) -> None:
+    with at_work(tmp_path, SUPERVISED[mode]) as process:
+        process.terminate()
+        reads(process, "shutting down; waiting at most 30 s for task 't'")
+        process.kill()
+        process.wait(WAIT)
+        (tmp_path / "go").touch()
+        assert process.stdout is not None
+        process.stdout.read()
+    assert_drained(tmp_path)
+
+
+@pytest.mark.parametrize("by", ["a signal to it alone", "its terminal"])
+@pytest.mark.parametrize("mode", MODES)
+def test_what_serves_drains_when_it_is_hung_up(tmp_path: Path, mode: str, by: str) -> None:
+    with at_work(tmp_path, MODES[mode]) as process:
+        if by == "its terminal":
+            # All of the group are told by that, and workers by the one that they serve for as well.
+            os.killpg(process.pid, signal.SIGHUP)
+        else:
+            process.send_signal(signal.SIGHUP)
+        drains(tmp_path, process)
+        assert process.wait(WAIT) == 0
+    assert_drained(tmp_path)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_to_outlive_its_terminal_does(tmp_path: Path, mode: str) -> None:
+    # As nohup leaves it to what it begins.
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with at_work(tmp_path, MODES[mode]) as process:
+            os.killpg(process.pid, signal.SIGHUP)
+            (tmp_path / "go").touch()
+            told = run_command(["submit", "w", "--app", "app.py", "--wait"], cwd=tmp_path)
+            assert told.stdout.split()[1:] == ["Completed"], told.stderr
+            process.terminate()
+            assert process.wait(WAIT) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_second_signal_ends_a_drain_that_a_terminal_began(tmp_path: Path) -> None:
+    with at_work(tmp_path, MODES["plain"]) as process:
+        process.send_signal(signal.SIGHUP)
+        reads(process, "shutting down")
+        process.terminate()
+        process.send_signal(signal.SIGINT)
+        # Nobody waits for the body.
+        process.wait(WAIT)
+        assert not (tmp_path / "go").exists()
