@@ -48,6 +48,29 @@ def refusing(asked: Callable[[str], None] | None) -> Iterator[None]:
         refuse = None
 
 
+hold: Callable[[str], bool] | None = None
+"""Who is asked before a runner that works begins, and says whether it waits for `let_go`."""
+held: list[DefaultRunner] = []
+"""Those that wait."""
+
+
+@contextlib.contextmanager
+def holding(asked: Callable[[str], bool] | None) -> Iterator[None]:
+    """The runners that are made meanwhile, and work, begin nothing yet where `asked` says so of a store."""
+    global hold
+    hold = asked
+    try:
+        yield
+    finally:
+        hold = None
+
+
+def let_go() -> None:
+    """Those that were held begin."""
+    while held:
+        held.pop().resume()
+
+
 @contextlib.contextmanager
 def only_looked_at() -> Iterator[None]:
     """The runners that are made meanwhile serve no store: they hold what is declared, in memory, and begin

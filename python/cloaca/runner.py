@@ -293,6 +293,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             url, paused, works = ":memory:", True, True
         elif works and living.refuse is not None:
             living.refuse(url)
+        is_held = works and not paused and living.hold is not None and living.hold(url)
+        paused = paused or is_held
         asked = redaction.checked(redact)
         refuse_in_pool()
         places = Places(executors)
@@ -342,6 +344,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
                         self._crew.warn("; ".join(told))
                 self._crew.open(config.place_deaths_max)
                 living.enter(self)
+                if is_held:
+                    living.held.append(self)
                 if self._works and (copy := copied.told(self._engine, paused=paused)) is not None:
                     self._crew.warn(copy)
                 if paused:

@@ -5,12 +5,14 @@ import os
 import re
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -700,6 +702,31 @@ def test_a_program_whose_runner_is_on_another_store_than_the_line_names_is_not_s
     assert not (tmp_path / "drill.db").exists()
     if "def" in line or not own:
         assert not (tmp_path / "real.db").exists(), "nothing was begun there"
+
+
+def test_a_runner_on_another_store_has_begun_nothing_as_it_is_refused(tmp_path: Path) -> None:
+    line = "import time\nrunner = cloaca.DefaultRunner('real.db')\ntime.sleep(0.5)\n"
+    (tmp_path / "app.py").write_text(f"{DRILL}{line}")
+    done = run_command(["run", "app.py:runner", "--database", "drill.db"], cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    with closing(sqlite3.connect(tmp_path / "real.db")) as database:
+        assert database.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+
+
+def test_another_runner_of_the_program_begins_once_the_one_that_is_named_is_on_its_store(
+    tmp_path: Path,
+) -> None:
+    line = "other = cloaca.DefaultRunner('other.db')\nrunner = cloaca.DefaultRunner('real.db')\n"
+    (tmp_path / "app.py").write_text(f"{DRILL}{line}")
+    with serving(tmp_path, "run", "app.py:runner", "--database", "real.db") as process:
+        try:
+            assert reads(process, "serving app.py:runner on 'real.db'; Ctrl-C")
+            for store in ("other.db", "real.db"):
+                until = time.monotonic() + WAIT
+                while not run_command(["runs", "--database", store], cwd=tmp_path).stdout:
+                    assert time.monotonic() < until
+        finally:
+            process.kill()
 
 
 def test_a_program_that_is_on_the_store_that_the_line_names_is_served_and_the_log_names_it(

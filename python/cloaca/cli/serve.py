@@ -223,8 +223,12 @@ def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, in
     module, name = split(target)
     meant = _Meant(named(url), target)
     try:
-        # Without a name the program has one runner; with one, others may be on whatever store.
-        with living.refusing(None if name is not None else meant.refuse):
+        # Without a name the program has one runner; with one, others may be on whatever store, and begin once
+        # it is known that none of them is the one.
+        with (
+            living.refusing(None if name is not None else meant.refuse),
+            living.holding(None if name is None else meant.is_other),
+        ):
             loaded = imported(module, serves=True)
     except (ProgramError, _OtherStore) as error:
         if WORKER not in os.environ:
@@ -270,9 +274,13 @@ class _Meant:
         self._named = named
         self._target = target
 
+    def is_other(self, url: str) -> bool:
+        """Whether that is not the store that is meant."""
+        return self._named is not None and not is_same(self._named[1], url)
+
     def refuse(self, url: str) -> None:
         """Raises `_OtherStore` if that is not the store that is meant."""
-        if self._named is None or is_same(self._named[1], url):
+        if self._named is None or not self.is_other(url):
             return
         by, meant = self._named
         own = f"the runner of {self._target} is on {excerpt(check.store_name(url))}"
@@ -302,6 +310,7 @@ def _runner(loaded: object, module: str, name: str | None, url: str | None, mean
         except _OtherStore:
             made.shutdown(0.0)
             raise
+        living.let_go()
         return made
     runners = living.made()
     if len(runners) > 1:
