@@ -181,6 +181,119 @@ def test_all_that_match_are_retried_once_they_were_counted(
         runner.run(id).result(WAIT)
 
 
+def test_all_that_match_are_meant_from_a_later_page_of_the_list_too(
+    page: Asking, runner: cloaca.DefaultRunner
+) -> None:
+    ids = failed(runner, 3)
+    newest = runner.list_runs(status="Failed")[0]["id"]
+    back = f"/runs?status=Failed&after={newest}&order=none"
+    assert (
+        newest
+        not in page.get(back).text.partition("<main")[2].partition("<tbody>")[2].partition("</tbody>")[0]
+    )
+    asked = page.post("retry-all", back=back)
+    assert "Retry 3 runs?" in asked.text
+    main = asked.text.partition("<main")[2].partition("</main>")[0]
+    assert "status <code>Failed</code>" in main
+    assert "after <code>" not in main
+    assert "order <code>" not in main
+    assert "3 runs opened again." in page.post("retry-all", back=back, form={"really": "retry-all"}).text
+    for id in ids:
+        runner.run(id).result(WAIT)
+
+
+def test_what_a_retry_of_all_leaves_out_is_told_when_it_is_asked_and_when_it_is_done(
+    page: Asking, runner: cloaca.DefaultRunner
+) -> None:
+    first, second = failed(runner, 2)
+    again = page.post(f"again {first}").headers["location"].removeprefix("/run?id=")
+    runner.run(again).result(WAIT)
+    back = "/runs?status=Failed&workflow=ingest"
+    asked = page.post("retry-all", back=back).text
+    assert "Retry 2 runs?" in asked
+    assert (
+        left_out := f"1 left out, the first because run {again} does the work of run {first} again"
+    ) in asked
+    done = page.post("retry-all", back=back, form={"really": "retry-all"}).text
+    assert "2 runs opened again." in done
+    assert left_out in done
+    for id in (second, again):
+        runner.run(id).result(WAIT)
+
+
+def test_where_none_of_all_can_be_retried_nothing_is_asked(
+    page: Asking, runner: cloaca.DefaultRunner
+) -> None:
+    (first,) = failed(runner)
+    with cloaca.WorkflowBuilder("gone"):
+        cloaca.task(id="only", retry_attempts=1)(lambda context: 1 / 0)
+    runner.execute("gone")
+    cloaca.unregister_workflow("gone")
+    asked = page.post("retry-all", back="/runs?status=Failed&workflow=gone")
+    assert "No run that matches can be retried" in asked.text
+    assert "1 left out, the first because" in asked.text
+    assert "not declared here" in asked.text
+    assert "Retry them" not in asked.text
+    assert runner.get_run(first)["status"] == "Failed"
+
+
+@pytest.mark.parametrize("more", ["q=price", "untold=1"])
+def test_all_are_not_retried_by_what_a_retry_cannot_heed(
+    page: Asking, runner: cloaca.DefaultRunner, more: str
+) -> None:
+    (bad,) = failed(runner)
+    for form in ({}, {"really": "retry-all"}):
+        answer = page.post("retry-all", back=f"/runs?status=Failed&{more}", form=form)
+        assert answer.status_code == 409
+        assert more.partition("=")[0] in answer.text
+    assert runner.get_run(bad)["status"] == "Failed"
+
+
+def test_all_that_are_under_way_are_asked_to_end(
+    page: Asking, runner: cloaca.DefaultRunner, gate: threading.Event
+) -> None:
+    runs = runner.submit_many("slow", [{}, {}, {}])
+    gone = runner.execute("ingest")
+    # No state in the filter: those that are over are not counted, as they are not asked.
+    back = "/runs?since=24h"
+    assert "Cancel 3 runs?" in page.post("cancel-all", back=back).text
+    assert "3 runs asked to end." in page.post("cancel-all", back=back, form={"really": "cancel-all"}).text
+    gate.set()
+    assert {run.result(WAIT).status for run in runs} == {"Cancelled"}
+    assert gone.status == "Completed"
+
+
+def test_only_what_was_changed_is_logged(
+    page: Asking, runner: cloaca.DefaultRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = failed(runner, 2)
+    back, sure = "/runs?status=Failed&workflow=ingest", {"really": "retry-all"}
+    with caplog.at_level(logging.INFO, "cloaca.ui"):
+        page.post("retry-all", back=back)
+        page.post("preview inbox")
+        page.post("tell-all", back="/runs?untold=1")
+        page.post("retry-all", back="/runs?status=Cancelled", form=sure)
+        assert [record.getMessage() for record in caplog.records if record.name == "cloaca.ui"] == []
+        page.post("retry-all", back=back, form=sure)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "cloaca.ui"]
+    assert line == "somebody, from 127.0.0.1: retry-all of 2 runs: workflow ingest, status Failed"
+    for id in ids:
+        runner.run(id).result(WAIT)
+
+
+def test_a_cancel_that_comes_too_late_is_said_and_changes_nothing(
+    page: Asking, runner: cloaca.DefaultRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = runner.submit("ingest")
+    run.result(WAIT)
+    with caplog.at_level(logging.INFO, "cloaca.ui"):
+        late = page.post(f"cancel {run.id}", back=f"/run?id={run.id}")
+    assert late.status_code == 409
+    assert f"run {run.id} is over already" in late.text
+    assert f"cancel {run.id}" not in caplog.text
+    assert runner.audit() == []
+
+
 def test_what_is_refused_is_said(page: Asking, runner: cloaca.DefaultRunner) -> None:
     good = runner.submit("ingest")
     good.result(WAIT)

@@ -256,15 +256,18 @@ class Page:
         if not is_own(back):
             back = "/"
         ask = Ask(self._source, root, back, {}, level)
+        screen: Screen | str | None
         try:
-            screen = await run_in_threadpool(acts.act, ask, form, safety.who_is(request), _client(request))
+            done = await run_in_threadpool(acts.act, ask, form, safety.who_is(request), _client(request))
         except (CloacaError, LookupError) as error:
             screen = Screen.saying("That was not done", str(error), 409, ask)
         except Exception as error:  # a body of the user may have raised whatever there is
             say(_log, ERROR, "a change by the page failed", raised=error)
             screen = Screen.saying("That was not done", f"{type(error).__name__}: {error}", 500, ask)
         else:
-            self._note(request, form.get("do", ""))
+            screen = done.seen
+            if done.note:
+                self._note(request, done.note)
         if not isinstance(screen, Screen):
             return RedirectResponse(root + (screen or back), 303)
         main = rendered(screen.template, screen.values)

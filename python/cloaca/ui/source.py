@@ -10,7 +10,8 @@ import threading
 from contextlib import closing
 
 from .. import _cloaca, check
-from ..errors import ArgumentError, RunnerError, UrlError, excerpt
+from .._runs import over_already
+from ..errors import ArgumentError, RunnerError, UrlError, WorkflowError, excerpt
 from ..reading import MissingError, Reader, find_run
 from ..runner import DefaultRunner
 
@@ -102,6 +103,15 @@ class Source:
     def pause(self, workflow: str, by: str) -> None:
         """Holds up the runs of a workflow that have not begun, until somebody resumes it."""
         self.acting._pause(None, by, workflow, None, None)
+
+    def cancel(self, run_id: str) -> None:
+        """Asks for a run's end.
+
+        Raises:
+            WorkflowError: (a `ValueError`) there is no such run, or it is over.
+        """
+        if not self.acting._cancel(run_id):
+            raise WorkflowError(over_already(run_id))
 
     def again(self, run_id: str) -> str:
         """Starts a run of the same workflow with the same first context; its id."""
