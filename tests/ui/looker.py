@@ -65,6 +65,13 @@ class Asking:
     def __init__(self, app: Any, base: str = BASE, client: tuple[str, int] = HERE, **settings: Any) -> None:
         self.client = TestClient(app, base_url=base, client=client, follow_redirects=False, **settings)
 
+    @classmethod
+    def by(cls, client: Any) -> "Asking":
+        """Who asks a page of another process, by this client of HTTP."""
+        asking = cls(None)
+        asking.client = client
+        return asking
+
     def get(self, path: str, **more: Any) -> Any:
         """What a GET answers."""
         return self.client.get(path, **more)

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from urllib.parse import quote
 import httpx2 as httpx
 import postgres
 import pytest
-from looker import BASE, WAIT, Asking, failed
+from looker import BASE, WAIT, Asking, declare, failed
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -432,3 +433,64 @@ def refused(path: Path) -> None:
     assert "runs.db" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@contextmanager
+def acting(path: Path) -> Iterator[Asking]:
+    """Who asks a page of a process of its own that acts."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "cloaca.ui", str(path), "--port", str(port), "--act"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            base = process.stdout.readline().strip().rstrip("/")
+            with httpx.Client(
+                transport=httpx.HTTPTransport(retries=50), timeout=WAIT, base_url=base
+            ) as client:
+                yield Asking.by(client)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(WAIT) == 0
+
+
+def removed(path: Path) -> None:
+    for end in ("", "-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a file in use is not removed elsewhere")
+def test_a_page_that_acts_goes_on_with_the_store_that_was_put_in_the_place_of_its_own(tmp_path: Path) -> None:
+    path, copies = tmp_path / "runs.db", [tmp_path / "a.db", tmp_path / "b.db"]
+    declare(threading.Event())
+    with cloaca.DefaultRunner(path) as runner:
+        (bad,) = failed(runner)
+        for copy in copies:
+            runner.export(copy)
+    with acting(path) as page:
+        assert page.post("disable inbox").status_code == 303
+        assert "cloaca_store_healthy" in page.get("/metrics").text
+        removed(path)
+        os.replace(copies[0], path)
+        with cloaca.DefaultRunner(path) as runner:
+            assert page.post("disable share").status_code == 303
+            row = runner.get_trigger_schedule("share")
+            assert row is not None
+            assert row["enabled"] is False
+            assert page.post(f"retry {bad}").status_code == 303
+            runner.run(bad).result(WAIT)
+            assert [each["what"] for each in runner.audit()] == ["retry", "disable"]
+            seen = page.get("/system").text
+            assert "read only" not in seen
+            assert f"<td>{bad}</td>" in seen
+            assert "cloaca_store_healthy 1" in page.get("/metrics").text
+        removed(path)
+        gone = page.post("disable share")
+        assert gone.status_code == 409
+        assert "runs.db" in gone.text
+        assert not path.exists()
+        os.replace(copies[1], path)
+        with cloaca.DefaultRunner(path):
+            back = page.post("enable share")
+            assert back.status_code == 303, back.text

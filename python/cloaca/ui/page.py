@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import string
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -78,7 +79,21 @@ class Page:
         self._access = access
         self._source = Source(runner_or_url)
         self._live = Live(self._source, self._fragment)
-        self._app: PrometheusApp | None = None
+        self._app: tuple[object, PrometheusApp] | None = None
+
+    def act_as_client(self) -> None:
+        """Lets a page of a URL change things, too, as a client of the store, until `close`.
+
+        Raises:
+            StoreError: (a `RuntimeError`) the store cannot be opened.
+        """
+        self._source.open_client()
+
+    def close(self) -> None:
+        """Leaves the store."""
+        self._live.end()
+        self._source.close()
+        self._source.close_client()
 
     def __repr__(self) -> str:
         return f"<cloaca.ui.app of {excerpt(self._source.name)}>"
@@ -111,8 +126,7 @@ class Page:
             message = await receive()
             await send({"type": f"{message['type']}.complete"})
             if message["type"] == "lifespan.shutdown":
-                self._live.end()
-                self._source.close()
+                self.close()
                 return
 
     async def _response(self, request: Request) -> Response:
@@ -195,11 +209,18 @@ class Page:
 
     def _metrics(self, accept: str) -> Response:
         """What a Prometheus that may see the page gets: of the runner, if there is one, and of the store."""
+        about: DefaultRunner | str = self._source._url
+        if self._source.can_act:
+            with suppress(StoreError):  # which the metrics tell
+                about = self._source.acting
+        elif self._source.runner is not None:
+            about = self._source.runner
         try:
-            self._app = self._app or prometheus_app(self._source.runner or self._source._url)
+            if self._app is None or self._app[0] is not about:
+                self._app = about, prometheus_app(about)
+            found = self._app[1].answer("/metrics", accept)
         except ImportError as error:
             raise Refusal(501, str(error)) from None
-        found = self._app.answer("/metrics", accept)
         return Response(found.body, found.status, media_type=found.kind)
 
     def _framed(self, request: Request, screen: Screen, level: Level, **others: str) -> Response:
