@@ -61,6 +61,92 @@ def test_without_access_only_this_machine_is_answered(
         assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Ali-CDN-Real-IP",
+        "Akamai-Origin-Hop",
+        "CDN-Loop",
+        "CF-Ray",
+        "Client-IP",
+        "Cf-Access-Authenticated-User-Email",
+        "Fastly-SSL",
+        "Fly-Region",
+        "Incap-Client-IP",
+        "Remote-User",
+        "Tailscale-User-Login",
+        "True-Client-IP",
+        "Via",
+        "WL-Proxy-Client-IP",
+        "X-ARR-LOG-ID",
+        "X-ARR-SSL",
+        "X-Amz-Cf-Id",
+        "X-Amzn-Trace-Id",
+        "X-Appengine-User-Ip",
+        "X-Azure-ClientIP",
+        "X-Azure-Ref",
+        "X-Azure-SocketIP",
+        "X-ClientIP",
+        "X-Cloud-Trace-Context",
+        "X-Cluster-Client-IP",
+        "X-Envoy-Internal",
+        "X-Goog-IAP-JWT-Assertion",
+        "X-NF-Client-Connection-IP",
+        "X-Original-URL",
+        "X-Originating-IP",
+        "X-Proxy-User",
+        "X-ProxyUser-Ip",
+        "X-Real-IP",
+        "X-Real-Port",
+        "X-Remote-Addr",
+        "X-Remote-IP",
+        "X-Remote-User",
+        "X-Rewrite-URL",
+        "X-SSL-Client-DN",
+        "X-Sucuri-ClientIP",
+        "X-Varnish",
+        "X-Vercel-Id",
+    ],
+)
+def test_whom_a_proxy_asks_for_is_nobody_of_this_machine(runner: cloaca.DefaultRunner, header: str) -> None:
+    page = Asking(cloaca.ui.app(runner))
+    assert page.get("/runs", headers={header: "10.0.0.7"}).status_code == 403
+
+
+BROWSERS = {
+    "Accept": "text/html",
+    "Accept-Encoding": "gzip, br",
+    "Accept-Language": "de",
+    "Cache-Control": "no-cache",
+    "DNT": "1",
+    "Downlink": "10",
+    "If-None-Match": '"a"',
+    "Last-Event-ID": "a",
+    "Pragma": "no-cache",
+    "Priority": "u=0, i",
+    "RTT": "50",
+    "Referer": f"{BASE}/",
+    "Save-Data": "on",
+    "Sec-CH-UA": "a",
+    "Sec-CH-UA-Platform": "Linux",
+    "Sec-Fetch-Dest": "document",
+    "Sec-Fetch-Site": "same-origin",
+    "Sec-GPC": "1",
+    "Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "Upgrade-Insecure-Requests": "1",
+    "User-Agent": "a",
+    "Viewport-Width": "800",
+    "X-Client-Data": "a",
+    "X-Request-ID": "a",
+    "X-Requested-With": "a",
+}
+"""What browsers and programs on this machine send of themselves."""
+
+
+def test_what_a_browser_sends_of_itself_is_no_proxys(page: Asking) -> None:
+    assert page.get("/runs", headers=BROWSERS).status_code == 200
+
+
 def test_every_answer_bounds_what_a_browser_does_with_it(page: Asking) -> None:
     for path in ("/", "/nowhere", "/static/page.css", "/static/nothing"):
         headers = page.get(path).headers
