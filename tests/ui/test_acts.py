@@ -3,16 +3,20 @@
 import logging
 import re
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx2 as httpx
 import pytest
 from looker import WAIT, Asking, failed
 from starlette.requests import Request
 
 import cloaca
 import cloaca.ui
+from cloaca.ui.once import FORMS_MAX, Once
 
 
 def test_a_run_is_retried(
@@ -41,6 +45,96 @@ def test_a_run_is_done_again_from_its_start(page: Asking, runner: cloaca.Default
     assert [(row["door"], row["what"], row["about"]) for row in runner.audit()] == [("page", "submit", new)]
     assert page.post("again 00000000-0000-0000-0000-000000000000").status_code == 409
     assert page.post("again nonsense").status_code == 409
+
+
+def once(page: Asking, path: str) -> dict[str, str]:
+    """What a form of that page carries, so that it counts once."""
+    (found,) = re.findall(r'name="once" value="([^"]+)"', page.get(path).text)
+    return {"once": found}
+
+
+def test_a_form_that_is_sent_twice_starts_one_run(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    (bad,) = failed(runner)
+    form = once(page, f"/run?id={bad}")
+    answers = [page.post(f"again {bad}", form=form) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [303, 303, 303]
+    assert len({answer.headers["location"] for answer in answers}) == 1
+    assert len(runner.list_runs()) == 2
+    assert len(runner.audit()) == 1
+    page.post(f"again {bad}", form=once(page, f"/run?id={bad}"))
+    assert len(runner.list_runs()) == 3
+
+
+def test_a_form_that_is_sent_three_times_at_once_starts_one_run(
+    runner: cloaca.DefaultRunner, serve: Callable[..., str]
+) -> None:
+    (bad,) = failed(runner)
+    base = serve(cloaca.ui.app(runner))
+    with httpx.Client(base_url=base, timeout=WAIT) as client, ThreadPoolExecutor(3) as threads:
+        page = Asking.by(client)
+        form, token = once(page, f"/run?id={bad}"), page.token()
+        sent = [threads.submit(page.post, f"again {bad}", token=token, form=form) for _ in range(3)]
+        assert len({each.result(WAIT).headers["location"] for each in sent}) == 1
+    assert len(runner.list_runs()) == 2
+
+
+def test_the_second_press_of_a_button_is_not_told_that_it_came_too_late(
+    page: Asking, runner: cloaca.DefaultRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner.execute("ingest")
+    runner.pause(workflow="ingest")
+    form, back = once(page, "/workflow?name=ingest"), "/workflow?name=ingest"
+    with caplog.at_level(logging.INFO, "cloaca.ui"):
+        answers = [page.post("resume ingest", back=back, form=form) for _ in range(2)]
+    assert [each.headers.get("location") for each in answers] == [back, back]
+    assert caplog.text.count("resume ingest") == 1
+
+
+def test_a_form_counts_once_for_each_button_and_browser_and_what_was_refused_may_be_tried_again(
+    page: Asking, runner: cloaca.DefaultRunner
+) -> None:
+    form = once(page, "/trigger?name=inbox")
+    for word, is_enabled in (("disable", False), ("enable", True)):
+        assert page.post(f"{word} inbox", form=form).status_code == 303
+        row = runner.get_trigger_schedule("inbox")
+        assert row is not None
+        assert row["enabled"] is is_enabled
+    assert page.post("disable later", form=form).status_code == 409
+    cloaca.trigger(workflow="ingest", poll_interval="1h", name="later")(lambda: False)
+    while runner.get_trigger_schedule("later") is None:
+        pass
+    assert page.post("disable later", form=form).status_code == 303
+    other = Asking(page.client.app)
+    assert other.post("disable inbox", form=form).status_code == 303
+    row = runner.get_trigger_schedule("inbox")
+    assert row is not None
+    assert row["enabled"] is False
+
+
+def test_a_form_counts_again_after_a_while(
+    page: Asking, runner: cloaca.DefaultRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bad,) = failed(runner)
+    form = once(page, f"/run?id={bad}")
+    monkeypatch.setattr("cloaca.ui.once.KEPT_SECONDS", 0.0)
+    first, second = (page.post(f"again {bad}", form=form).headers["location"] for _ in range(2))
+    assert first != second
+
+
+def test_no_more_forms_are_kept_than_their_bound() -> None:
+    forms = Once()
+    for number in range(FORMS_MAX + 10):
+        assert forms.done(("form", number), lambda number=number: (number, True)) == number
+    assert forms.done(("form", FORMS_MAX), lambda: (-1, True)) == FORMS_MAX
+    assert forms.done(("form", 0), lambda: (-1, True)) == -1
+    assert len(forms) == FORMS_MAX
+
+
+def test_a_form_whose_change_raised_counts_for_nothing() -> None:
+    forms = Once()
+    with pytest.raises(ZeroDivisionError):
+        forms.done("form", lambda: 1 / 0)
+    assert forms.done("form", lambda: (1, True)) == 1
 
 
 def test_a_run_is_cancelled(page: Asking, runner: cloaca.DefaultRunner, gate: threading.Event) -> None:
