@@ -337,22 +337,17 @@ class Listings:
             workflow, status, trigger, key, since, until, error, parent, ended_since, ended_until
         )
         refuse_keywords("retry_many", unknown, ("workflow", "status", "trigger", *_CHANGED, *_ENDED))
-        listings = filters.narrowed("retry_many", wanted, filters.ENDED_BADLY)[:1]
-        runs = self._working().runs
-        found = self._ids(listings, None if limit is None else check.count(limit, "limit"))
-        opened: list[str] = []
-        left_out: list[object] = []
-        may: list[str] = []
-        for run_id, of in reversed(found.items()):
-            try:
-                self._refuse_retry(run_id, of)
-            except WorkflowError as raised:
-                left_out.append(raised)
-            else:
-                may.append(run_id)
-        done = repeats(self._open().store.look, may)
-        left_out += [repeated(run_id, by) for run_id, by in done.items()]
-        for ids in _batched([run_id for run_id in may if run_id not in done]):
+        opened, left_out = self._retried(wanted, None if limit is None else check.count(limit, "limit"))
+        if left_out:
+            text = "retry_many left %d runs out, the first because %s"
+            say(_log, WARNING, text, len(left_out), left_out[0])
+        return opened
+
+    def _retried(self, wanted: dict[str, Any], limit: int | None = None) -> tuple[list[str], list[object]]:
+        """Opens those again that `_to_retry` tells: the ids of those that were, and why others were not."""
+        may, left_out = self._to_retry(wanted, limit)
+        runs, opened = self._working().runs, []
+        for ids in _batched(may):
             try:
                 told = runs.retry_each(ids) if self._works else runs.reopen_each(ids)
             except StoreError as raised:
@@ -362,10 +357,24 @@ class Listings:
                     opened.append(run_id)
                 else:
                     left_out.append(refusal or self._not_open(run_id))
-        if left_out:
-            text = "retry_many left %d runs out, the first because %s"
-            say(_log, WARNING, text, len(left_out), left_out[0])
-        return opened
+        return opened, left_out
+
+    def _to_retry(self, wanted: dict[str, Any], limit: int | None = None) -> tuple[list[str], list[object]]:
+        """The runs that a filter means to open again, oldest first, and why others of it are left out."""
+        listings = filters.narrowed("retry_many", wanted, filters.ENDED_BADLY)[:1]
+        self._working()
+        left_out: list[object] = []
+        may: list[str] = []
+        for run_id, of in reversed(self._ids(listings, limit).items()):
+            try:
+                self._refuse_retry(run_id, of)
+            except WorkflowError as raised:
+                left_out.append(raised)
+            else:
+                may.append(run_id)
+        done = repeats(self._open().store.look, may)
+        left_out += [repeated(run_id, by) for run_id, by in done.items()]
+        return [run_id for run_id in may if run_id not in done], left_out
 
     def cancel_many(
         self,
@@ -398,15 +407,21 @@ class Listings:
         """
         wanted = filters.wanted(workflow, status, trigger, key, since, until, error, parent)
         refuse_keywords("cancel_many", unknown, ("workflow", "status", "trigger", *_CHANGED))
-        listings = filters.narrowed("cancel_many", wanted, filters.UNFINISHED)
-        found = self._ids(listings, None if limit is None else check.count(limit, "limit"))
+        return self._cancelled(wanted, None if limit is None else check.count(limit, "limit"))
+
+    def _cancelled(self, wanted: dict[str, Any], limit: int | None = None) -> list[str]:
+        """Asks for the ends of those that `_to_cancel` tells: the ids of those that were not over by then."""
         runs = self._open().runs
         return [
             run_id
-            for ids in _batched(list(found))
+            for ids in _batched(self._to_cancel(wanted, limit))
             for run_id, is_found in zip(ids, runs.cancel_each(ids), strict=True)
             if is_found
         ]
+
+    def _to_cancel(self, wanted: dict[str, Any], limit: int | None = None) -> list[str]:
+        """The runs that a filter means to end, those first that have not begun."""
+        return list(self._ids(filters.narrowed("cancel_many", wanted, filters.UNFINISHED), limit))
 
 
 def _batched(ids: list[str]) -> Iterator[list[str]]:

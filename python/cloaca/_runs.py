@@ -424,9 +424,15 @@ class Runs(Listings):
             WorkflowError: (a `ValueError`) there is no such run.
             ArgumentError: (a `ValueError`) `run_id` is no UUID.
         """
+        self._cancel(run_id)
+
+    def _cancel(self, run_id: str) -> bool:
+        """The same, and whether it was not over by then."""
         engine = self._open()
-        if not engine.runs.cancel(check.run_id(run_id)) and engine.runs.run(run_id) is None:
+        is_asked = bool(engine.runs.cancel(check.run_id(run_id)))
+        if not is_asked and engine.runs.run(run_id) is None:
             raise WorkflowError(f"run {run_id} not found; list_runs() shows those that exist")
+        return is_asked
 
     def tell_soon(self, run_id: str) -> bool:
         """Has the callback of a run's end, which waits after a call that raised, be called now: by whoever
@@ -591,3 +597,8 @@ def _name_of(workflow: object) -> str:
     if isinstance(workflow, Workflow):
         return workflow.name
     return check.text(workflow, "workflow_name", WorkflowError)
+
+
+def over_already(run_id: str) -> str:
+    """Why a run is not cancelled."""
+    return f"run {run_id} is over already; only a run that is not can be cancelled"

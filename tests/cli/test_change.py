@@ -61,6 +61,17 @@ def test_triggers_and_crons_are_switched_while_another_process_polls_them(line: 
         assert state_of("nightly") == "disabled"
 
 
+def test_a_run_that_ends_as_it_is_cancelled_is_told_of(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(tmp_path / "runs.db", "slow"):
+        (failed,) = fields(line.piped("runs", "--failed"))
+        # As where it was not over a moment ago.
+        monkeypatch.setattr("cloaca.cli.change._refuse_over", lambda reader, run_id: None)
+        assert line.piped("cancel", failed[0], code=1) == ""
+        assert f"run {failed[0]} is over already" in line.said
+
+
 def test_a_run_is_cancelled_where_it_is_at_work(line: Line, tmp_path: Path) -> None:
     with served(tmp_path / "runs.db", "slow"):
         (slow,) = fields(line.piped("runs", "--status", "Running"))

@@ -65,6 +65,13 @@ class Asking:
     def __init__(self, app: Any, base: str = BASE, client: tuple[str, int] = HERE, **settings: Any) -> None:
         self.client = TestClient(app, base_url=base, client=client, follow_redirects=False, **settings)
 
+    @classmethod
+    def by(cls, client: Any) -> "Asking":
+        """Who asks a page of another process, by this client of HTTP."""
+        asking = cls(None)
+        asking.client = client
+        return asking
+
     def get(self, path: str, **more: Any) -> Any:
         """What a GET answers."""
         return self.client.get(path, **more)
@@ -76,11 +83,14 @@ class Asking:
         main = answer.text.partition("<main")[2].partition("</main>")[0]
         return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", f"<{main}")))
 
+    def token(self) -> str:
+        """What a form of the page carries, to be known as one of it."""
+        found = re.search(r'name="form_token" value="([^"]+)"', self.get("/").text)
+        return found[1] if found else ""
+
     def post(self, do: str, *, back: str = "/", token: str | None = None, **more: Any) -> Any:
         """What an act answers."""
-        if token is None:
-            found = re.search(r'name="form_token" value="([^"]+)"', self.get("/").text)
-            token = found[1] if found else ""
+        token = self.token() if token is None else token
         headers = {"Origin": str(self.client.base_url).rstrip("/"), **more.pop("headers", {})}
         form = {"do": do, "back": back, "form_token": token, **more.pop("form", {})}
         return self.client.post("/act", data=form, headers=headers, **more)

@@ -3,16 +3,20 @@
 import logging
 import re
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx2 as httpx
 import pytest
 from looker import WAIT, Asking, failed
 from starlette.requests import Request
 
 import cloaca
 import cloaca.ui
+from cloaca.ui.once import FORMS_MAX, Once
 
 
 def test_a_run_is_retried(
@@ -41,6 +45,96 @@ def test_a_run_is_done_again_from_its_start(page: Asking, runner: cloaca.Default
     assert [(row["door"], row["what"], row["about"]) for row in runner.audit()] == [("page", "submit", new)]
     assert page.post("again 00000000-0000-0000-0000-000000000000").status_code == 409
     assert page.post("again nonsense").status_code == 409
+
+
+def once(page: Asking, path: str) -> dict[str, str]:
+    """What a form of that page carries, so that it counts once."""
+    (found,) = re.findall(r'name="once" value="([^"]+)"', page.get(path).text)
+    return {"once": found}
+
+
+def test_a_form_that_is_sent_twice_starts_one_run(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    (bad,) = failed(runner)
+    form = once(page, f"/run?id={bad}")
+    answers = [page.post(f"again {bad}", form=form) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [303, 303, 303]
+    assert len({answer.headers["location"] for answer in answers}) == 1
+    assert len(runner.list_runs()) == 2
+    assert len(runner.audit()) == 1
+    page.post(f"again {bad}", form=once(page, f"/run?id={bad}"))
+    assert len(runner.list_runs()) == 3
+
+
+def test_a_form_that_is_sent_three_times_at_once_starts_one_run(
+    runner: cloaca.DefaultRunner, serve: Callable[..., str]
+) -> None:
+    (bad,) = failed(runner)
+    base = serve(cloaca.ui.app(runner))
+    with httpx.Client(base_url=base, timeout=WAIT) as client, ThreadPoolExecutor(3) as threads:
+        page = Asking.by(client)
+        form, token = once(page, f"/run?id={bad}"), page.token()
+        sent = [threads.submit(page.post, f"again {bad}", token=token, form=form) for _ in range(3)]
+        assert len({each.result(WAIT).headers["location"] for each in sent}) == 1
+    assert len(runner.list_runs()) == 2
+
+
+def test_the_second_press_of_a_button_is_not_told_that_it_came_too_late(
+    page: Asking, runner: cloaca.DefaultRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner.execute("ingest")
+    runner.pause(workflow="ingest")
+    form, back = once(page, "/workflow?name=ingest"), "/workflow?name=ingest"
+    with caplog.at_level(logging.INFO, "cloaca.ui"):
+        answers = [page.post("resume ingest", back=back, form=form) for _ in range(2)]
+    assert [each.headers.get("location") for each in answers] == [back, back]
+    assert caplog.text.count("resume ingest") == 1
+
+
+def test_a_form_counts_once_for_each_button_and_browser_and_what_was_refused_may_be_tried_again(
+    page: Asking, runner: cloaca.DefaultRunner
+) -> None:
+    form = once(page, "/trigger?name=inbox")
+    for word, is_enabled in (("disable", False), ("enable", True)):
+        assert page.post(f"{word} inbox", form=form).status_code == 303
+        row = runner.get_trigger_schedule("inbox")
+        assert row is not None
+        assert row["enabled"] is is_enabled
+    assert page.post("disable later", form=form).status_code == 409
+    cloaca.trigger(workflow="ingest", poll_interval="1h", name="later")(lambda: False)
+    while runner.get_trigger_schedule("later") is None:
+        pass
+    assert page.post("disable later", form=form).status_code == 303
+    other = Asking(page.client.app)
+    assert other.post("disable inbox", form=form).status_code == 303
+    row = runner.get_trigger_schedule("inbox")
+    assert row is not None
+    assert row["enabled"] is False
+
+
+def test_a_form_counts_again_after_a_while(
+    page: Asking, runner: cloaca.DefaultRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bad,) = failed(runner)
+    form = once(page, f"/run?id={bad}")
+    monkeypatch.setattr("cloaca.ui.once.KEPT_SECONDS", 0.0)
+    first, second = (page.post(f"again {bad}", form=form).headers["location"] for _ in range(2))
+    assert first != second
+
+
+def test_no_more_forms_are_kept_than_their_bound() -> None:
+    forms = Once()
+    for number in range(FORMS_MAX + 10):
+        assert forms.done(("form", number), lambda number=number: (number, True)) == number
+    assert forms.done(("form", FORMS_MAX), lambda: (-1, True)) == FORMS_MAX
+    assert forms.done(("form", 0), lambda: (-1, True)) == -1
+    assert len(forms) == FORMS_MAX
+
+
+def test_a_form_whose_change_raised_counts_for_nothing() -> None:
+    forms = Once()
+    with pytest.raises(ZeroDivisionError):
+        forms.done("form", lambda: 1 / 0)
+    assert forms.done("form", lambda: (1, True)) == 1
 
 
 def test_a_run_is_cancelled(page: Asking, runner: cloaca.DefaultRunner, gate: threading.Event) -> None:
@@ -179,6 +273,119 @@ def test_all_that_match_are_retried_once_they_were_counted(
     assert "4 runs opened again." in done.text
     for id in ids:
         runner.run(id).result(WAIT)
+
+
+def test_all_that_match_are_meant_from_a_later_page_of_the_list_too(
+    page: Asking, runner: cloaca.DefaultRunner
+) -> None:
+    ids = failed(runner, 3)
+    newest = runner.list_runs(status="Failed")[0]["id"]
+    back = f"/runs?status=Failed&after={newest}&order=none"
+    assert (
+        newest
+        not in page.get(back).text.partition("<main")[2].partition("<tbody>")[2].partition("</tbody>")[0]
+    )
+    asked = page.post("retry-all", back=back)
+    assert "Retry 3 runs?" in asked.text
+    main = asked.text.partition("<main")[2].partition("</main>")[0]
+    assert "status <code>Failed</code>" in main
+    assert "after <code>" not in main
+    assert "order <code>" not in main
+    assert "3 runs opened again." in page.post("retry-all", back=back, form={"really": "retry-all"}).text
+    for id in ids:
+        runner.run(id).result(WAIT)
+
+
+def test_what_a_retry_of_all_leaves_out_is_told_when_it_is_asked_and_when_it_is_done(
+    page: Asking, runner: cloaca.DefaultRunner
+) -> None:
+    first, second = failed(runner, 2)
+    again = page.post(f"again {first}").headers["location"].removeprefix("/run?id=")
+    runner.run(again).result(WAIT)
+    back = "/runs?status=Failed&workflow=ingest"
+    asked = page.post("retry-all", back=back).text
+    assert "Retry 2 runs?" in asked
+    assert (
+        left_out := f"1 left out, the first because run {again} does the work of run {first} again"
+    ) in asked
+    done = page.post("retry-all", back=back, form={"really": "retry-all"}).text
+    assert "2 runs opened again." in done
+    assert left_out in done
+    for id in (second, again):
+        runner.run(id).result(WAIT)
+
+
+def test_where_none_of_all_can_be_retried_nothing_is_asked(
+    page: Asking, runner: cloaca.DefaultRunner
+) -> None:
+    (first,) = failed(runner)
+    with cloaca.WorkflowBuilder("gone"):
+        cloaca.task(id="only", retry_attempts=1)(lambda context: 1 / 0)
+    runner.execute("gone")
+    cloaca.unregister_workflow("gone")
+    asked = page.post("retry-all", back="/runs?status=Failed&workflow=gone")
+    assert "No run that matches can be retried" in asked.text
+    assert "1 left out, the first because" in asked.text
+    assert "not declared here" in asked.text
+    assert "Retry them" not in asked.text
+    assert runner.get_run(first)["status"] == "Failed"
+
+
+@pytest.mark.parametrize("more", ["q=price", "untold=1"])
+def test_all_are_not_retried_by_what_a_retry_cannot_heed(
+    page: Asking, runner: cloaca.DefaultRunner, more: str
+) -> None:
+    (bad,) = failed(runner)
+    for form in ({}, {"really": "retry-all"}):
+        answer = page.post("retry-all", back=f"/runs?status=Failed&{more}", form=form)
+        assert answer.status_code == 409
+        assert more.partition("=")[0] in answer.text
+    assert runner.get_run(bad)["status"] == "Failed"
+
+
+def test_all_that_are_under_way_are_asked_to_end(
+    page: Asking, runner: cloaca.DefaultRunner, gate: threading.Event
+) -> None:
+    runs = runner.submit_many("slow", [{}, {}, {}])
+    gone = runner.execute("ingest")
+    # No state in the filter: those that are over are not counted, as they are not asked.
+    back = "/runs?since=24h"
+    assert "Cancel 3 runs?" in page.post("cancel-all", back=back).text
+    assert "3 runs asked to end." in page.post("cancel-all", back=back, form={"really": "cancel-all"}).text
+    gate.set()
+    assert {run.result(WAIT).status for run in runs} == {"Cancelled"}
+    assert gone.status == "Completed"
+
+
+def test_only_what_was_changed_is_logged(
+    page: Asking, runner: cloaca.DefaultRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = failed(runner, 2)
+    back, sure = "/runs?status=Failed&workflow=ingest", {"really": "retry-all"}
+    with caplog.at_level(logging.INFO, "cloaca.ui"):
+        page.post("retry-all", back=back)
+        page.post("preview inbox")
+        page.post("tell-all", back="/runs?untold=1")
+        page.post("retry-all", back="/runs?status=Cancelled", form=sure)
+        assert [record.getMessage() for record in caplog.records if record.name == "cloaca.ui"] == []
+        page.post("retry-all", back=back, form=sure)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "cloaca.ui"]
+    assert line == "somebody, from 127.0.0.1: retry-all of 2 runs: workflow ingest, status Failed"
+    for id in ids:
+        runner.run(id).result(WAIT)
+
+
+def test_a_cancel_that_comes_too_late_is_said_and_changes_nothing(
+    page: Asking, runner: cloaca.DefaultRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = runner.submit("ingest")
+    run.result(WAIT)
+    with caplog.at_level(logging.INFO, "cloaca.ui"):
+        late = page.post(f"cancel {run.id}", back=f"/run?id={run.id}")
+    assert late.status_code == 409
+    assert f"run {run.id} is over already" in late.text
+    assert f"cancel {run.id}" not in caplog.text
+    assert runner.audit() == []
 
 
 def test_what_is_refused_is_said(page: Asking, runner: cloaca.DefaultRunner) -> None:

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from urllib.parse import quote
 import httpx2 as httpx
 import postgres
 import pytest
-from looker import BASE, WAIT, Asking, failed
+from looker import BASE, WAIT, Asking, declare, failed
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -58,6 +59,92 @@ def test_without_access_only_this_machine_is_answered(
         answer = page.get(path, headers={"Host": host, **headers})
         assert answer.status_code == status, path
         assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Ali-CDN-Real-IP",
+        "Akamai-Origin-Hop",
+        "CDN-Loop",
+        "CF-Ray",
+        "Client-IP",
+        "Cf-Access-Authenticated-User-Email",
+        "Fastly-SSL",
+        "Fly-Region",
+        "Incap-Client-IP",
+        "Remote-User",
+        "Tailscale-User-Login",
+        "True-Client-IP",
+        "Via",
+        "WL-Proxy-Client-IP",
+        "X-ARR-LOG-ID",
+        "X-ARR-SSL",
+        "X-Amz-Cf-Id",
+        "X-Amzn-Trace-Id",
+        "X-Appengine-User-Ip",
+        "X-Azure-ClientIP",
+        "X-Azure-Ref",
+        "X-Azure-SocketIP",
+        "X-ClientIP",
+        "X-Cloud-Trace-Context",
+        "X-Cluster-Client-IP",
+        "X-Envoy-Internal",
+        "X-Goog-IAP-JWT-Assertion",
+        "X-NF-Client-Connection-IP",
+        "X-Original-URL",
+        "X-Originating-IP",
+        "X-Proxy-User",
+        "X-ProxyUser-Ip",
+        "X-Real-IP",
+        "X-Real-Port",
+        "X-Remote-Addr",
+        "X-Remote-IP",
+        "X-Remote-User",
+        "X-Rewrite-URL",
+        "X-SSL-Client-DN",
+        "X-Sucuri-ClientIP",
+        "X-Varnish",
+        "X-Vercel-Id",
+    ],
+)
+def test_whom_a_proxy_asks_for_is_nobody_of_this_machine(runner: cloaca.DefaultRunner, header: str) -> None:
+    page = Asking(cloaca.ui.app(runner))
+    assert page.get("/runs", headers={header: "10.0.0.7"}).status_code == 403
+
+
+BROWSERS = {
+    "Accept": "text/html",
+    "Accept-Encoding": "gzip, br",
+    "Accept-Language": "de",
+    "Cache-Control": "no-cache",
+    "DNT": "1",
+    "Downlink": "10",
+    "If-None-Match": '"a"',
+    "Last-Event-ID": "a",
+    "Pragma": "no-cache",
+    "Priority": "u=0, i",
+    "RTT": "50",
+    "Referer": f"{BASE}/",
+    "Save-Data": "on",
+    "Sec-CH-UA": "a",
+    "Sec-CH-UA-Platform": "Linux",
+    "Sec-Fetch-Dest": "document",
+    "Sec-Fetch-Site": "same-origin",
+    "Sec-GPC": "1",
+    "Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "Upgrade-Insecure-Requests": "1",
+    "User-Agent": "a",
+    "Viewport-Width": "800",
+    "X-Client-Data": "a",
+    "X-Request-ID": "a",
+    "X-Requested-With": "a",
+}
+"""What browsers and programs on this machine send of themselves."""
+
+
+def test_what_a_browser_sends_of_itself_is_no_proxys(page: Asking) -> None:
+    assert page.get("/runs", headers=BROWSERS).status_code == 200
 
 
 def test_every_answer_bounds_what_a_browser_does_with_it(page: Asking) -> None:
@@ -432,3 +519,64 @@ def refused(path: Path) -> None:
     assert "runs.db" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@contextmanager
+def acting(path: Path) -> Iterator[Asking]:
+    """Who asks a page of a process of its own that acts."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "cloaca.ui", str(path), "--port", str(port), "--act"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            base = process.stdout.readline().strip().rstrip("/")
+            with httpx.Client(
+                transport=httpx.HTTPTransport(retries=50), timeout=WAIT, base_url=base
+            ) as client:
+                yield Asking.by(client)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(WAIT) == 0
+
+
+def removed(path: Path) -> None:
+    for end in ("", "-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a file in use is not removed elsewhere")
+def test_a_page_that_acts_goes_on_with_the_store_that_was_put_in_the_place_of_its_own(tmp_path: Path) -> None:
+    path, copies = tmp_path / "runs.db", [tmp_path / "a.db", tmp_path / "b.db"]
+    declare(threading.Event())
+    with cloaca.DefaultRunner(path) as runner:
+        (bad,) = failed(runner)
+        for copy in copies:
+            runner.export(copy)
+    with acting(path) as page:
+        assert page.post("disable inbox").status_code == 303
+        assert "cloaca_store_healthy" in page.get("/metrics").text
+        removed(path)
+        os.replace(copies[0], path)
+        with cloaca.DefaultRunner(path) as runner:
+            assert page.post("disable share").status_code == 303
+            row = runner.get_trigger_schedule("share")
+            assert row is not None
+            assert row["enabled"] is False
+            assert page.post(f"retry {bad}").status_code == 303
+            runner.run(bad).result(WAIT)
+            assert [each["what"] for each in runner.audit()] == ["retry", "disable"]
+            seen = page.get("/system").text
+            assert "read only" not in seen
+            assert f"<td>{bad}</td>" in seen
+            assert "cloaca_store_healthy 1" in page.get("/metrics").text
+        removed(path)
+        gone = page.post("disable share")
+        assert gone.status_code == 409
+        assert "runs.db" in gone.text
+        assert not path.exists()
+        os.replace(copies[1], path)
+        with cloaca.DefaultRunner(path):
+            back = page.post("enable share")
+            assert back.status_code == 303, back.text

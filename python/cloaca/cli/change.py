@@ -16,6 +16,7 @@ from time import monotonic, sleep
 
 from .. import _cloaca, audit, check, filters, reading, rows, urgency
 from .._limits import keyless
+from .._runs import over_already
 from ..context import Context, decode_value, encode_within, same
 from ..duration import microseconds_of
 from ..errors import (
@@ -238,15 +239,23 @@ def cancel(arguments: Namespace, show: Show) -> int:
     with reading.Reader(url) as reader:
         ids = _meant(reader, arguments, filters.UNFINISHED, "cancel", show)
         for run_id in [] if arguments.all else ids:
-            if reading.run(reader, run_id).run.completed_at is not None:
-                raise WorkflowError(f"run {run_id} is over already; only a run that is not can be cancelled")
+            _refuse_over(reader, run_id)
+    is_late = False
     with closing(_cloaca.Client.open(url)) as client:
         for batch in _batches(ids, "asked to end", show):
             for run_id, is_asked in zip(batch, client.cancel_each(batch), strict=True):
                 # One that has ended meanwhile was not asked.
                 if is_asked:
                     _told(show, "cancelled", run_id)
-    return OK
+                elif not arguments.all:
+                    is_late = True
+                    show.note(f"cloaca: {over_already(run_id)}")
+    return FAILED if is_late else OK
+
+
+def _refuse_over(reader: Reader, run_id: str) -> None:
+    if reading.run(reader, run_id).run.completed_at is not None:
+        raise WorkflowError(over_already(run_id))
 
 
 def retry(arguments: Namespace, show: Show) -> int:

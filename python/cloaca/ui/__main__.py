@@ -18,7 +18,6 @@ from .. import check
 from ..errors import ArgumentError, CloacaError, excerpt
 from ..reading import Reader
 from ..reading.absent import lacks
-from ..runner import DefaultRunner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,9 +115,10 @@ def serve(
     listens = listening(host, port)
     if acts or log is not None:
         _hear_log(log)
-    with listens, contextlib.ExitStack() as opened:
-        client = opened.enter_context(DefaultRunner(url, work=False, name="page")) if acts else None
-        page = app(client or url, access=TokenAccess(token) if token else None)
+    page = app(url, access=TokenAccess(token) if token else None)
+    with listens, contextlib.closing(page):
+        if acts:
+            page.act_as_client()
         root = f"/{prefix.strip('/')}" if prefix.strip("/") else ""
         shown = f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{port}{root}/{'?token=…' if token else ''}", flush=True)

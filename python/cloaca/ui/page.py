@@ -6,7 +6,9 @@ Invariant: every answer has the headers that bound what a browser does with it, 
 from __future__ import annotations
 
 import hashlib
+import secrets
 import string
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -22,6 +24,7 @@ from ..reading import MissingError
 from ..telemetry import prometheus_app
 from . import acts, safety, show
 from .live import Live
+from .once import Once
 from .rendering import rendered
 from .safety import Refusal, TokenAccess
 from .screens import Ask, Screen, find
@@ -78,7 +81,22 @@ class Page:
         self._access = access
         self._source = Source(runner_or_url)
         self._live = Live(self._source, self._fragment)
-        self._app: PrometheusApp | None = None
+        self._once = Once()
+        self._app: tuple[object, PrometheusApp] | None = None
+
+    def act_as_client(self) -> None:
+        """Lets a page of a URL change things, too, as a client of the store, until `close`.
+
+        Raises:
+            StoreError: (a `RuntimeError`) the store cannot be opened.
+        """
+        self._source.open_client()
+
+    def close(self) -> None:
+        """Leaves the store."""
+        self._live.end()
+        self._source.close()
+        self._source.close_client()
 
     def __repr__(self) -> str:
         return f"<cloaca.ui.app of {excerpt(self._source.name)}>"
@@ -111,8 +129,7 @@ class Page:
             message = await receive()
             await send({"type": f"{message['type']}.complete"})
             if message["type"] == "lifespan.shutdown":
-                self._live.end()
-                self._source.close()
+                self.close()
                 return
 
     async def _response(self, request: Request) -> Response:
@@ -179,6 +196,7 @@ class Page:
             "level": level,
             "stamp": stamp(),
             "form_token": self._token(request),
+            "once": secrets.token_urlsafe(16),
             "back": view_of(request),
             "mark": "",
             "version": __version__,
@@ -195,11 +213,18 @@ class Page:
 
     def _metrics(self, accept: str) -> Response:
         """What a Prometheus that may see the page gets: of the runner, if there is one, and of the store."""
+        about: DefaultRunner | str = self._source._url
+        if self._source.can_act:
+            with suppress(StoreError):  # which the metrics tell
+                about = self._source.acting
+        elif self._source.runner is not None:
+            about = self._source.runner
         try:
-            self._app = self._app or prometheus_app(self._source.runner or self._source._url)
+            if self._app is None or self._app[0] is not about:
+                self._app = about, prometheus_app(about)
+            found = self._app[1].answer("/metrics", accept)
         except ImportError as error:
             raise Refusal(501, str(error)) from None
-        found = self._app.answer("/metrics", accept)
         return Response(found.body, found.status, media_type=found.kind)
 
     def _framed(self, request: Request, screen: Screen, level: Level, **others: str) -> Response:
@@ -256,15 +281,17 @@ class Page:
         if not is_own(back):
             back = "/"
         ask = Ask(self._source, root, back, {}, level)
-        try:
-            screen = await run_in_threadpool(acts.act, ask, form, safety.who_is(request), _client(request))
-        except (CloacaError, LookupError) as error:
-            screen = Screen.saying("That was not done", str(error), 409, ask)
-        except Exception as error:  # a body of the user may have raised whatever there is
-            say(_log, ERROR, "a change by the page failed", raised=error)
-            screen = Screen.saying("That was not done", f"{type(error).__name__}: {error}", 500, ask)
+
+        def did() -> tuple[Screen | str | None, bool]:
+            return self._did(request, ask, form)
+
+        if "once" in form:
+            names = ("form_token", "once", "do", "really", "back")
+            sent = repr((safety.who_is(request), *map(form.get, names)))
+            mark = hashlib.sha256(sent.encode("utf-8", "replace")).digest()
+            screen = await run_in_threadpool(self._once.done, mark, did)
         else:
-            self._note(request, form.get("do", ""))
+            screen, _ = await run_in_threadpool(did)
         if not isinstance(screen, Screen):
             return RedirectResponse(root + (screen or back), 303)
         main = rendered(screen.template, screen.values)
@@ -277,6 +304,20 @@ class Page:
             "place": self._source.name,
         }
         return self._with_form(request, HTMLResponse(rendered("layout.html", words), screen.status))
+
+    def _did(self, request: Request, ask: Ask, form: dict[str, str]) -> tuple[Screen | str | None, bool]:
+        """What came of a form, for who sent it, and whether something was changed."""
+        try:
+            done = acts.act(ask, form, safety.who_is(request), _client(request))
+        except (CloacaError, LookupError) as error:
+            return Screen.saying("That was not done", str(error), 409, ask), False
+        except Exception as error:  # a body of the user may have raised whatever there is
+            say(_log, ERROR, "a change by the page failed", raised=error)
+            text = f"{type(error).__name__}: {error}"
+            return Screen.saying("That was not done", text, 500, ask), False
+        if done.note:
+            self._note(request, done.note)
+        return done.seen, bool(done.note)
 
     def _note(self, request: Request, what: str) -> None:
         who, client = show.line(safety.who_is(request)), _client(request) or "?"

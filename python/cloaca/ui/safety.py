@@ -29,10 +29,14 @@ WHO = "cloaca_who"
 SECRET_CHARS = 43
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 FORWARDED = re.compile(
-    r"forwarded|-(client|connecting)-ip$"
-    r"|^(via|x-real-ip|x-scheme|x-original-host|x-envoy-external-address)$"
+    r"forwarded|proxy|ssl-client|(client|connecting|connection|real)-?ip$"
+    r"|^(akamai|cdn|cf|fastly|fly|incap|remote|tailscale)-"
+    r"|^x-(akamai|amz|amzn|appengine|arr|azure|cdn|cloud|edge|envoy|goog|nf|original|originating|real|remote"
+    r"|rewrite|ssl|sucuri|vercel)-"
+    r"|^(via|x-scheme|x-varnish)$"
 )
-"""Headers by which a proxy tells for whom it asks: `X-Forwarded-For`, `CF-Connecting-IP` and their like."""
+"""Headers by which a proxy tells for whom it asks, or that it does: `X-Forwarded-For`, `Client-IP`, and what
+those of one vendor begin with. No browser sends one."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

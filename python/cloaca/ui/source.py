@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 
 from .. import _cloaca, check
-from ..errors import ArgumentError, RunnerError, UrlError, excerpt
+from .._runs import over_already
+from ..errors import ArgumentError, CloacaError, RunnerError, UrlError, WorkflowError, excerpt
 from ..reading import MissingError, Reader, find_run
 from ..runner import DefaultRunner
 
@@ -35,7 +36,7 @@ class Source:
     """
 
     def __init__(self, runner_or_url: DefaultRunner | str | os.PathLike[Any]) -> None:
-        self.runner = runner_or_url if isinstance(runner_or_url, DefaultRunner) else None
+        self._runner = runner_or_url if isinstance(runner_or_url, DefaultRunner) else None
         if isinstance(runner_or_url, DefaultRunner):
             path = runner_or_url._engine.path
             self._url = runner_or_url._url if path is None else os.fspath(path)
@@ -47,6 +48,9 @@ class Source:
                 raise UrlError(f"{excerpt(self._url)} is memory, where only its runner can look; give a file")
         self._lock = threading.Lock()
         self._opened: tuple[object, Reader] | None = None
+        self._opens = False
+        self._opening = threading.Lock()
+        self._client: tuple[object, DefaultRunner] | None = None
 
     @property
     def name(self) -> str:
@@ -75,10 +79,31 @@ class Source:
         if opened is not None:
             opened[1].close()
 
+    def open_client(self) -> None:
+        """Has what is changed be changed by a client of the page's own.
+
+        Raises:
+            StoreError: (a `RuntimeError`) it cannot be opened.
+        """
+        self._opens = True
+        self._newest()
+
+    def close_client(self) -> None:
+        """Closes it, if there is one; nothing is changed any more."""
+        with self._opening:
+            self._opens = False
+            self._leave()
+
+    @property
+    def runner(self) -> DefaultRunner | None:
+        """The runner on which the page is mounted, or the page's own client."""
+        client = self._client
+        return self._runner if client is None else client[1]
+
     @property
     def can_act(self) -> bool:
         """Whether there is a runner to change something by."""
-        return self.runner is not None and not self.runner._closed
+        return self._opens or (self._runner is not None and not self._runner._closed)
 
     @property
     def acting(self) -> DefaultRunner:
@@ -86,10 +111,31 @@ class Source:
 
         Raises:
             RunnerError: (a `RuntimeError`) there is none.
+            StoreError: (a `RuntimeError`) it would be the page's own client, and there is no store.
         """
-        if self.runner is None:
+        if self._opens:
+            return self._newest()
+        if self._runner is None:
             raise RunnerError(CANNOT_ACT)
-        return self.runner
+        return self._runner
+
+    def _newest(self) -> DefaultRunner:
+        """The page's own client: anew where it has stopped, or another file was put in the place of its own,
+        as a copy that is restored."""
+        file = _file_of(self.reader)  # where there is no store, none is to be made
+        with self._opening:
+            if self._client is not None and (self._client[0] != file or self._client[1]._has_stopped()):
+                self._leave()
+            if self._client is None:
+                self._client = (file, DefaultRunner(self._url, work=False, name="page"))
+            return self._client[1]
+
+    def _leave(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            # What is wrong with it was said when it stopped.
+            with suppress(CloacaError):
+                client[1].shutdown()
 
     def switch(self, name: str, enabled: bool) -> None:
         """Switches a trigger or a cron, by its name or, if it has none, its id."""
@@ -102,6 +148,15 @@ class Source:
     def pause(self, workflow: str, by: str) -> None:
         """Holds up the runs of a workflow that have not begun, until somebody resumes it."""
         self.acting._pause(None, by, workflow, None, None)
+
+    def cancel(self, run_id: str) -> None:
+        """Asks for a run's end.
+
+        Raises:
+            WorkflowError: (a `ValueError`) there is no such run, or it is over.
+        """
+        if not self.acting._cancel(run_id):
+            raise WorkflowError(over_already(run_id))
 
     def again(self, run_id: str) -> str:
         """Starts a run of the same workflow with the same first context; its id."""
@@ -121,11 +176,12 @@ class Source:
 
     def polled_since(self, names: list[str]) -> dict[str, str]:
         """Which of these triggers are being polled by the page's own runner, and since when."""
-        if not self.can_act or self.runner is None:
+        runner = self.runner
+        if not self.can_act or runner is None:
             return {}
         found = {}
         for name in names:
-            standing = (self.runner._engine.polls.standing(name) or {}).get("standing")
+            standing = (runner._engine.polls.standing(name) or {}).get("standing")
             if standing is not None and standing["in_body"] and standing["polled_since"]:
                 found[name] = standing["polled_since"]
         return found

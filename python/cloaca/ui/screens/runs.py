@@ -81,8 +81,3 @@ def _many(ask: Ask, asked: dict[str, str]) -> str | None:
     if asked.get("status") in ("Failed", "Cancelled"):
         return "retry"
     return "cancel" if asked.get("status") in ("Pending", "Running") else None
-
-
-def counted(ask: Ask) -> int:
-    """How many match, counted up to 10,000."""
-    return len(list_runs(ask.reader, **wanted(ask), limit=COUNTED))
