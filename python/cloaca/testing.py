@@ -190,7 +190,7 @@ def run(
         raised=raised_by(failure) if checked == "Failed" else None,
         trigger_name=optional_text(trigger_name, "trigger_name"),
         run_key=optional_text(run_key, "run_key"),
-        at=moment(microseconds(completed_at, "completed_at")),
+        at=moment(kept(microseconds(completed_at, "completed_at"), completed_at, "completed_at")),
     )
 
 

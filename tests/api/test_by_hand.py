@@ -217,3 +217,9 @@ def test_a_run_that_a_test_makes_says_what_the_test_tells_it() -> None:
 def test_a_run_of_nonsense_is_refused(arguments: Any, error: type[Exception], names: str) -> None:
     with pytest.raises(error, match=names):
         testing.run(**arguments)
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00"])
+def test_a_run_that_ends_at_a_time_that_cannot_be_told_is_refused(at: str) -> None:
+    with pytest.raises(cloaca.ArgumentError, match="completed_at is '"):
+        testing.run(completed_at=at)

@@ -25,6 +25,7 @@ from cloaca import reading
 from cloaca.audit import user
 from cloaca.cli import change
 from cloaca.cli.commands import COMMANDS
+from cloaca.cli.where import is_same
 
 WAIT = 30.0
 
@@ -756,6 +757,14 @@ def test_a_program_that_is_on_the_store_that_the_line_names_is_served_and_the_lo
                 assert process.wait(WAIT) == 0
             finally:
                 process.kill()
+
+
+def test_a_server_of_this_machine_is_one_store_by_each_of_its_names() -> None:
+    names = ["localhost/app", "127.0.0.1:5432/app", "[::1]/app", "/app?host=/var/run/postgresql"]
+    for name in names:
+        assert is_same("postgresql://me@localhost/app", f"postgresql://me@{name}")
+    for other in ("localhost/test", "localhost:5433/app", "elsewhere/app", "/app?host=/run&port=5433"):
+        assert not is_same("postgresql://me@localhost/app", f"postgresql://me@{other}"), other
 
 
 def test_workers_that_are_on_another_store_end_the_command(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Invariant: what was guessed is said, and nothing is guessed where there are two.
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 from ..errors import excerpt
@@ -62,6 +63,10 @@ def named(given: str | None) -> tuple[str, str] | None:
     return None if not setting else ("[tool.cloaca] database", setting)
 
 
+_HERE = re.compile(r" at (?:(?:127\.0\.0\.1|\[::1\]|localhost):|/.*/\.s\.PGSQL\.)(?=\d+$)")
+"""How a server of this machine may be named."""
+
+
 def is_same(one: str, other: str) -> bool:
     """Whether two URLs name one store."""
     from .. import _cloaca
@@ -69,7 +74,8 @@ def is_same(one: str, other: str) -> bool:
     paths = _cloaca.path_of(one), _cloaca.path_of(other)
     if None not in paths:
         return os.path.realpath(paths[0] or "") == os.path.realpath(paths[1] or "")
-    return paths[0] == paths[1] and _cloaca.name_of(one) == _cloaca.name_of(other)
+    names = (_HERE.sub(" at localhost:", _cloaca.name_of(url)) for url in (one, other))
+    return paths[0] == paths[1] and len(set(names)) == 1
 
 
 def program(given: str | None) -> str | None:

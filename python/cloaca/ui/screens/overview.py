@@ -164,7 +164,7 @@ def verdict(
 ) -> tuple[str, str]:
     """A tone, and a sentence. All is well only where a probe and the doctor have nothing to tell, either; who
     examines is asked where that may make a difference."""
-    alive = sum(each.state == "living" and each.works for each in found)
+    alive = sum(each.state in ("living", "draining") and each.works for each in found)
     unfinished = waits.pending + waits.running
     schedules = show.count(counts.enabled, "schedule")
     if not alive and (counts.enabled or unfinished):
