@@ -359,10 +359,9 @@ def _ends(look: Look, numbers: list[int], now_us: int) -> Iterable[HealthReason]
 
 
 def _seen(row: dict[str, Any]) -> int | None:
-    # One that hangs before it has said anything is silent since it came; whoever asks does not hang, nor who
-    # has nothing to poll, as while it is paused.
+    # One that hangs before it has said anything is silent since it came; whoever asks does not hang.
     is_here = row["pid"] == os.getpid() and row["host"] == os.uname().nodename
-    seen = row["seen_at"] or (None if is_here or not row["polls"] else row["joined_at"])
+    seen = row["seen_at"] or (None if is_here else row["joined_at"])
     return None if seen is None else int(datetime.fromisoformat(seen).astimezone(UTC).timestamp() * 1e6)
 
 
