@@ -72,9 +72,6 @@ def unbound(function: Any, parameters: Parameters | None = None) -> str | None:
     return first if first in ("self", "cls") else None
 
 
-OF_CLASS = "a class, of which each call would make an object; give an object of it that can be called"
-
-
 def way_out_of_method(decorator: str, function: Any, first: str) -> str:
     """What to say of a method that is decorated where it is defined."""
     name = getattr(function, "__name__", "method")

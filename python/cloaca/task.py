@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .body import OF_CLASS, is_async, is_async_generator, name_of, parameters_of, unbound, way_out_of_method
+from .body import is_async, is_async_generator, name_of, parameters_of, unbound, way_out_of_method
 from .check import checked_callback
 from .errors import WorkflowError, excerpt, typed
 from .limits import Limit
@@ -274,8 +274,6 @@ def task(
 def _task_id(id: str | None, function: object) -> str:
     if not callable(function):
         raise WorkflowError(f"@task decorates a function; got {excerpt(function)}")
-    if isinstance(function, type):
-        raise WorkflowError(f"@task decorates a function; got {excerpt(function)}, {OF_CLASS}")
     if id is not None:
         return id
     own = name_of(function)

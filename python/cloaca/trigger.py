@@ -10,7 +10,6 @@ from functools import lru_cache
 from . import registry
 from . import trigger_arguments as arguments
 from .body import (
-    OF_CLASS,
     is_async,
     is_async_generator,
     name_of,
@@ -450,8 +449,6 @@ def _check_travels(function: Callable[..., Any], name: str, kind: TriggerKind, t
 def _trigger_name(name: str | None, function: object) -> str:
     if not callable(function):
         raise TriggerError(f"@trigger decorates a function; got {excerpt(function)}")
-    if isinstance(function, type):
-        raise TriggerError(f"@trigger decorates a function; got {excerpt(function)}, {OF_CLASS}")
     if name is not None:
         return name
     own = name_of(function)

@@ -443,13 +443,6 @@ TRIGGERS: list[Case] = [
     ("trigger name surrogate", lambda w: decorated_trigger(name=LONE), ValueError, "surrogate"),
     ("trigger of 5", lambda w: decorated_trigger(5, name="t"), ValueError, "decorates a function"),
     (
-        "trigger of a class",
-        lambda w: decorated_trigger(dict, name="t"),
-        ValueError,
-        "dict'>, a class, of which",
-    ),
-    ("task of a class", lambda w: decorated_task(dict), ValueError, "dict'>, a class, of which"),
-    (
         "trigger with two parameters",
         lambda w: decorated_trigger(lambda tick, more: False, name="t"),
         ValueError,
