@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from flow import declare
 from program import eventually, run_program
-from starlette.testclient import TestClient
 
 import cloaca
 import cloaca.ui
@@ -673,6 +672,7 @@ KEYED = [
 def test_a_limit_s_key_that_is_hidden_is_shown_at_no_door(
     context: dict[str, Any], key: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    testclient = pytest.importorskip("starlette.testclient")
     value = str(context.get("token", "1:abc"))
     store = tmp_path / "runs.db"
     released = threading.Event()
@@ -730,7 +730,7 @@ def test_a_limit_s_key_that_is_hidden_is_shown_at_no_door(
                 assert "pause" in done.stdout or words != ["audit", "limited"], "by the workflow's name"
                 told.append((words[0], done.stdout, done.stderr))
             page = cloaca.ui.app(store)
-            looks = TestClient(page, base_url="http://127.0.0.1:8720", client=("127.0.0.1", 1))
+            looks = testclient.TestClient(page, base_url="http://127.0.0.1:8720", client=("127.0.0.1", 1))
             for path in (
                 "/",
                 "/system",
