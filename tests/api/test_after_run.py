@@ -435,6 +435,7 @@ def test_ends_wait_for_a_callback_whose_program_is_away_while_another_serves_its
 def test_ends_that_were_given_up_are_told_of_for_a_day(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    pytest.importorskip("prometheus_client")
     if request.config.getoption("--store") != "sqlite":
         pytest.skip("the day is written into the file itself")
     path = tmp_path / "runs.db"
