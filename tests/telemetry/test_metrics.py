@@ -745,6 +745,29 @@ def test_what_a_runner_counted_before_it_was_shut_down_is_observed_after(
     provider.shutdown()
 
 
+def test_a_collection_right_after_a_runner_s_end_finds_what_it_has_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    monkeypatch.setattr("cloaca.telemetry.observed.FRESH_SECONDS", 3600.0)
+    declare()
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    with cloaca.DefaultRunner(":memory:") as other, cloaca.DefaultRunner(":memory:") as runner:
+        cloaca.telemetry.otel_metrics(other, provider)
+        cloaca.telemetry.otel_metrics(runner, provider)
+        assert failed_as_observed(reader) == 0
+        runner.execute("ingest", {"bad": True})
+        assert failed_as_observed(reader) == 0, "all of a moment share a look"
+        runner.shutdown()
+        assert failed_as_observed(reader) == 1, "a program's last collection"
+        other.execute("ingest", {"bad": True})
+    assert failed_as_observed(reader) == 2
+    provider.shutdown()
+
+
 def test_a_collection_under_way_at_a_shutdown_leaves_what_was_counted_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

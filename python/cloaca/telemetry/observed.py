@@ -53,6 +53,8 @@ class Looked:
         self._is_over = False
         self._lock = threading.Lock()
         self._ends = 0
+        self.has_ended = False
+        """Whether that was since the last look."""
         self.counted: list[Family] = []
         runner._at_end.append(self._end)
 
@@ -62,6 +64,7 @@ class Looked:
 
     def look(self) -> list[Family] | None:
         """Its metrics now, while it shuts down what it counts; `None` once it counts no more."""
+        self.has_ended = False
         runner = self._runner()
         if runner is None or self._is_over:
             return None
@@ -87,6 +90,7 @@ class Looked:
                     self.counted = counted
                     self._ends += 1
         self._is_over = is_over
+        self.has_ended = True
 
 
 class Observed:
@@ -134,7 +138,9 @@ class Observed:
     def _look(self) -> dict[str, Family]:
         """By their names; of runners that are shut down what they counted: a count never goes back."""
         with self._lock:
-            if time.monotonic() - self._at < FRESH_SECONDS and self._found:
+            # Who collects behind a runner's end may do so for the last time.
+            has_ended = any(looked.has_ended for looked in self._runners)
+            if time.monotonic() - self._at < FRESH_SECONDS and self._found and not has_ended:
                 return self._found
             found: dict[str, Family] = {}
             living = []

@@ -1,5 +1,7 @@
 //! What only somebody asks who looks at a store from outside. Invariant: each statement is bounded, and walks an index.
 
+use std::collections::BTreeMap;
+
 use cloaca_core::key::Epoch;
 use cloaca_core::port::{Backlog, Begun};
 use cloaca_core::time::Wall;
@@ -11,19 +13,15 @@ use crate::sqlite::value::{count_at, id_at, signed, wall_at};
 
 const RUN_IDS: &str = "SELECT id FROM runs WHERE id >= :first AND id < :end ORDER BY id LIMIT :limit";
 /// Also what limits hold, which is no claim's until they let it begin: it waits behind the latest of all times.
+/// It is grouped here: SQLite would sort every row for it.
 const BACKLOG: &str = "
-    SELECT workflow, owner, count(*) FILTER (WHERE status = 'Pending'), count(*) FILTER (WHERE status <> 'Pending'),
-        min(created_at), held
-    FROM (
-        SELECT * FROM (
-            SELECT workflow, coalesce(owner, owner_before) AS owner, status, created_at, 0 AS held
-            FROM runs INDEXED BY runs_unfinished
-            WHERE completed_at IS NULL AND not_before IS NULL ORDER BY row LIMIT :limit)
-        UNION ALL
-        SELECT * FROM (
-            SELECT workflow, NULL, status, created_at, 1 FROM runs INDEXED BY runs_unfinished
-            WHERE completed_at IS NULL AND not_before = 9223372036854775807 LIMIT :limit)
-    ) GROUP BY workflow, owner, held ORDER BY workflow, owner, held";
+    SELECT * FROM (
+        SELECT workflow, coalesce(owner, owner_before), status = 'Pending', created_at, 0 FROM runs INDEXED BY runs_unfinished
+        WHERE completed_at IS NULL AND not_before IS NULL ORDER BY row LIMIT :limit)
+    UNION ALL
+    SELECT * FROM (
+        SELECT workflow, NULL, status = 'Pending', created_at, 1 FROM runs INDEXED BY runs_unfinished
+        WHERE completed_at IS NULL AND not_before = 9223372036854775807 LIMIT :limit)";
 /// Who has a task that has begun is not pending: of a long backlog no tasks are looked for.
 const BEGUN: &str = "
     SELECT r.id, r.workflow, tasks.name, tasks.attempt, tasks.started_at, r.owner
@@ -92,19 +90,29 @@ pub fn run_ids(db: &Connection, prefix: &str, limit: u64) -> Result<Vec<Uuid>, F
 
 /// What is not over, of the oldest `limit` such runs, by workflow and owner.
 pub fn backlog(db: &Connection, limit: u64) -> Result<Vec<Backlog>, Failure> {
-    let read = |row: &Row<'_>| {
-        Ok(Backlog {
-            workflow: row.get(0)?,
-            owner: row.get::<_, Option<i64>>(1)?.map(Epoch),
-            pending: count_at(row, 2)?,
-            running: count_at(row, 3)?,
-            oldest_at: wall_at(row, 4)?,
-            is_held: row.get(5)?,
-        })
-    };
     let mut statement = db.prepare_cached(BACKLOG)?;
-    let rows = statement.query_map(named_params! { ":limit": signed(limit) }, read)?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    let mut rows = statement.query(named_params! { ":limit": signed(limit) })?;
+    let mut found: BTreeMap<String, BTreeMap<(Option<Epoch>, bool), Backlog>> = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let (owner, is_held) = (row.get::<_, Option<i64>>(1)?.map(Epoch), row.get(4)?);
+        let (is_pending, created_at): (bool, Wall) = (row.get(2)?, wall_at(row, 3)?);
+        let workflow = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        let of_workflow = match found.get_mut(workflow) {
+            Some(of_workflow) => of_workflow,
+            None => found.entry(workflow.to_owned()).or_default(),
+        };
+        let sum = of_workflow.entry((owner, is_held)).or_insert_with(|| Backlog {
+            workflow: workflow.to_owned(),
+            owner,
+            pending: 0,
+            running: 0,
+            oldest_at: created_at,
+            is_held,
+        });
+        *(if is_pending { &mut sum.pending } else { &mut sum.running }) += 1;
+        sum.oldest_at = sum.oldest_at.min(created_at);
+    }
+    Ok(found.into_values().flat_map(BTreeMap::into_values).collect())
 }
 
 /// Tasks on record as begun, of the oldest `limit` runs that are not over, the longest first.
