@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ class Watched:
         self.polls: list[str] = []
         self.answer: Any = False
 
-    def live(self, start: str, *spans: str) -> list[str]:
-        """Runs from `start` on for each of the spans; returns when the trigger was polled in this life."""
+    def live(self, start: str, *spans: str | Callable[[Dated], None]) -> list[str]:
+        """Runs from `start` on for each of the spans, or what is done then; returns when the trigger was
+        polled in this life."""
         registry.clear()
         self.polls = []
         runners: list[Dated] = []
@@ -40,7 +42,10 @@ class Watched:
         with Dated(self.url, start) as runner:
             runners.append(runner)
             for span in spans:
-                runner.advance(span)
+                if isinstance(span, str):
+                    runner.advance(span)
+                else:
+                    span(runner)
             self.why = runner.why("inbox")
         return [poll[11:19] for poll in self.polls]
 
@@ -142,6 +147,33 @@ def test_a_wait_by_its_own_wish_goes_on_after_a_restart(watched: Watched) -> Non
     assert watched.why.startswith("trigger 'inbox' backs off until 2026-03-01T04:00:00"), watched.why
     assert "in an earlier runner" in watched.why
     assert watched.live("2026-03-01T02:20:00Z", "2h") == ["04:00:00"]
+
+
+@pytest.mark.parametrize("answer", [ValueError("no mail"), cloaca.RetryAfter("3h")], ids=["failed", "wished"])
+@pytest.mark.parametrize("is_restarted", [False, True], ids=["at once", "after a restart"])
+@pytest.mark.parametrize("fires", [False, True], ids=["skips", "fires"])
+def test_a_poll_out_of_turn_that_goes_well_ends_a_wait(
+    tmp_path: Path, answer: Any, is_restarted: bool, fires: bool
+) -> None:
+    """Also on record, at once: a process that dies before it tells what was quiet takes no wait back."""
+    watched = Watched(tmp_path, on_error=cloaca.Backoff(base="3h", max="3h"))
+    watched.answer = answer
+
+    def polled(runner: Dated) -> None:
+        watched.answer = cloaca.TriggerResult.fire({"n": 1}) if fires else False
+        assert runner.tick("inbox")["outcome"] == ("fire" if fires else "skip")
+        # As whoever looks from outside, and as the next process finds it.
+        (row,) = runner.query("SELECT failures, not_before FROM schedules")
+        assert (row["failures"], row["not_before"]) == (0, None)
+        assert "backs off" not in runner.why("inbox")
+
+    if is_restarted:
+        assert watched.live("2026-03-01T00:00:00Z", "61m") == ["01:00:00"]
+        assert watched.live("2026-03-01T01:10:00Z", polled, "1h") == ["01:10:00", "02:00:00"]
+    else:
+        assert watched.live("2026-03-01T00:00:00Z", "61m", polled) == ["01:00:00", "01:01:00"]
+    watched.answer = False
+    assert watched.live("2026-03-01T02:10:00Z", "1h")[-1] == "03:00:00"
 
 
 def test_a_wait_that_a_clock_ahead_began_is_no_longer_than_it_was_to_be(watched: Watched) -> None:

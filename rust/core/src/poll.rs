@@ -89,7 +89,7 @@ impl Poller {
         };
         let state = &mut self.hot[place as usize];
         if state.in_body {
-            return self.give_up(place);
+            return self.give_up(place, now);
         }
         // Of what is plain the other half is not touched.
         if !state.is_plain && self.rests[place as usize].has_died {
@@ -205,11 +205,11 @@ impl Poller {
         rest.waits_from = Some(now);
         rest.asked_at = None;
         rest.is_wanted |= rest.asked.is_some();
-        let ended = self.end(place, true);
+        let ended = self.end(place, true, now);
         Turn::Died(Died { place, run: ending.run, ended })
     }
 
-    fn give_up(&mut self, place: u32) -> Turn {
+    fn give_up(&mut self, place: u32, now: Mono) -> Turn {
         let state = &mut self.hot[place as usize];
         let serial = state.serial;
         state.serial = serial.wrapping_add(1);
@@ -220,7 +220,7 @@ impl Poller {
         self.gathered.polled(place, 1, 0);
         self.rests[place as usize].pause = None;
         self.rests[place as usize].given_up = true;
-        let ended = self.end(place, true);
+        let ended = self.end(place, true, now);
         Turn::TimedOut(Overdue { place, serial, timeout, ended })
     }
 
@@ -262,21 +262,25 @@ impl Poller {
                 place.quiet.add(finish.began, finish.took_us);
                 None
             }
-            false => self.skipped_for(ticket.place, reason, finish),
+            false => self.skipped_for(ticket.place, reason, finish, now),
         };
         self.arm_or_make_room(ticket.place, now);
         closed
     }
 
-    fn skipped_for(&mut self, place: u32, reason: &str, finish: Finish) -> Option<Stretch> {
+    fn skipped_for(&mut self, place: u32, reason: &str, finish: Finish, now: Mono) -> Option<Stretch> {
+        let goes_on = self.end_kept_wait(place, now);
         let (state, rest) = (&mut self.hot[place as usize], &mut self.rests[place as usize]);
         let schedule = rest.schedule.expect("a polled trigger has a row");
         // That it goes well again is kept at once: else it would count as failing after a restart.
         let is_recovered = std::mem::take(&mut rest.failures) > 0;
+        // Who polls it out of turn ends what it waited for, also in the store.
+        let waited = rest.waits_from.is_some() && rest.pause.is_some_and(|pause| !pause.is_zero());
         rest.cursor_seen = None;
         rest.pause = finish.pause;
         // The poll at the start is kept at once: a process that dies soon would have it made again by each next one.
-        let is_kept = rest.make_up.take().is_some() && rest.plan.polls_at_start || is_recovered;
+        let is_kept =
+            rest.make_up.take().is_some() && rest.plan.polls_at_start || is_recovered || waited || goes_on;
         rest.has_streak = !reason.is_empty();
         let closed = match rest.has_streak {
             true => {
@@ -316,14 +320,17 @@ impl Poller {
         self.gathered.ended(finish.took_us);
         self.gathered.polled(ticket.place, 1, 0);
         self.rests[ticket.place as usize].pause = finish.pause;
-        let ended = self.end(ticket.place, failed);
+        let ended = self.end(ticket.place, failed, now);
         // Not before: this poll is none of the stretch that it ends.
         self.hot[ticket.place as usize].quiet.touch(finish.began);
         Some(ended)
     }
 
-    fn end(&mut self, place: u32, failed: bool) -> Ended {
+    fn end(&mut self, place: u32, failed: bool, now: Mono) -> Ended {
         let history = self.take_quiet(place).into_iter().collect();
+        if !failed {
+            self.end_kept_wait(place, now);
+        }
         self.hot[place as usize].in_commit = true;
         let rest = &mut self.rests[place as usize];
         // Somebody has skipped the end that it was about: its failure is nobody's, and what it wished for neither.

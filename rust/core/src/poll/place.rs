@@ -370,10 +370,8 @@ impl Poller {
             // What came while it was off is not made up for.
             let is_late = |at: &Mono| now.since_us(*at) > grid::CATCH_UP_US.unsigned_abs();
             rest.make_up = rest.make_up.filter(|at| !is_late(at));
-            // Neither does a wait go on that it had before this process began.
-            let interval_ns = self.hot[place as usize].interval_ns;
-            let beats = |first: Mono| first.0.saturating_sub(now.0).saturating_sub(1) / interval_ns;
-            rest.first = rest.first.map(|first| Mono(first.0 - interval_ns * beats(first)));
+            // Neither does a wait go on that it had before.
+            self.end_kept_wait(place, now);
         }
         self.note(place);
         match enabled {
@@ -383,6 +381,15 @@ impl Poller {
             false => self.wheel.cancel(place),
         }
         true
+    }
+
+    /// Ends a wait that a trigger had before this process began: it goes on with the next beat of its grid. False if there is none.
+    pub(super) fn end_kept_wait(&mut self, place: u32, now: Mono) -> bool {
+        let interval_ns = self.hot[place as usize].interval_ns;
+        let rest = &mut self.rests[place as usize];
+        let beats = |first: Mono| first.0.saturating_sub(now.0).saturating_sub(1) / interval_ns;
+        let next = rest.first.map(|first| Mono(first.0 - interval_ns * beats(first)));
+        std::mem::replace(&mut rest.first, next) != next
     }
 
     /// Switches a trigger as was read of its row, with how often it had failed and how long it waits, unless that was read while it was another

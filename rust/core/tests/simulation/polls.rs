@@ -221,6 +221,7 @@ impl World {
     fn succeeded(&mut self, p: usize, place: u32, pause: Option<Duration>) {
         let state = &mut self.processes[p].places[place as usize];
         state.failures = 0;
+        state.kept_wait = Mono(0);
         (state.make_up, state.was_polled) = (None, true);
         state.not_before = Mono(
             state.last_beat.max(state.asked).after(pause.unwrap_or_default()).0.saturating_sub(ROUNDING_NS),

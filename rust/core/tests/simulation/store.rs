@@ -246,6 +246,9 @@ impl State {
                     if schedule.last_at < Some(stretch.last_at) {
                         schedule.last_at = Some(stretch.last_at);
                         schedule.failures = 0;
+                        if let Some(kept) = &mut self.grids[stretch.schedule.0 as usize - 1] {
+                            kept.wait = None;
+                        }
                     }
                 }
                 Receipt::History

@@ -539,10 +539,10 @@ pub fn fired(db: &Db, row: ScheduleKey, at: Wall) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Notes that a trigger was polled at `at`, or later, by a poll that did not fail: one that does is a tick.
+/// Notes that a trigger was polled at `at`, or later, by a poll that neither failed nor asked for a wait: one that does is a tick.
 pub fn polled(db: &Db, row: ScheduleKey, at: Wall) -> Result<(), Failure> {
     const SQL: &str = "
-        UPDATE schedules SET last_at = :at, failures = 0
+        UPDATE schedules SET last_at = :at, failures = 0, not_before = NULL, wait_us = NULL
         WHERE row = :row AND kind = 'trigger' AND coalesce(last_at < :at, TRUE)";
     db.prepare_cached(SQL)?.execute(named_params! { ":row": row.0, ":at": at.0 })?;
     Ok(())
