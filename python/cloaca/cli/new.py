@@ -124,6 +124,9 @@ cloaca runs          # what became of the file
 cloaca why new_file  # why nothing happens
 ```
 
+A file is taken as it lies there, half-written or not: who writes for longer than a moment writes it under a
+name without `.txt`, and renames it once it is whole.
+
 A file whose run fails goes to `failed`, so that no later poll finds it again. `cloaca runs --failed` says
 why it did. Mend it and move it back into `inbox`, which makes a new run of it.
 
@@ -133,15 +136,21 @@ why it did. Mend it and move it back into `inbox`, which makes a new run of it.
 SERVICE = """\
 [Unit]
 Description={name}
-After=network.target
+Wants=network-online.target
+After=network-online.target
 
 [Service]
+# It counts as started once it serves.
+Type=notify
 WorkingDirectory=/opt/{name}
 ExecStart=/opt/{name}/.venv/bin/cloaca run app.py
-# The first signal drains; a runner gives its tasks 30 seconds.
-KillSignal=SIGTERM
+# The first signal drains, and goes to the program alone: what its tasks have started goes on meanwhile.
+# A runner gives its tasks 30 seconds.
+KillMode=mixed
 TimeoutStopSec=40
-Restart=on-failure
+WatchdogSec=60
+Restart=always
+RestartSec=2
 
 [Install]
 WantedBy=multi-user.target
