@@ -354,9 +354,13 @@ def test_what_starts_a_workflow_that_nobody_declares_is_told_of(tmp_path: Path) 
         more = "starts 'reprot', a workflow that no living runner declares"
         assert told == {f"'nightly' {more}", f"'inbox' {more}"}
     declare_workflow("reprot")
+    # A heartbeat, say, that starts nothing and means to.
+    cloaca.trigger(name="beat", poll_interval="1h")(lambda: False)
     with cloaca.DefaultRunner(path), reading.Reader(path) as reader:
-        while reading.triggers(reader).items[0].runner is None:
+        while any(each.runner is None for each in reading.triggers(reader).items):
             pass
+        assert "which it starts" not in reading.why(reader, "beat")
+        assert [found.level for found in reading.doctor(reader) if found.subject == "schedules"] == ["ok"]
         assert not any(lost in reading.why(reader, name) for name in ("nightly", "inbox", "good"))
 
 

@@ -206,7 +206,10 @@ def schedules_of(reader: Reader, rows: list[int]) -> list[Trigger | Cron]:
 def unstarted(reader: Reader, found: Sequence[Trigger | Cron]) -> list[Trigger | Cron]:
     """Those of them that somebody serves and that start nothing: no living runner declares their workflow."""
     alive = living(reader)
-    served = [each for each in found if each.state not in ("unserved", "disabled", "stopped")]
+    # A trigger without a workflow starts nothing, and means to.
+    served = [
+        each for each in found if each.workflow_name and each.state not in ("unserved", "disabled", "stopped")
+    ]
     known = declaring(reader, {each.workflow_name for each in served}, alive) if alive and served else {}
     return [each for each in served if alive and each.workflow_name not in known]
 
