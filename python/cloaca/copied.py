@@ -20,7 +20,8 @@ _COUNTED_MAX = 10_000
 _COPY = """
     SELECT made.value AS at FROM meta AS made JOIN meta AS last ON last.name = 'copied_after'
     WHERE made.name = 'copied_at' AND NOT EXISTS (
-        SELECT 1 FROM owners WHERE epoch > last.value AND epoch <> ?1 AND works AND seen_at IS NOT NULL)"""
+        SELECT 1 FROM owners
+        WHERE epoch > last.value AND epoch <> ?1 AND works AND seen_at IS NOT NULL AND NOT paused)"""
 
 # Indices runs_unfinished, runs_delayed, schedules_crons.
 _GOES_ON = """

@@ -149,7 +149,8 @@ def health(
     asks knows to be wrong with the store, `now_us` what the runner's clock shows, if a runner asks.
     """
     now_us = int(time.time() * 1e6) if now_us is None else now_us
-    alive = [row for row in owners if row["left_at"] is None and not row["is_dead"] and row["works"]]
+    living = rows.living(owners)
+    alive = [row for row in owners if row["number"] in living]
     numbers = [row["number"] for row in alive]
     waiting = _Waiting(look, now_us)
     since = [
@@ -237,7 +238,10 @@ def _runners(
 ) -> Iterable[HealthReason]:
     if not alive and look(_ANYTHING, [])[0]["anything"]:
         text = "no runner is alive, and there are schedules or runs to serve: start the program"
-        yield _reason("no_runner", text, 0, now_us)
+        if waiting := [row for row in owners if row["number"] in rows.paused(owners)]:
+            text = f"nobody serves the schedules and runs: {_count(len(waiting), 'runner')} of the store"
+            text = f"{text} {'is' if len(waiting) == 1 else 'are'} paused until resume() is called"
+        yield _reason("no_runner", text, 0, now_us, None, map(_name, waiting))
     silent = [row for row in alive if is_silent(row, now_us)]
     if silent:
         text = f"{_count(len(silent), 'runner')} with a living process said nothing lately: is it stopped, or"

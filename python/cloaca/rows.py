@@ -280,8 +280,21 @@ def runs_held(backlog: list[dict[str, Any]]) -> dict[int | None, int]:
 
 def living(owners: list[dict[str, Any]]) -> set[int]:
     """The numbers of the runners that live and work; who only asks others for that is none of them."""
-    found = (row for row in owners if row["left_at"] is None and not row["is_dead"])
-    return {row["number"] for row in found if row["works"]}
+    return {row["number"] for row in owners if row["works"] and state_of(row) in ("living", "draining")}
+
+
+def paused(owners: list[dict[str, Any]]) -> set[int]:
+    """The numbers of those that are open and that their programs have not let begin yet."""
+    return {row["number"] for row in owners if state_of(row) == "paused"}
+
+
+def state_of(row: dict[str, Any]) -> Literal["living", "paused", "draining", "dead", "left"]:
+    """Where a runner stands."""
+    if row["left_at"] is not None:
+        return "left"
+    if row["is_dead"]:
+        return "dead"
+    return "draining" if row["is_draining"] else "paused" if row["is_paused"] else "living"
 
 
 def cut_off(owners: list[dict[str, Any]]) -> set[int]:
@@ -307,12 +320,10 @@ def cut_off(owners: list[dict[str, Any]]) -> set[int]:
 
 def runner(row: dict[str, Any], held: dict[int | None, int]) -> RunnerRow:
     """A runner of the store."""
-    state: Literal["living", "draining", "dead", "left"] = "draining" if row["is_draining"] else "living"
-    state = "dead" if row["is_dead"] else state
     return {
         "number": row["number"],
         "name": row["name"],
-        "state": state if row["left_at"] is None else "left",
+        "state": state_of(row),
         "works": row["works"],
         "host": row["host"],
         "pid": row["pid"],

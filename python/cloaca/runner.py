@@ -349,6 +349,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
                 if self._works and (copy := copied.told(self._engine, paused=paused)) is not None:
                     self._crew.warn(copy)
                 if paused:
+                    self._engine.wait_for_program()
                     number = self._engine.runs.owner()
                     say("cloaca", INFO, "runner %s is open and paused: nothing begins until resume()", number)
                 else:
@@ -480,8 +481,9 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
         - `number` (int): by which the store knows it, as in `tries` and in `polled_by`.
         - `name` (str | None): as its program gave it, `DefaultRunner(url, name="billing-1")`.
-        - `state` (str): `living`; `draining`, it takes nothing more, and only waits for what it has; `dead`,
-          its process died and no other runner has noticed yet; `left`.
+        - `state` (str): `living`; `paused`, it is open and does nothing before `resume()`; `draining`, it
+          takes nothing more, and only waits for what it has; `dead`, its process died and no other runner has
+          noticed yet; `left`.
         - `works` (bool): whether it polls and runs anything, and is no client, made with `work=False`.
         - `host`, `version` (str | None), `pid` (int | None): the machine, the process on it, and the library
           in that, where they are known.

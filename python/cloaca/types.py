@@ -448,7 +448,7 @@ class RunnerRow(TypedDict):
 
     number: int
     name: str | None
-    state: Literal["living", "draining", "dead", "left"]
+    state: Literal["living", "paused", "draining", "dead", "left"]
     works: bool
     host: str | None
     pid: int | None

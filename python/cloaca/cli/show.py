@@ -38,6 +38,7 @@ COLOURS = {
     "red": ("Failed", "failing", "stopped", "dead", "bad", "error", "TimedOut"),
     "yellow": (
         "draining",
+        "paused",
         "hanging",
         "late",
         "silent",

@@ -108,13 +108,14 @@ def doctor(
         # Who serves the original lives, and not here.
         reasons = [reason for reason in reasons if reason["code"] not in ("no_runner", "dead_runner")]
     told: set[str] = {reason["code"] for reason in reasons}
-    yield from (_told(reason) for reason in reasons)
+    has_paused = bool(rows.paused(reader.native.owners(RUNNERS_MAX)))
+    yield from (_told(reason, has_paused) for reason in reasons)
     if reader.file is None and "old_transaction" not in told:
         yield Finding("ok", "transactions", "none that this user may see has been open for long")
     backlog = reader.native.backlog(BACKLOG_RUNS) if backlog is None else backlog
     if copied_us is None:
         yield from _runners(reader, backlog, bool(told & {"no_runner", "silent_runner", "dead_runner"}))
-    yield from _schedules(reader, told)
+    yield from _schedules(reader, told, has_paused)
     if not told & {"backlog", "unserved"}:
         yield _backlog(backlog)
     yield from _callbacks(reader, told)
@@ -162,6 +163,8 @@ _UNDECLARED_WAY_OUT = (
     "start a program that declares them: they go untold once runners have served the workflow for an hour"
     " without, or with their runs, by `retention` or `cloaca prune`"
 )
+_MAY_BE_PAUSED = ("no_runner", "unserved", "unpolled", "late_cron")
+_PAUSED_WAY_OUT = "look at what it would do, then call its resume(): what it declares is told of only then"
 _GIVEN_UP_WAY_OUT = (
     "`cloaca show RUN`; mend the callback, and where they matter call it by hand, with `runner.get_run(RUN)`"
 )
@@ -174,11 +177,12 @@ _CALLBACKS_WAY_OUT = (
 )
 
 
-def _told(reason: HealthReason) -> Finding:
-    """What a probe is told is bad here, too."""
+def _told(reason: HealthReason, has_paused: bool) -> Finding:
+    """What a probe is told is bad here, too. A paused runner may declare what nobody serves."""
     code = reason["code"]
+    way_out = _PAUSED_WAY_OUT if has_paused and code in _MAY_BE_PAUSED else _WAYS_OUT.get(code)
     since = f", for {_span(reason['seconds'])}" if reason["seconds"] is not None else ""
-    return Finding("bad", _SUBJECTS.get(code, "runners"), f"{reason['text']}{since}", _WAYS_OUT.get(code))
+    return Finding("bad", _SUBJECTS.get(code, "runners"), f"{reason['text']}{since}", way_out)
 
 
 def _copy(copied_us: int) -> Finding:
@@ -288,6 +292,11 @@ def _clock(reader: Reader, at: datetime) -> Iterator[Finding]:
 def _runners(reader: Reader, backlog: list[dict[str, Any]], is_told: bool) -> Iterator[Finding]:
     found = runners(reader, backlog=backlog)
     alive = [each for each in found if each.state == "living"]
+    waiting = [each for each in found if each.state == "paused"]
+    if waiting and not is_told:
+        named = ", ".join(str(each.number) for each in waiting[:NAMED_MAX])
+        text = f"{_count(len(waiting), 'runner')} paused ({named}): open, and doing nothing until resume()"
+        yield Finding("warn", "runners", text, _PAUSED_WAY_OUT)
     # A client had nothing that anybody could take over.
     dead = [each for each in found if each.state == "dead" and (each.works or each.runs)]
     cut_off = rows.cut_off(reader.native.owners(RUNNERS_MAX)) if dead else set()
@@ -321,7 +330,7 @@ def _is(found: Trigger | Cron, state: str) -> bool:
     return found.state == state or (state == "failing" and is_left)
 
 
-def _schedules(reader: Reader, told: set[str]) -> Iterator[Finding]:
+def _schedules(reader: Reader, told: set[str], has_paused: bool) -> Iterator[Finding]:
     found = [*triggers(reader, limit=LOOKED_MAX), *crons(reader, limit=LOOKED_MAX)]
     ways_out = {
         "stopped": "mend its cause, then `cloaca enable NAME`",
@@ -360,11 +369,12 @@ def _schedules(reader: Reader, told: set[str]) -> Iterator[Finding]:
         way_out = "mend its workflow=, or start a program that declares that workflow"
         yield Finding("warn", "schedules", text, way_out)
     unserved = [each for each in found if each.state == "unserved" and not _is_told(each, told)]
-    if unserved and living(reader):
+    if unserved and (has_paused or living(reader)):
         is_well = False
         named = [_called(each) for each in unserved[:NAMED_MAX]]
         text = f"{_count(len(unserved), 'schedule')} that no living runner declares: {', '.join(named)}"
-        yield Finding("warn", "schedules", text, _WAYS_OUT["unpolled"])
+        way_out = _PAUSED_WAY_OUT if has_paused else _WAYS_OUT["unpolled"]
+        yield Finding("warn", "schedules", text, way_out)
     if is_well:
         yield Finding("ok", "schedules", f"none of {_count(len(found), 'schedule')} fails, or was stopped")
 

@@ -37,8 +37,9 @@ class Runner:
     Attributes:
         number (int): by which the store knows it, as in `tries` of a run.
         name (str | None): as its program gave it.
-        state (str): `living`; `draining`, it takes nothing more, and only waits for what it has; `dead`, its
-            process died and no other runner has noticed yet; `left`, it was shut down, or found dead.
+        state (str): `living`; `paused`, its program has not let it begin yet; `draining`, it takes nothing
+            more, and only waits for what it has; `dead`, its process died and no other runner has noticed
+            yet; `left`, it was shut down, or found dead.
         is_silent (bool): whether it lives and works and has said nothing for 30 seconds or longer: its
             process is stopped, hangs, or is kept out of the store.
         works (bool): whether it polls and runs anything, and is no client.
@@ -55,7 +56,7 @@ class Runner:
 
     number: int
     name: str | None
-    state: Literal["living", "draining", "dead", "left"]
+    state: Literal["living", "paused", "draining", "dead", "left"]
     works: bool
     host: str | None
     pid: int | None

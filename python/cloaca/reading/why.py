@@ -22,7 +22,7 @@ from ..why import (
 )
 from .attention import failing_callbacks, given_up_callbacks
 from .audit import by_whom
-from .runners import declaring, living, of_silent
+from .runners import RUNNERS_MAX, declaring, living, of_silent
 from .runs import find_run, run
 from .schedules import Trigger, schedules_named, unstarted
 from .store import MissingError, names, now, unknown
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from .runs import RunDetails, Task
     from .schedules import Cron
     from .store import Reader
+
+RUNNERS_NAMED = 3
+"""So many that are paused are named."""
 
 # Index limit_seats_attempt.
 _WAITS = """
@@ -100,6 +103,19 @@ def _of_silent(reader: Reader, found: Trigger | Cron) -> str:
     return of_silent(reader, _serving(reader, found))
 
 
+def _nobody(reader: Reader) -> str:
+    """That no living runner has a trigger, and the way out. What a paused one will declare is not known."""
+    waiting = sorted(rows.paused(reader.native.owners(RUNNERS_MAX)))
+    way_out = "start a program that declares it"
+    if waiting:
+        named = ", ".join(map(str, waiting[:RUNNERS_NAMED]))
+        verb = "runner" if len(waiting) == 1 else "runners"
+        way_out = (
+            f"{verb} {named} {'is' if len(waiting) == 1 else 'are'} paused, until resume(); or {way_out}"
+        )
+    return f"no living runner has it; {way_out}"
+
+
 def _serving(reader: Reader, cron: Cron) -> list[int]:
     """The living runners that may start its workflow."""
     return declaring(reader, [cron.workflow_name], living(reader)).get(cron.workflow_name, [])
@@ -115,8 +131,7 @@ def of_trigger(reader: Reader, trigger: Trigger) -> str:
         by = disabled_by(cause, heard) if cause else "it was switched off"
         return f"{name} is not {polled(heard)}: {by} at {trigger.disabled_at}{ending(row, heard)}"
     if trigger.runner is None:
-        nobody = f"is not {polled(heard)}: no living runner has it; start a program that declares it"
-        return f"{name} {nobody}{ending(row, heard)}"
+        return f"{name} is not {polled(heard)}: {_nobody(reader)}{ending(row, heard)}"
     if trigger.in_body_since is not None:
         since = f"since {trigger.in_body_since}, in runner {trigger.runner}"
         return f"{name} is in its function {since}, and has not come back{ending(row, heard)}"

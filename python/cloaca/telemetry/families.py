@@ -28,6 +28,7 @@ Took: TypeAlias = tuple[Sequence[int], int, float]
 
 OTHER = "other"
 NAMES_MAX = 100
+_STATES = ("living", "paused", "draining", "dead")
 """So many workflows, limits and runners of a store are named."""
 RUNNERS_MAX = 1000
 BACKLOG_RUNS = 10_000
@@ -313,10 +314,9 @@ def of_store(native: Any, health: Health, at_us: int) -> Iterator[Family]:
 
     found = native.owners(RUNNERS_MAX, int(time.time() * 1e6))
     here = [row for row in found if row["left_at"] is None]
-    counts = {(state, works): 0 for state in ("living", "draining", "dead") for works in ("yes", "no")}
+    counts = {(state, works): 0 for state in _STATES for works in ("yes", "no")}
     for row in here:
-        state = "dead" if row["is_dead"] else "draining" if row["is_draining"] else "living"
-        counts[state, "yes" if row["works"] else "no"] += 1
+        counts[rows.state_of(row), "yes" if row["works"] else "no"] += 1
     about = 'Runners that have not left, by whether they live; works="no" are clients.'
     yield gauge("runners", about, ("state", "works"), counts.items())
     numbers = rows.living(found)

@@ -177,7 +177,7 @@ COLOURS = {
     "living": "good",
     "failed": "bad", "error": "bad", "failing": "bad", "stopped": "bad", "bad": "bad", "timedout": "bad",
     "dead": "bad", "running": "busy", "pending": "wait", "waiting": "wait",
-    "draining": "warn", "silent": "bad",
+    "draining": "warn", "paused": "warn", "silent": "bad",
     "late": "warn", "unserved": "warn", "warn": "warn", "interrupted": "warn", "hanging": "warn",
 }  # fmt: skip
 

@@ -136,6 +136,7 @@ pub fn owner<'py>(py: Python<'py>, row: &OwnerRow) -> PyResult<Bound<'py, PyDict
     dict.set_item("is_dead", row.is_dead)?;
     dict.set_item("works", row.works)?;
     dict.set_item("is_draining", row.is_draining)?;
+    dict.set_item("is_paused", row.is_paused)?;
     dict.set_item("host", &row.host)?;
     dict.set_item("pid", row.pid)?;
     dict.set_item("version", &row.version)?;

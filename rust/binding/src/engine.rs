@@ -196,6 +196,12 @@ impl Engine {
         free(py, || runtime.step(Event::WorkflowGone(name.into())))
     }
 
+    /// The program lets the runner do nothing until it is ready.
+    fn wait_for_program(&self, py: Python<'_>) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.wait_for_program())?.map_err(|fault| error::raise_fault(py, fault))
+    }
+
     /// The program has declared what it had to declare.
     fn ready(&self, py: Python<'_>) -> PyResult<()> {
         let runtime = self.handle.runtime(py)?;

@@ -88,6 +88,8 @@ pub trait Store: Send + Sync {
     fn join(&self, at: Wall) -> Stored<Epoch>;
     /// Notes that a runner polls and runs nothing, so that nobody takes it for one that does, or has news for it.
     fn stand_by(&self, epoch: Epoch) -> Stored<()>;
+    /// Notes that a runner lives at a time and does nothing before its program lets it begin, or that it begins now.
+    fn waits(&self, epoch: Epoch, at: Option<Wall>) -> Stored<()>;
     /// Takes a runner off the list and gives up its unfinished runs and its triggers, except those of `kept`, whose bodies still run. What is
     /// given up counts no interruption; what somebody asked to end has ended. What is kept stands under the epoch that is returned, whose
     /// lock is held until that leaves in its turn; with nothing kept there is none.

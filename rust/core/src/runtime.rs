@@ -186,6 +186,8 @@ struct Shared {
     clock_until_ns: AtomicU64,
     clock_wake: Condvar,
     ready: AtomicBool,
+    /// Who is not ready is to be told of, and lives.
+    is_paused: AtomicBool,
     workflow_is_new: AtomicBool,
     /// What others know of the workflows of this program.
     workflows_told: Mutex<Vec<WorkflowRow>>,
@@ -328,6 +330,7 @@ impl Shared {
             clock_until_ns: AtomicU64::new(0),
             clock_wake: Condvar::new(),
             ready: AtomicBool::new(false),
+            is_paused: AtomicBool::new(false),
             workflow_is_new: AtomicBool::new(false),
             workflows_told: Mutex::default(),
             strangers_due_ns: AtomicU64::new(u64::MAX),
@@ -527,6 +530,17 @@ impl Runtime {
         (requests, watches)
     }
 
+    /// The program lets it do nothing until [`Runtime::ready`], which who looks at the store is told. Call detached.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the store.
+    pub fn wait_for_program(&self) -> std::result::Result<(), Fault> {
+        self.shared.store.waits(self.shared.epoch, Some(self.shared.now().wall))?;
+        self.shared.is_paused.store(true, Ordering::Release);
+        self.shared.wake_liaison();
+        Ok(())
+    }
+
     /// The program has declared what it had to declare: crons may start runs from now on, and other programs may ask for its workflows. Call
     /// detached.
     pub fn ready(&self) {
@@ -534,6 +548,10 @@ impl Runtime {
             self.shared.say_workflows();
         }
         self.shared.ready.store(true, Ordering::Release);
+        if self.shared.is_paused.swap(false, Ordering::AcqRel) {
+            // What cannot be noted now its first sign of life says.
+            let _ = self.shared.store.waits(self.shared.epoch, None);
+        }
         self.shared.wake_liaison();
     }
 

@@ -714,6 +714,10 @@ impl Store for SqliteStore {
         self.write(Step::Seen, |db| owner::without_crons(db, epoch))
     }
 
+    fn waits(&self, epoch: Epoch, at: Option<Wall>) -> Stored<()> {
+        self.write(Step::Seen, |db| owner::waits(db, epoch, at))
+    }
+
     fn drains(&self, epoch: Epoch) -> Stored<()> {
         self.write(Step::Seen, |db| {
             // Who told it to end may not wait for what is called.

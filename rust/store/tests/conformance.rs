@@ -98,6 +98,7 @@ claims! {
     a_trigger_that_is_let_go_is_left_to_whose_it_is_by_right
     what_is_wanted_is_told_to_who_has_it_and_what_is_granted_to_who_wanted_it
     only_who_declares_the_version_that_is_polled_contests_a_trigger
+    who_is_let_begin_later_is_told_of_until_then
     crons_are_told_with_all_who_may_run_them
     what_an_owner_heeded_is_told_to_the_next
     of_two_versions_the_one_declared_last_for_the_first_time_is_polled
@@ -627,6 +628,26 @@ fn only_who_declares_the_version_that_is_polled_contests_a_trigger(store: &dyn S
     assert!(store.contested(third, "", 9).unwrap().is_empty());
     let_go(store, second, 7);
     assert!(store.contested(second, "", 9).unwrap().is_empty(), "it is declared no more");
+}
+
+fn who_is_let_begin_later_is_told_of_until_then(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let told = || {
+        let owners = store.owners(9, Wall(0)).unwrap();
+        let row = owners.into_iter().find(|row| row.epoch == epoch).unwrap();
+        (row.is_paused, row.seen_at)
+    };
+    assert_eq!(told(), (false, None));
+    store.waits(epoch, Some(Wall(5))).unwrap();
+    assert_eq!(told(), (true, Some(Wall(5))));
+    store.waits(epoch, None).unwrap();
+    assert_eq!(told(), (false, None), "what it said before it polled is none of its polling");
+    store.waits(epoch, Some(Wall(7))).unwrap();
+    store.seen(epoch, Wall(9), &Sign::default()).unwrap();
+    assert_eq!(told(), (false, Some(Wall(9))), "what could not be noted as it began");
+    store.leave(epoch, &InFlight::default(), Wall(10)).unwrap();
+    store.waits(epoch, Some(Wall(11))).unwrap();
+    assert_eq!(told(), (false, Some(Wall(9))), "who has left says nothing");
 }
 
 fn crons_are_told_with_all_who_may_run_them(store: &dyn Store) {

@@ -171,7 +171,13 @@ def verdict(
         waiting = [schedules] if counts.enabled else []
         waiting += [show.count(unfinished, "run")] if unfinished else []
         verb = "waits" if len(waiting) == 1 and waiting[0].startswith("1 ") else "wait"
-        return "bad", f"Nobody is serving this store: no runner is alive, and {' and '.join(waiting)} {verb}."
+        stand_by = sum(each.state == "paused" for each in found)
+        none = "no runner is alive"
+        if stand_by:
+            none = (
+                f"{show.count(stand_by, 'runner')} {'is' if stand_by == 1 else 'are'} paused until resume()"
+            )
+        return "bad", f"Nobody is serving this store: {none}, and {' and '.join(waiting)} {verb}."
     if not alive and probed["ok"]:
         return "calm", "Nothing is due: no runner is alive, and no schedule and no run waits for one."
     states = Counter(each.state for each in concerns)

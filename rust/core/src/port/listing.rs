@@ -229,6 +229,8 @@ pub struct OwnerRow {
     pub works: bool,
     /// Whether it takes nothing more, and only waits for what is in its hands.
     pub is_draining: bool,
+    /// Whether its program has not let it begin yet.
+    pub is_paused: bool,
     /// So many triggers that are switched on are its to poll.
     pub polls: u64,
     /// What it did since the time that was asked for, as far as it is on record.

@@ -15,7 +15,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::forget::Forgetting;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, sleep, wait_on};
-use crate::runtime::signs::Signs;
+use crate::runtime::signs::{SEEN_EVERY, Signs};
 use crate::runtime::spread::Spreading;
 use crate::time::{Mono, Now, Wall};
 
@@ -307,7 +307,15 @@ impl Shared {
         while !self.ready.load(Ordering::Acquire) && !self.closing.load(Ordering::Acquire) {
             // Whoever finds it set takes the liaison for awake and does not wake it.
             *dirty = false;
-            dirty = wait_on(&self.liaison_wake, dirty, None);
+            let is_paused = self.is_paused.load(Ordering::Acquire);
+            let nap = if is_paused { self.clock.nap(SEEN_EVERY) } else { None };
+            dirty = wait_on(&self.liaison_wake, dirty, nap);
+            if is_paused && self.is_paused.load(Ordering::Acquire) {
+                drop(dirty);
+                // Who has begun meanwhile says so in the next sign of life.
+                let _ = self.store.waits(self.epoch, Some(self.now().wall));
+                dirty = lock(&self.liaison_dirty);
+            }
         }
         self.ready.load(Ordering::Acquire)
     }

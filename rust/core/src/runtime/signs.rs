@@ -10,7 +10,7 @@ use crate::runtime::park::lock;
 use crate::time::{Mono, Now, Wall};
 
 /// That this runner lives and polls is noted so often, but not before it has caught up with what was missed.
-const SEEN_EVERY: Duration = Duration::from_secs(5);
+pub(super) const SEEN_EVERY: Duration = Duration::from_secs(5);
 const SEEN_FIRST: Duration = Duration::from_micros(CATCH_UP_US.unsigned_abs());
 
 /// What it did is noted so often.

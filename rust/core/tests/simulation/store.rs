@@ -1089,6 +1089,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn waits(&self, _epoch: Epoch, _at: Option<Wall>) -> Stored<()> {
+        Ok(())
+    }
+
     fn drains(&self, _epoch: Epoch) -> Stored<()> {
         Ok(())
     }

@@ -63,6 +63,16 @@ pub fn without_crons(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Notes that an owner lives at a time and does nothing before its program lets it begin, or that it begins: what it says of itself
+/// counts from then on.
+pub fn waits(db: &Connection, epoch: Epoch, at: Option<Wall>) -> Result<(), Failure> {
+    const SQL: &str =
+        "UPDATE owners SET paused = :paused, seen_at = :at WHERE epoch = :epoch AND left_at IS NULL";
+    db.prepare_cached(SQL)?
+        .execute(named_params! { ":epoch": epoch.0, ":paused": at.is_some(), ":at": at.map(|at| at.0) })?;
+    Ok(())
+}
+
 /// Notes that an owner takes nothing more.
 pub fn drains(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
     const SQL: &str = "UPDATE owners SET draining = 1 WHERE epoch = :epoch";
@@ -90,7 +100,7 @@ pub fn remnant(db: &Connection, locks: &Locks, at: Wall) -> Result<Epoch, Failur
 
 /// Notes that an owner lives and polls.
 pub fn seen(db: &Connection, epoch: Epoch, at: Wall) -> Result<(), Failure> {
-    const SQL: &str = "UPDATE owners SET seen_at = :at WHERE epoch = :epoch AND left_at IS NULL";
+    const SQL: &str = "UPDATE owners SET seen_at = :at, paused = 0 WHERE epoch = :epoch AND left_at IS NULL";
     db.prepare_cached(SQL)?.execute(named_params! { ":epoch": epoch.0, ":at": at.0 })?;
     Ok(())
 }
@@ -142,7 +152,7 @@ pub fn all(db: &Connection, limit: u64, since: Wall) -> Result<Vec<OwnerRow>, Fa
     // Of those that left a hundred are kept.
     const SQL: &str = "
         SELECT epoch, joined_at, seen_at, left_at, host, pid, version, coalesce(polls, 0), coalesce(fires, 0),
-            coalesce(errors, 0), coalesce(started, 0), coalesce(completed, 0), coalesce(failed, 0), coalesce(cancelled, 0), works, called, draining,
+            coalesce(errors, 0), coalesce(started, 0), coalesce(completed, 0), coalesce(failed, 0), coalesce(cancelled, 0), works, called, draining, paused,
             (SELECT count(*) FROM schedules INDEXED BY schedules_polled WHERE kind = 'trigger' AND owner = epoch AND enabled)
         FROM owners LEFT JOIN (
             SELECT owner, sum(polls) AS polls, sum(fires) AS fires, sum(errors) AS errors, sum(started) AS started,
@@ -164,7 +174,8 @@ pub fn all(db: &Connection, limit: u64, since: Wall) -> Result<Vec<OwnerRow>, Fa
             works: row.get(14)?,
             name: row.get(15)?,
             is_draining: row.get(16)?,
-            polls: count_at(row, 17)?,
+            is_paused: row.get(17)?,
+            polls: count_at(row, 18)?,
             counts: Minute {
                 polls: count_at(row, 7)?,
                 fires: count_at(row, 8)?,

@@ -31,6 +31,7 @@ CREATE TABLE owners (
     called TEXT COLLATE "C",
     crons BOOLEAN NOT NULL DEFAULT TRUE,
     draining BOOLEAN NOT NULL DEFAULT FALSE,
+    paused BOOLEAN NOT NULL DEFAULT FALSE,
     boot TEXT,
     place TEXT
 );

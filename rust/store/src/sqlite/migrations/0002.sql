@@ -151,6 +151,7 @@ ALTER TABLE owners ADD COLUMN called TEXT;
 ALTER TABLE owners ADD COLUMN crons INTEGER NOT NULL DEFAULT 1;
 -- Whether it takes nothing more, and only waits for what is in its hands.
 ALTER TABLE owners ADD COLUMN draining INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE owners ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE minutes (
     ended_at INTEGER NOT NULL,
     owner INTEGER NOT NULL,
