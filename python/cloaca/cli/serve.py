@@ -14,13 +14,13 @@ from importlib.util import find_spec
 
 from .. import living
 from ..check import run_id as checked_run_id
-from ..errors import ArgumentError, ArgumentTypeError, excerpt
+from ..errors import ArgumentError, ArgumentTypeError, CloacaError, excerpt
 from ..terminal import clean
 from .children import Told, command, end, ended, hear_hangup, tell
 from .lifeline import Lifeline, hold
-from .main import OK
+from .main import OK, USAGE, code_of
 from .parse import UsageError
-from .program import UNFIT, WORKER, ProgramError, imported, is_quiet, refuse_missing, split
+from .program import UNFIT, WORKER, WRONG, ProgramError, imported, is_quiet, refuse_missing, split
 from .show import Show
 from .where import ENVIRONMENT, database, is_same, named, program, settled, shown
 
@@ -153,7 +153,6 @@ def _known(url: str | None) -> str | None:
     """The store, once it is there."""
     import io
 
-    from ..errors import CloacaError
     from ..reading import Reader
 
     with contextlib.suppress(CloacaError), contextlib.redirect_stderr(io.StringIO()):
@@ -222,22 +221,27 @@ def _listen_later(listens: tuple[str, int], runner: DefaultRunner) -> None:
 
 def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, int] | None) -> int:
     hold()
-    module, name = split(target)
-    meant = _Meant(url, target)
     try:
-        # Without a name the program has one runner; with one, others may be on whatever store, and begin once
-        # it is known that none of them is the one.
-        with (
-            living.refusing(None if name is not None else meant.refuse),
-            living.holding(None if name is None else meant.is_other),
-        ):
-            loaded = imported(module, serves=True)
-    except (ProgramError, _OtherStore) as error:
-        if WORKER not in os.environ:
+        return _served(target, url, log, listens)
+    except CloacaError as error:
+        is_unfit = isinstance(error, ProgramError)
+        if WORKER not in os.environ or not (is_unfit or code_of(error) == USAGE):
             raise
         if not is_quiet():
             sys.stderr.write(f"cloaca: {clean(str(error))}\n")
-        return UNFIT
+        return UNFIT if is_unfit else WRONG
+
+
+def _served(target: str, url: str | None, log: str | None, listens: tuple[str, int] | None) -> int:
+    module, name = split(target)
+    meant = _Meant(url, target)
+    # Without a name the program has one runner; with one, others may be on whatever store, and begin once
+    # it is known that none of them is the one.
+    with (
+        living.refusing(None if name is not None else meant.refuse),
+        living.holding(None if name is None else meant.is_other),
+    ):
+        loaded = imported(module, serves=True)
     if log == "json":
         from .logged import install
 
@@ -247,14 +251,7 @@ def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, in
 
         plain("%(asctime)s %(levelname)s %(message)s")
     listening = None if listens is None else _listening(listens)
-    try:
-        runner = _runner(loaded, module, name, meant)
-    except _OtherStore as error:
-        if WORKER not in os.environ:
-            raise
-        if not is_quiet():
-            sys.stderr.write(f"cloaca: {clean(str(error))}\n")
-        return UNFIT
+    runner = _runner(loaded, module, name, meant)
     if listening is not None:
         listening.begin(runner)
     elif listens is not None:

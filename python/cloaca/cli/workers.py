@@ -14,7 +14,7 @@ from .. import systemd
 from .children import all_ended, command, end, hear_hangup, how_it_ended, tell
 from .lifeline import Lifeline
 from .main import FAILED, OK, USAGE
-from .program import QUIET, TELLS, UNFIT, WORKER
+from .program import QUIET, TELLS, UNFIT, WORKER, WRONG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Worker:
         is_done: whether the last one ended well, so that none is to follow.
         deaths: so many in a row died at once.
         is_unfit: whether the first one could not import the program, and none has since.
+        has_told: whether the last one has said what was wrong, if anything was.
     """
 
     def __init__(self, number: int, line: Sequence[str], relay: Relay, lifeline: Lifeline) -> None:
@@ -51,6 +52,7 @@ class Worker:
         self.is_done = False
         self.deaths = 0
         self.is_unfit = False
+        self.has_told = False
         self._is_first = True
         self._line = line
         self._relay = relay
@@ -77,9 +79,11 @@ class Worker:
         elif code == UNFIT:
             text = f"worker {self.number} (process {pid}) could not import the program"
             self._died(text, now, not self.is_unfit)
+        elif code == WRONG:
+            # One of those that begin together says what is wrong: the next one here, if it was right there.
+            self._due = now + PAUSE_SECONDS
         else:
-            is_usage = code == USAGE and now - self._born < AT_ONCE_SECONDS
-            self._died(f"worker {self.number} (process {pid}) {how_it_ended(code)}", now, not is_usage)
+            self._died(f"worker {self.number} (process {pid}) {how_it_ended(code)}", now)
         return code
 
     def _begin(self, now: float) -> None:
@@ -88,7 +92,8 @@ class Worker:
             # Systemd is told by this process, for all of them.
             theirs = self._relay.environment()
             # What is wrong with the program is the same for those that begin together.
-            theirs[WORKER] = QUIET if self._is_first and self.number > 1 else TELLS
+            self.has_told = not self._is_first or self.number == 1
+            theirs[WORKER] = TELLS if self.has_told else QUIET
             self.process = self._lifeline.begin(self._line, theirs)
         except OSError as error:
             self._died(f"worker {self.number} cannot begin: {error}", now)
@@ -155,8 +160,8 @@ def _serve(
 def _looked(workers: list[Worker]) -> int | None:
     """Looks at each; how this process is to end, if it is."""
     for worker in workers:
-        if worker.look() == USAGE and worker.deaths:
-            # It has said what is wrong with the line, and the next one would say the same.
+        if worker.look() == WRONG and worker.has_told:
+            # The next one would say the same.
             return USAGE
     if all(worker.is_unfit for worker in workers):
         _say("no worker could import the program; giving up")
