@@ -1,7 +1,11 @@
 """Which store a program is served on, and what becomes of a line that names none that can be."""
 
+import json
 import os
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -137,3 +141,58 @@ def test_what_is_no_store_is_told_before_the_program_is_imported(
     assert line.said.count("\n") == 1, line.said
     assert ("URIs are not supported" if "file" in store else "unknown option 'x'") in line.said
     assert os.listdir(tmp_path) in (["app.py"], ["app.py", "pyproject.toml"], ["pyproject.toml", "app.py"])
+
+
+LONG_SECONDS = 2.5
+# The command, for which that is a long life.
+SOON = f"""
+import sys
+from cloaca.cli import main, workers
+workers.AT_ONCE_SECONDS, workers.PAUSE_SECONDS = {LONG_SECONDS}, 0.01
+sys.exit(main())
+"""
+BREAKS = """
+import os
+import cloaca
+with cloaca.WorkflowBuilder("w"):
+    @cloaca.task()
+    def t(context):
+        pass
+if os.path.exists("broken"):
+    os._exit(7)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no signals")
+def test_a_program_that_was_served_well_is_not_given_up(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(BREAKS)
+    words = ["run", "app.py", "--workers", "2", "--database", "A.db"]
+    with subprocess.Popen(
+        [sys.executable, "-c", SOON, *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            for _ in range(2):
+                tells(process, "serving app.py")
+            until = time.monotonic() + LONG_SECONDS
+            while time.monotonic() < until:
+                told = run_command(["runners", "--json", "--database", "A.db"], cwd=tmp_path).stdout
+            (tmp_path / "broken").touch()
+            for each in told.splitlines():
+                os.kill(json.loads(each)["pid"], signal.SIGKILL)
+            for _ in range(14):
+                tells(process, "another begins")
+            (tmp_path / "broken").unlink()
+            for _ in range(2):
+                tells(process, "serving app.py")
+        finally:
+            end(process)
+
+
+def tells(process: subprocess.Popen[str], pattern: str) -> None:
+    assert process.stderr is not None
+    told = []
+    for text in process.stderr:
+        told.append(text)
+        if pattern in text:
+            return
+    raise AssertionError("".join(told))

@@ -16,6 +16,7 @@ from .. import living
 from ..check import run_id as checked_run_id
 from ..errors import ArgumentError, ArgumentTypeError, CloacaError, excerpt
 from ..terminal import clean
+from . import outage
 from .children import Told, command, end, ended, hear_hangup, tell
 from .lifeline import Lifeline, hold
 from .main import OK, USAGE, code_of
@@ -223,6 +224,9 @@ def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, in
     hold()
     try:
         return _served(target, url, log, listens)
+    except Told:
+        # While it waited for the store.
+        return OK
     except CloacaError as error:
         is_unfit = isinstance(error, ProgramError)
         if WORKER not in os.environ or not (is_unfit or code_of(error) == USAGE):
@@ -238,7 +242,7 @@ def _served(target: str, url: str | None, log: str | None, listens: tuple[str, i
     # Without a name the program has one runner; with one, others may be on whatever store, and begin once
     # it is known that none of them is the one.
     with (
-        living.refusing(None if name is not None else meant.refuse),
+        living.refusing(meant.awaits if name is not None else meant.opens),
         living.holding(None if name is None else meant.is_other),
     ):
         loaded = imported(module, serves=True)
@@ -290,6 +294,15 @@ class _Meant:
         """Whether that is not the store that is meant."""
         return self._named is not None and not is_same(self._named[1], url)
 
+    def awaits(self, url: str) -> None:
+        """Returns once the server of a store is there, if it has one."""
+        outage.awaited(url, self._target, is_quiet())
+
+    def opens(self, url: str) -> None:
+        """The program is about to open that: refuses it, or waits for its server."""
+        self.refuse(url)
+        self.awaits(url)
+
     def refuse(self, url: str) -> None:
         """Raises `_OtherStore` if that is not the store that is meant."""
         if self._named is None or not self.is_other(url):
@@ -316,7 +329,7 @@ def _runner(loaded: object, module: str, name: str | None, meant: _Meant) -> Def
         found = getattr(loaded, name, None)
         made = found
         if callable(found) and not isinstance(found, DefaultRunner):
-            with living.refusing(meant.refuse):
+            with living.refusing(meant.opens):
                 made = found()
         if not isinstance(made, DefaultRunner):
             raise UsageError(
@@ -346,6 +359,7 @@ def _runner(loaded: object, module: str, name: str | None, meant: _Meant) -> Def
         raise UsageError(f"{error}{f'. {module} {hidden}' if hidden else ''}") from None
     if hidden:
         sys.stderr.write(f"cloaca: {module} {hidden}; it is served with default settings\n")
+    meant.awaits(found_url)
     return DefaultRunner(found_url)
 
 

@@ -13,7 +13,7 @@ import time
 from .. import systemd
 from .children import all_ended, command, end, hear_hangup, how_it_ended, tell
 from .lifeline import Lifeline
-from .main import FAILED, OK, USAGE
+from .main import FAILED, INTERRUPTED, OK, USAGE
 from .program import QUIET, TELLS, UNFIT, WORKER, WRONG
 
 TYPE_CHECKING = False
@@ -29,10 +29,12 @@ LOOK_SECONDS = 0.3
 AT_ONCE_SECONDS = 10.0
 """One that lives no longer has died at once."""
 DEATHS_MAX = 5
-"""After so many of those in a row, of every one, nothing is tried any more."""
+"""After so many of those in a row, of every one, nothing is tried any more: unless one has lived longer."""
 PAUSE_SECONDS = 0.5
 """Before the second of them in a row, and twice as long before each further one."""
 PAUSE_SECONDS_MAX = 30.0
+ENDED = (0, INTERRUPTED, -signal.SIGTERM, -signal.SIGINT, -getattr(signal, "SIGHUP", 0))
+"""How one ends that was told to: before it serves, by the signal itself."""
 
 
 class Worker:
@@ -42,6 +44,7 @@ class Worker:
         process: the one that lives, as far as is known.
         is_done: whether the last one ended well, so that none is to follow.
         deaths: so many in a row died at once.
+        has_lived: whether one has ever lived longer than that.
         is_unfit: whether the first one could not import the program, and none has since.
         has_told: whether the last one has said what was wrong, if anything was.
     """
@@ -51,6 +54,7 @@ class Worker:
         self.process: subprocess.Popen[bytes] | None = None
         self.is_done = False
         self.deaths = 0
+        self.has_lived = False
         self.is_unfit = False
         self.has_told = False
         self._is_first = True
@@ -67,6 +71,7 @@ class Worker:
                 self._begin(now)
             return None
         code = self.process.poll()
+        self.has_lived = self.has_lived or now - self._born >= AT_ONCE_SECONDS
         if code is None:
             return None
         pid, self.process = self.process.pid, None
@@ -154,7 +159,8 @@ def _serve(
     processes = [worker.process for worker in workers if worker.process is not None]
     end(processes, by[0] if by else signal.SIGTERM)
     codes = all_ended(processes)
-    return code if code is not None else FAILED if any(codes) else OK
+    is_well = all(each in ENDED for each in codes)
+    return code if code is not None else OK if is_well else FAILED
 
 
 def _looked(workers: list[Worker]) -> int | None:
@@ -169,6 +175,9 @@ def _looked(workers: list[Worker]) -> int | None:
     waiting = [worker for worker in workers if not worker.is_done]
     if not waiting:
         return OK
+    if any(worker.has_lived for worker in workers):
+        # The program is one that can be served: what ends them now may pass.
+        return None
     if all(worker.process is None and worker.deaths >= DEATHS_MAX for worker in waiting):
         _say(f"every worker died within {AT_ONCE_SECONDS:g} s, {DEATHS_MAX} times in a row; giving up")
         return FAILED
