@@ -79,10 +79,11 @@ def _told(error: Exception) -> int:
 
         sys.stderr.write(cleaned("".join(traceback.format_exception(error))))
     sys.stderr.write(f"cloaca: {clean(text)}\n")
-    return _code_of(error)
+    return code_of(error)
 
 
-def _code_of(error: Exception) -> int:
+def code_of(error: Exception) -> int:
+    """What the process exits with because of that."""
     if isinstance(error, UsageError | UrlError | ArgumentError):
         return USAGE
     if isinstance(error, StoreError):

@@ -26,6 +26,8 @@ WORKER = "CLOACA_WORKER"
 QUIET, TELLS = "quiet", "tells"
 UNFIT = 70
 """What such a process exits with if the program cannot be imported."""
+WRONG = 64
+"""And if the line is wrong, which another one would find again. A body may end its process with 2."""
 
 
 class ProgramError(CloacaError):

@@ -12,17 +12,18 @@ import threading
 import time
 from importlib.util import find_spec
 
-from .. import check, living
+from .. import living
 from ..check import run_id as checked_run_id
-from ..errors import ArgumentError, ArgumentTypeError, excerpt
+from ..errors import ArgumentError, ArgumentTypeError, CloacaError, excerpt
 from ..terminal import clean
+from . import outage
 from .children import Told, command, end, ended, hear_hangup, tell
 from .lifeline import Lifeline, hold
-from .main import OK
+from .main import OK, USAGE, code_of
 from .parse import UsageError
-from .program import UNFIT, WORKER, ProgramError, imported, is_quiet, refuse_missing, split
+from .program import UNFIT, WORKER, WRONG, ProgramError, imported, is_quiet, refuse_missing, split
 from .show import Show
-from .where import ENVIRONMENT, database, is_same, named, program
+from .where import ENVIRONMENT, database, is_same, named, program, settled, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,19 +60,20 @@ def run(arguments: Namespace, show: Show) -> int:
     split(target)
     if not 0 < arguments.workers <= WORKERS_MAX:
         raise UsageError(f"--workers is {arguments.workers}; it is a number from 1 to {WORKERS_MAX}")
+    url = settled(arguments.database)
     listens = None if arguments.metrics is None else _address(arguments.metrics, arguments.workers)
     if arguments.reload:
         if arguments.workers > 1:
             raise UsageError("--reload serves in one process; leave --workers out")
         refuse_missing(split(target)[0])
-        return _reloading(command(target, arguments.database, arguments.log, listens), target)
+        return _reloading(command(target, url, arguments.log, listens), target)
     if arguments.workers > 1:
         from .workers import serve
 
         if listens is not None:
             _refuse_taken(listens, arguments.workers)
-        return serve(target, arguments.database, arguments.workers, arguments.log, listens)
-    return _serve(target, arguments.database, arguments.log, listens)
+        return serve(target, url, arguments.workers, arguments.log, listens)
+    return _serve(target, url, arguments.log, listens)
 
 
 def dev(arguments: Namespace, show: Show) -> int:
@@ -81,8 +83,9 @@ def dev(arguments: Namespace, show: Show) -> int:
         raise UsageError("what to run? Name a module or a file, such as app.py, or [tool.cloaca] app")
     refuse_missing(split(target)[0])
     _refuse_port(arguments.port)
-    beside = Beside(arguments.database, arguments.port, arguments.open, arguments.log)
-    return _reloading(command(target, arguments.database, arguments.log), target, beside)
+    url = settled(arguments.database)
+    beside = Beside(url, arguments.port, arguments.open, arguments.log)
+    return _reloading(command(target, url, arguments.log), target, beside)
 
 
 def page(arguments: Namespace, show: Show) -> int:
@@ -151,7 +154,6 @@ def _known(url: str | None) -> str | None:
     """The store, once it is there."""
     import io
 
-    from ..errors import CloacaError
     from ..reading import Reader
 
     with contextlib.suppress(CloacaError), contextlib.redirect_stderr(io.StringIO()):
@@ -220,22 +222,30 @@ def _listen_later(listens: tuple[str, int], runner: DefaultRunner) -> None:
 
 def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, int] | None) -> int:
     hold()
-    module, name = split(target)
-    meant = _Meant(named(url), target)
     try:
-        # Without a name the program has one runner; with one, others may be on whatever store, and begin once
-        # it is known that none of them is the one.
-        with (
-            living.refusing(None if name is not None else meant.refuse),
-            living.holding(None if name is None else meant.is_other),
-        ):
-            loaded = imported(module, serves=True)
-    except (ProgramError, _OtherStore) as error:
-        if WORKER not in os.environ:
+        return _served(target, url, log, listens)
+    except Told:
+        # While it waited for the store.
+        return OK
+    except CloacaError as error:
+        is_unfit = isinstance(error, ProgramError)
+        if WORKER not in os.environ or not (is_unfit or code_of(error) == USAGE):
             raise
         if not is_quiet():
             sys.stderr.write(f"cloaca: {clean(str(error))}\n")
-        return UNFIT
+        return UNFIT if is_unfit else WRONG
+
+
+def _served(target: str, url: str | None, log: str | None, listens: tuple[str, int] | None) -> int:
+    module, name = split(target)
+    meant = _Meant(url, target)
+    # Without a name the program has one runner; with one, others may be on whatever store, and begin once
+    # it is known that none of them is the one.
+    with (
+        living.refusing(meant.awaits if name is not None else meant.opens),
+        living.holding(None if name is None else meant.is_other),
+    ):
+        loaded = imported(module, serves=True)
     if log == "json":
         from .logged import install
 
@@ -245,19 +255,12 @@ def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, in
 
         plain("%(asctime)s %(levelname)s %(message)s")
     listening = None if listens is None else _listening(listens)
-    try:
-        runner = _runner(loaded, module, name, url, meant)
-    except _OtherStore as error:
-        if WORKER not in os.environ:
-            raise
-        if not is_quiet():
-            sys.stderr.write(f"cloaca: {clean(str(error))}\n")
-        return UNFIT
+    runner = _runner(loaded, module, name, meant)
     if listening is not None:
         listening.begin(runner)
     elif listens is not None:
         threading.Thread(target=_listen_later, args=(listens, runner), daemon=True).start()
-    store = excerpt(check.store_name(runner._url))
+    store = meant.shown(_store_of(runner))
     logging.getLogger("cloaca").info("serving %s on %s; Ctrl-C drains and ends", target, store)
     runner.run_forever()
     return OK
@@ -268,29 +271,57 @@ class _OtherStore(UsageError):
 
 
 class _Meant:
-    """The store that a line names, for a program that may name its own."""
+    """The store that a line names, for a program that may name its own, and go to another folder."""
 
-    def __init__(self, named: tuple[str, str] | None, target: str) -> None:
-        self._named = named
+    def __init__(self, given: str | None, target: str) -> None:
+        self._named = named(given)
         self._target = target
+        self._folder = os.getcwd()
+
+    def url(self) -> str:
+        """It, or what is guessed if none is named.
+
+        Raises:
+            UsageError: none is named, and it cannot be guessed.
+        """
+        return database(None, self._folder) if self._named is None else self._named[1]
+
+    def shown(self, url: str) -> str:
+        """What messages call a store."""
+        return shown(url, self._folder)
 
     def is_other(self, url: str) -> bool:
         """Whether that is not the store that is meant."""
         return self._named is not None and not is_same(self._named[1], url)
+
+    def awaits(self, url: str) -> None:
+        """Returns once the server of a store is there, if it has one."""
+        outage.awaited(url, self._target, is_quiet())
+
+    def opens(self, url: str) -> None:
+        """The program is about to open that: refuses it, or waits for its server."""
+        self.refuse(url)
+        self.awaits(url)
 
     def refuse(self, url: str) -> None:
         """Raises `_OtherStore` if that is not the store that is meant."""
         if self._named is None or not self.is_other(url):
             return
         by, meant = self._named
-        own = f"the runner of {self._target} is on {excerpt(check.store_name(url))}"
+        own = f"the runner of {self._target} is on {self.shown(url)}"
         raise _OtherStore(
-            f"{by} names {excerpt(check.store_name(meant))}, and {own}: leave one of them out, or have the"
+            f"{by} names {self.shown(meant)}, and {own}: leave one of them out, or have the"
             f" program open what {ENVIRONMENT} names"
         )
 
 
-def _runner(loaded: object, module: str, name: str | None, url: str | None, meant: _Meant) -> DefaultRunner:
+def _store_of(runner: DefaultRunner) -> str:
+    """Its store as it is named from everywhere: the program may be in another folder since it was made."""
+    path = runner._engine.path
+    return runner._url if path is None else os.fspath(path)
+
+
+def _runner(loaded: object, module: str, name: str | None, meant: _Meant) -> DefaultRunner:
     from .. import registry
     from ..runner import DefaultRunner
 
@@ -298,7 +329,7 @@ def _runner(loaded: object, module: str, name: str | None, url: str | None, mean
         found = getattr(loaded, name, None)
         made = found
         if callable(found) and not isinstance(found, DefaultRunner):
-            with living.refusing(meant.refuse):
+            with living.refusing(meant.opens):
                 made = found()
         if not isinstance(made, DefaultRunner):
             raise UsageError(
@@ -306,7 +337,7 @@ def _runner(loaded: object, module: str, name: str | None, url: str | None, mean
                 " function that makes one"
             )
         try:
-            meant.refuse(made._url)
+            meant.refuse(_store_of(made))
         except _OtherStore:
             made.shutdown(0.0)
             raise
@@ -323,11 +354,12 @@ def _runner(loaded: object, module: str, name: str | None, url: str | None, mean
         )
     hidden = _hidden_runner(loaded)
     try:
-        found_url = database(url)
+        found_url = meant.url()
     except UsageError as error:
         raise UsageError(f"{error}{f'. {module} {hidden}' if hidden else ''}") from None
     if hidden:
         sys.stderr.write(f"cloaca: {module} {hidden}; it is served with default settings\n")
+    meant.awaits(found_url)
     return DefaultRunner(found_url)
 
 

@@ -5,11 +5,12 @@ Invariant: what was guessed is said, and nothing is guessed where there are two.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
 
-from ..errors import excerpt
+from ..errors import EXCERPT_CHARS_MAX, UrlError, excerpt
 from .parse import UsageError
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ ENVIRONMENT = "CLOACA_DATABASE"
 APPLICATION_ID = b"cloa"
 """By which a store of ours is known, at this place of its file."""
 APPLICATION_ID_AT = 68
+SHOWN_CHARS_MAX = EXCERPT_CHARS_MAX - len("''")
 MAGIC = b"SQLite format 3\0"
 _WAYS = f"name one with --database URL, {ENVIRONMENT}, or database = in [tool.cloaca] of pyproject.toml"
 
@@ -28,8 +30,8 @@ class NothingFound(UsageError):
     """No store is named, and in this folder there is none."""
 
 
-def database(given: str | None) -> str:
-    """The URL of the store that is meant.
+def database(given: str | None, folder: str = os.curdir) -> str:
+    """The URL of the store that is meant in a folder.
 
     Raises:
         NothingFound: (a `UsageError`) none is named, and in this folder there is none.
@@ -40,9 +42,9 @@ def database(given: str | None) -> str:
             raise UsageError(f"{name} is empty; let it name a store, or leave it out")
         if value is not None:
             return value
-    if named := _setting("database"):
+    if named := _setting("database", folder):
         return named
-    found, others = _meant(_ours(os.curdir))
+    found, others = _meant(_ours(folder), folder)
     if not found:
         raise NothingFound(f"which store? There is none of cloaca's in this folder; {_WAYS}")
     if len(found) > 1:
@@ -50,7 +52,37 @@ def database(given: str | None) -> str:
         raise UsageError(f"which store? This folder has {names}; {_WAYS}")
     besides = " that is no copy" if others else ""
     sys.stderr.write(f"store: {excerpt(found[0])}, the only one in this folder{besides}\n")
-    return os.path.join(os.curdir, found[0])
+    return os.path.join(folder, found[0])
+
+
+def settled(given: str | None) -> str | None:
+    """What a line gives as its store, as it is named from everywhere: the program that is served there may go
+    to another folder. So is what the environment names, where the program may look itself.
+
+    Raises:
+        UrlError: what names the store can be none.
+    """
+    kept = os.environ.get(ENVIRONMENT)
+    if given is not None:
+        if kept:
+            # It is not what is meant, and may be whatever it is.
+            with contextlib.suppress(UrlError):
+                os.environ[ENVIRONMENT] = _lasting(kept)
+        return _lasting(given)
+    if kept:
+        os.environ[ENVIRONMENT] = _lasting(kept)
+    named(None)
+    return None
+
+
+def _lasting(url: str) -> str:
+    folder = os.getcwd()
+    made = _seen_from(folder, url)
+    with contextlib.suppress(UrlError):
+        if is_same(made, url):
+            return made
+    # A folder may be called so that nothing in it can be named but from there.
+    return url
 
 
 def named(given: str | None) -> tuple[str, str] | None:
@@ -65,6 +97,19 @@ def named(given: str | None) -> tuple[str, str] | None:
 
 _HERE = re.compile(r" at (?:(?:127\.0\.0\.1|\[::1\]|localhost):|/.*/\.s\.PGSQL\.)(?=\d+$)")
 """How a server of this machine may be named."""
+
+
+def shown(url: str, folder: str) -> str:
+    """What messages call a store, for who is in that folder: two are never called the same."""
+    from .. import _cloaca, check
+
+    path = _cloaca.path_of(url)
+    if path is None:
+        return excerpt(check.store_name(url))
+    place, inside = os.path.abspath(path), os.path.join(folder, "")
+    place = place.removeprefix(inside)
+    # What differs stands at the end.
+    return excerpt(place if len(place) < SHOWN_CHARS_MAX else f"…{place[1 - SHOWN_CHARS_MAX :]}")
 
 
 def is_same(one: str, other: str) -> bool:
@@ -83,12 +128,12 @@ def program(given: str | None) -> str | None:
     return given or _setting("app")
 
 
-def _meant(found: list[str]) -> tuple[list[str], list[str]]:
+def _meant(found: list[str], folder: str) -> tuple[list[str], list[str]]:
     """Those of several stores that may be meant, and the others: copies that nobody has served since, unless
     there is nothing else."""
     if len(found) < 2:
         return found, []
-    copies = [name for name in found if _is_copy(os.path.join(os.curdir, name))]
+    copies = [name for name in found if _is_copy(os.path.join(folder, name))]
     if len(copies) == len(found):
         return found, []
     return [name for name in found if name not in copies], copies
@@ -135,10 +180,10 @@ def _opens(path: str) -> bool:
     return True
 
 
-def _setting(name: str) -> str | None:
-    """What `[tool.cloaca]` says in the nearest pyproject.toml, upwards from here. A path there is seen from
-    its folder."""
-    folder = os.getcwd()
+def _setting(name: str, folder: str = os.curdir) -> str | None:
+    """What `[tool.cloaca]` says in the nearest pyproject.toml, upwards from a folder. A path there is seen
+    from that file's folder."""
+    folder = os.path.abspath(folder)
     while not os.path.exists(path := os.path.join(folder, "pyproject.toml")):
         parent = os.path.dirname(folder)
         if parent == folder:
@@ -150,10 +195,6 @@ def _setting(name: str) -> str | None:
     if not isinstance(value, str):
         raise UsageError(f"{path}: [tool.cloaca] {name} is {excerpt(value)}; it must be a string")
     if name == "database":
-        # Before it becomes a path: it may hold a password, and is shown nowhere then.
-        from .._cloaca import name_of
-
-        name_of(value)
         return _seen_from(folder, value)
     return os.path.join(folder, value) if ".py" in value and not os.path.isabs(value) else value
 
@@ -172,9 +213,18 @@ def _tool(path: str) -> dict[str, Any]:
 
 
 def _seen_from(folder: str, url: str) -> str:
-    scheme, mark, rest = url.partition("://")
+    """What names from everywhere the store that a URL names in a folder.
+
+    Raises:
+        UrlError: it can name none. It may hold a password, and nothing of it is shown.
+    """
+    from .._cloaca import path_of
+
+    path = path_of(url)
+    if path is None or os.path.isabs(path):
+        return url
+    _, mark, rest = url.partition("://")
     if not mark:
         return os.path.join(folder, url)
-    if scheme == "sqlite" and not rest.startswith(("/", ":")):
-        return f"sqlite://{os.path.join(folder, rest)}"
-    return url
+    # After three slashes a place may be meant from anywhere.
+    return f"sqlite:///{os.path.join(folder, path)}{''.join(rest.partition('?')[1:])}"

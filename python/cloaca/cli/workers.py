@@ -13,8 +13,8 @@ import time
 from .. import systemd
 from .children import all_ended, command, end, hear_hangup, how_it_ended, tell
 from .lifeline import Lifeline
-from .main import FAILED, OK, USAGE
-from .program import QUIET, TELLS, UNFIT, WORKER
+from .main import FAILED, INTERRUPTED, OK, USAGE
+from .program import QUIET, TELLS, UNFIT, WORKER, WRONG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,10 +29,12 @@ LOOK_SECONDS = 0.3
 AT_ONCE_SECONDS = 10.0
 """One that lives no longer has died at once."""
 DEATHS_MAX = 5
-"""After so many of those in a row, of every one, nothing is tried any more."""
+"""After so many of those in a row, of every one, nothing is tried any more: unless one has lived longer."""
 PAUSE_SECONDS = 0.5
 """Before the second of them in a row, and twice as long before each further one."""
 PAUSE_SECONDS_MAX = 30.0
+ENDED = (0, INTERRUPTED, -signal.SIGTERM, -signal.SIGINT, -getattr(signal, "SIGHUP", 0))
+"""How one ends that was told to: before it serves, by the signal itself."""
 
 
 class Worker:
@@ -42,7 +44,9 @@ class Worker:
         process: the one that lives, as far as is known.
         is_done: whether the last one ended well, so that none is to follow.
         deaths: so many in a row died at once.
+        has_lived: whether one has ever lived longer than that.
         is_unfit: whether the first one could not import the program, and none has since.
+        has_told: whether the last one has said what was wrong, if anything was.
     """
 
     def __init__(self, number: int, line: Sequence[str], relay: Relay, lifeline: Lifeline) -> None:
@@ -50,7 +54,9 @@ class Worker:
         self.process: subprocess.Popen[bytes] | None = None
         self.is_done = False
         self.deaths = 0
+        self.has_lived = False
         self.is_unfit = False
+        self.has_told = False
         self._is_first = True
         self._line = line
         self._relay = relay
@@ -65,6 +71,7 @@ class Worker:
                 self._begin(now)
             return None
         code = self.process.poll()
+        self.has_lived = self.has_lived or now - self._born >= AT_ONCE_SECONDS
         if code is None:
             return None
         pid, self.process = self.process.pid, None
@@ -77,9 +84,11 @@ class Worker:
         elif code == UNFIT:
             text = f"worker {self.number} (process {pid}) could not import the program"
             self._died(text, now, not self.is_unfit)
+        elif code == WRONG:
+            # One of those that begin together says what is wrong: the next one here, if it was right there.
+            self._due = now + PAUSE_SECONDS
         else:
-            is_usage = code == USAGE and now - self._born < AT_ONCE_SECONDS
-            self._died(f"worker {self.number} (process {pid}) {how_it_ended(code)}", now, not is_usage)
+            self._died(f"worker {self.number} (process {pid}) {how_it_ended(code)}", now)
         return code
 
     def _begin(self, now: float) -> None:
@@ -88,7 +97,8 @@ class Worker:
             # Systemd is told by this process, for all of them.
             theirs = self._relay.environment()
             # What is wrong with the program is the same for those that begin together.
-            theirs[WORKER] = QUIET if self._is_first and self.number > 1 else TELLS
+            self.has_told = not self._is_first or self.number == 1
+            theirs[WORKER] = TELLS if self.has_told else QUIET
             self.process = self._lifeline.begin(self._line, theirs)
         except OSError as error:
             self._died(f"worker {self.number} cannot begin: {error}", now)
@@ -149,14 +159,15 @@ def _serve(
     processes = [worker.process for worker in workers if worker.process is not None]
     end(processes, by[0] if by else signal.SIGTERM)
     codes = all_ended(processes)
-    return code if code is not None else FAILED if any(codes) else OK
+    is_well = all(each in ENDED for each in codes)
+    return code if code is not None else OK if is_well else FAILED
 
 
 def _looked(workers: list[Worker]) -> int | None:
     """Looks at each; how this process is to end, if it is."""
     for worker in workers:
-        if worker.look() == USAGE and worker.deaths:
-            # It has said what is wrong with the line, and the next one would say the same.
+        if worker.look() == WRONG and worker.has_told:
+            # The next one would say the same.
             return USAGE
     if all(worker.is_unfit for worker in workers):
         _say("no worker could import the program; giving up")
@@ -164,6 +175,9 @@ def _looked(workers: list[Worker]) -> int | None:
     waiting = [worker for worker in workers if not worker.is_done]
     if not waiting:
         return OK
+    if any(worker.has_lived for worker in workers):
+        # The program is one that can be served: what ends them now may pass.
+        return None
     if all(worker.process is None and worker.deaths >= DEATHS_MAX for worker in waiting):
         _say(f"every worker died within {AT_ONCE_SECONDS:g} s, {DEATHS_MAX} times in a row; giving up")
         return FAILED

@@ -1,0 +1,198 @@
+"""Which store a program is served on, and what becomes of a line that names none that can be."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from stage import Line, reads, run_command, serving
+
+WAIT = 30.0
+FORMS = {
+    "run": [],
+    "workers": ["--workers", "2"],
+    "reload": ["--reload"],
+}
+MOVES = """
+import os
+import cloaca
+
+with cloaca.WorkflowBuilder("w"):
+    @cloaca.task()
+    def t(context):
+        pass
+
+os.chdir("other")
+"""
+
+
+@pytest.fixture
+def moves(tmp_path: Path) -> Path:
+    """A program that goes to another folder as it is imported."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "app.py").write_text(MOVES)
+    return tmp_path
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    process.wait(WAIT)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("store", ["A.db", "./A.db?durability=normal", "sqlite://A.db", "sqlite:///A.db"])
+def test_a_store_is_named_from_the_folder_of_the_line_wherever_the_program_goes(
+    moves: Path, store: str, form: str
+) -> None:
+    with serving(moves, "run", "app.py", *FORMS[form], "--database", store) as process:
+        try:
+            assert reads(process, "serving app.py on 'A.db'; Ctrl-C")
+            assert "living" in run_command(["runners", "--database", store], cwd=moves).stdout
+            end(process)
+        finally:
+            process.kill()
+    assert not list((moves / "other").iterdir())
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_the_environment_or_the_folder_says_is_meant_from_there_too(
+    moves: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    with (moves / "app.py").open("a") as file:
+        file.write("print('finds', os.environ.get('CLOACA_DATABASE'), flush=True)\n")
+    if named:
+        monkeypatch.setenv("CLOACA_DATABASE", "A.db")
+    else:
+        # The only store in the folder.
+        with serving(moves, "run", "app.py", "--database", "A.db") as process:
+            reads(process, "serving")
+            end(process)
+    with serving(moves, "run", "app.py") as process:
+        try:
+            told = reads(process, "finds")
+            assert told.strip() == f"finds {moves / 'A.db' if named else None}"
+            assert reads(process, "serving app.py on 'A.db'; Ctrl-C")
+            end(process)
+        finally:
+            process.kill()
+    assert not list((moves / "other").iterdir())
+
+
+def test_a_project_s_store_is_named_from_its_folder_in_each_form(moves: Path) -> None:
+    for store in ("A.db", "sqlite://A.db", "sqlite:///A.db"):
+        (moves / "pyproject.toml").write_text(f'[tool.cloaca]\ndatabase = "{store}"\n')
+        with serving(moves, "run", "app.py") as process:
+            try:
+                assert reads(process, "serving app.py on 'A.db'; Ctrl-C")
+                end(process)
+            finally:
+                process.kill()
+        assert run_command(["runners", "--left"], cwd=moves / "other").stdout
+    assert not list((moves / "other").iterdir())
+
+
+@pytest.mark.parametrize("own", ["", ":runner"])
+def test_a_program_s_own_store_is_compared_from_where_the_program_is(moves: Path, own: str) -> None:
+    with (moves / "app.py").open("a") as file:
+        file.write("runner = cloaca.DefaultRunner('A.db')\nos.chdir('..')\n")
+    done = run_command(["run", f"app.py{own}", "--database", "A.db"], cwd=moves)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(
+        f"cloaca: --database names 'A.db', and the runner of app.py{own} is on 'other/A.db': "
+    )
+    assert not (moves / "A.db").exists()
+    with serving(moves, "run", f"app.py{own}", "--database", "other/A.db") as process:
+        try:
+            assert reads(process, f"serving app.py{own} on 'other/A.db'; Ctrl-C")
+            end(process)
+        finally:
+            process.kill()
+
+
+def test_stores_with_long_names_do_not_look_alike(tmp_path: Path) -> None:
+    far = tmp_path / ("f" * 90)
+    far.mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "app.py").write_text(f"{MOVES.replace('other', '.')}cloaca.DefaultRunner('A.db')\n")
+    done = run_command(["run", "app.py", "--database", str(far / "A.db")], cwd=tmp_path / "here")
+    assert done.returncode == 2
+    assert "--database names '…fff" in done.stderr
+    assert "fff/A.db', and the runner of app.py is on 'A.db'" in done.stderr
+
+
+@pytest.mark.parametrize("by", ["--database", "CLOACA_DATABASE", "pyproject"])
+@pytest.mark.parametrize("store", ["file:A.db", "A.db?x=1"])
+@pytest.mark.parametrize("words", [["run", "app.py", *form] for form in FORMS.values()] + [["dev", "app.py"]])
+def test_what_is_no_store_is_told_before_the_program_is_imported(
+    line: Line, tmp_path: Path, words: list[str], store: str, by: str
+) -> None:
+    (tmp_path / "app.py").write_text("open('imported', 'x')\nimport cloaca\ncloaca.DefaultRunner('A.db')\n")
+    if by == "pyproject":
+        (tmp_path / "pyproject.toml").write_text(f'[tool.cloaca]\ndatabase = "{store}"\n')
+    elif by == "--database":
+        words = [*words, "--database", store]
+    else:
+        line.monkeypatch.setenv(by, store)
+    assert line.piped(*words, code=2) == ""
+    assert line.said.count("\n") == 1, line.said
+    assert ("URIs are not supported" if "file" in store else "unknown option 'x'") in line.said
+    assert os.listdir(tmp_path) in (["app.py"], ["app.py", "pyproject.toml"], ["pyproject.toml", "app.py"])
+
+
+LONG_SECONDS = 2.5
+# The command, for which that is a long life.
+SOON = f"""
+import sys
+from cloaca.cli import main, workers
+workers.AT_ONCE_SECONDS, workers.PAUSE_SECONDS = {LONG_SECONDS}, 0.01
+sys.exit(main())
+"""
+BREAKS = """
+import os
+import cloaca
+with cloaca.WorkflowBuilder("w"):
+    @cloaca.task()
+    def t(context):
+        pass
+if os.path.exists("broken"):
+    os._exit(7)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no signals")
+def test_a_program_that_was_served_well_is_not_given_up(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(BREAKS)
+    words = ["run", "app.py", "--workers", "2", "--database", "A.db"]
+    with subprocess.Popen(
+        [sys.executable, "-c", SOON, *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            for _ in range(2):
+                tells(process, "serving app.py")
+            until = time.monotonic() + LONG_SECONDS
+            while time.monotonic() < until:
+                told = run_command(["runners", "--json", "--database", "A.db"], cwd=tmp_path).stdout
+            (tmp_path / "broken").touch()
+            for each in told.splitlines():
+                os.kill(json.loads(each)["pid"], signal.SIGKILL)
+            for _ in range(14):
+                tells(process, "another begins")
+            (tmp_path / "broken").unlink()
+            for _ in range(2):
+                tells(process, "serving app.py")
+        finally:
+            end(process)
+
+
+def tells(process: subprocess.Popen[str], pattern: str) -> None:
+    assert process.stderr is not None
+    told = []
+    for text in process.stderr:
+        told.append(text)
+        if pattern in text:
+            return
+    raise AssertionError("".join(told))
