@@ -6,9 +6,9 @@ Decides nothing. Invariant: `asyncio` is imported by whoever uses it first, and 
 from __future__ import annotations
 
 import contextvars
-import sys
 import threading
 
+from . import imported
 from .errors import ArgumentTypeError, excerpt
 
 TYPE_CHECKING = False
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def running_loop() -> AbstractEventLoop | None:
     """The event loop that runs on this thread, if one does."""
     # Without it none does, and to import it takes a while.
-    asyncio = sys.modules.get("asyncio")
-    return None if asyncio is None else asyncio._get_running_loop()
+    look = imported.found("asyncio", "_get_running_loop")
+    return None if look is None else look()
 
 
 def checked_loop(loop: object) -> AbstractEventLoop | None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import sys
 import warnings
 
-from . import _guard, place, registry
+from . import _guard, imported, place, registry
 from .errors import excerpt
 
 TYPE_CHECKING = False
@@ -125,8 +124,8 @@ def _forked() -> None:
     forked()
     registry.forget_runners()
     _guard.forget_locks()
-    if (shared_loop := sys.modules.get("cloaca._aio")) is not None:
-        shared_loop.forget_locks()
+    if (forget_locks := imported.found("cloaca._aio", "forget_locks")) is not None:
+        forget_locks()
     # Kept, so that nothing of theirs is closed here.
     _inherited.update(runners)
     runners.clear()
@@ -142,5 +141,5 @@ def made() -> list[DefaultRunner]:
 def _close_all() -> None:
     for runner in list(runners):
         runner.shutdown(ATEXIT_SECONDS)
-    if (shared_loop := sys.modules.get("cloaca._aio")) is not None:
-        shared_loop.leave()
+    if (leave_loop := imported.found("cloaca._aio", "leave")) is not None:
+        leave_loop()

@@ -5,8 +5,7 @@ Decides which number each has. Knows executors only where a program gives some: 
 
 from __future__ import annotations
 
-import sys
-
+from . import imported
 from .errors import RunnerError
 
 TYPE_CHECKING = False
@@ -104,9 +103,9 @@ def refuse_in_pool() -> None:
 
 
 def _is_in_pool() -> bool:
-    child, remote = sys.modules.get("cloaca.bodies.child"), sys.modules.get("cloaca.bodies.remote")
-    if (child is not None and child.is_here()) or (remote is not None and remote.is_inside()):
+    asked = ("cloaca.bodies.child", "is_here"), ("cloaca.bodies.remote", "is_inside")
+    if any(is_so() for each in asked if (is_so := imported.found(*each)) is not None):
         return True
-    processes = sys.modules.get("multiprocessing.process")
+    current = imported.found("multiprocessing.process", "current_process")
     # What the standard library's own processes say while they import the program.
-    return processes is not None and bool(getattr(processes.current_process(), "_inheriting", False))
+    return current is not None and bool(getattr(current(), "_inheriting", False))

@@ -5,14 +5,13 @@ Invariant: time stands still but for `Runner.advance` and `Runner.execute`.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from time import monotonic
 
-from . import attempt, place, registry
+from . import attempt, imported, place, registry
 from .by_hand import Handle, Known, ended
 from .check import LAST_US, count, flag, kept, microseconds, one_of, optional_text, seconds, text
 from .check import run_id as checked_run_id
@@ -238,8 +237,8 @@ def _fake(function: Callable[..., Any]) -> Callable[..., Any]:
         return without_mock(await returned)
 
     def without_mock(returned: Any) -> Any:
-        mock: Any = sys.modules.get("unittest.mock")
-        return None if mock is not None and isinstance(returned, mock.NonCallableMock) else returned
+        mock = imported.found("unittest.mock", "NonCallableMock")
+        return None if mock is not None and isinstance(returned, mock) else returned
 
     return call
 

@@ -21,7 +21,7 @@ from collections import deque
 from concurrent.futures import BrokenExecutor, Executor, Future, InvalidStateError
 from time import monotonic
 
-from .. import check
+from .. import check, imported
 from ..errors import ArgumentError, ArgumentTypeError, RunnerError, excerpt
 from ..kind import is_a
 from ..plain import describe
@@ -593,8 +593,8 @@ def _whole(value: object, argument: str, least: int, most: int) -> int:
 
 def _close_all() -> None:
     """At the end of the interpreter: first the runners, which may wait for calls, then what is left."""
-    if (living := sys.modules.get("cloaca.living")) is not None:
-        living._close_all()
+    if (close_all := imported.found("cloaca.living", "_close_all")) is not None:
+        close_all()
     pools = list(_pools)
     for pool in pools:
         pool.close(stop=True)

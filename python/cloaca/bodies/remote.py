@@ -11,7 +11,7 @@ import threading
 from contextlib import nullcontext, suppress
 from typing import NamedTuple
 
-from .. import attempt
+from .. import attempt, imported
 from ..answer import BeyondError, PartlyError, complete, later, ruled
 from ..attempt import inside
 from ..context import Context, decode_value, encode_within
@@ -323,8 +323,9 @@ def _found(body: Body) -> Callable[..., Any]:
 
 
 def _is_stopping() -> bool:
-    child = sys.modules.get("cloaca.bodies.child")
-    return child is not None and child.is_here() and bool(child.is_stopping())
+    is_here = imported.found("cloaca.bodies.child", "is_here")
+    is_stopping = imported.found("cloaca.bodies.child", "is_stopping")
+    return bool(is_here is not None and is_here() and is_stopping is not None and is_stopping())
 
 
 class Elsewhere:
