@@ -1354,3 +1354,32 @@ def test_who_waits_for_a_run_no_longer_knows_which_it_is(tmp_path: Path, by: str
     assert (waits.returncode, out) == (128 + number, "")
     goes_on = f"cloaca: run {slow[0][0]} goes on; `cloaca show {slow[0][0]} --wait` waits for it"
     assert said.splitlines()[1:] == [goes_on]
+
+
+def test_all_that_stand_so_are_meant_by_the_words_that_list_them(line: Line, tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t", retry_attempts=1)(lambda context: context["nothing"])
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        run = runner.submit("w")
+        failed = run.id
+        assert run.result(WAIT).status == "Failed"
+        late = runner.submit("w", delay="1h").id
+        waiting = runner.submit("w", delay="1h").id
+    line.piped("cancel", "--all", "--status", "Running", "--yes", code=4)
+    assert line.piped("cancel", late) == f"cancelled\t{late}\n"
+    assert fields(line.piped("runs", "--status", "Cancelled"))[0][0] == late
+    for words in (["--failed"], ["--status", "Failed"], ["--failed", "--status", "Failed"]):
+        line.piped("retry", "--all", *words, code=2)
+        assert "this would retry 1 run; give --yes" in line.said
+    assert line.piped("retry", "--all", "--failed", "--yes") == f"retried\t{failed}\n"
+    line.piped("retry", "--all", "--failed", "--yes", code=4)
+    assert line.piped("retry", "--all", "--status", "Cancelled", "--yes") == f"retried\t{late}\n"
+    line.piped("retry", "--all", "--failed", "--status", "Cancelled", "--yes", code=2)
+    assert "exclude each other" in line.said
+    for words in (["--failed"], [failed, "--failed"], [failed, "--status", "Failed"]):
+        line.piped("retry", *words, code=2)
+        assert "name the runs to retry, or give --all" in line.said
+    line.piped("cancel", waiting, "--status", "Pending", code=2)
+    assert waiting in line.piped("cancel", "--all", "--status", "Pending", "--yes")
+    assert "--failed\n" in line.piped("complete", "retry", "--all", "--f")
+    assert line.piped("complete", "retry", "--all", "--status", "") == "Failed\nCancelled\n"

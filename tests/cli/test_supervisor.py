@@ -130,3 +130,21 @@ def test_a_second_signal_ends_a_drain_that_a_terminal_began(tmp_path: Path) -> N
         # Nobody waits for the body.
         process.wait(WAIT)
         assert not (tmp_path / "go").exists()
+
+
+@pytest.mark.parametrize("mode", ["reload", "dev"])
+def test_a_signal_during_the_drain_of_a_restart_ends_it_all_after_that_drain(
+    tmp_path: Path, mode: str
+) -> None:
+    with at_work(tmp_path, SUPERVISED[mode]) as process:
+        with (tmp_path / "app.py").open("a") as file:
+            file.write("# changed\n")
+        reads(process, "changed; starting again")
+        reads(process, "shutting down; waiting at most 30 s for task 't'")
+        process.terminate()
+        (tmp_path / "go").touch()
+        assert process.stdout is not None
+        for text in process.stdout:
+            assert "serving app.py" not in text
+        assert process.wait(WAIT) == 0
+    assert_drained(tmp_path)

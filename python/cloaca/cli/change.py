@@ -38,7 +38,7 @@ from ..served import SERVED, version_of
 from ..why import by_command, ends_waiting, first_end, of_ends
 from .ending import cleaning_up
 from .finishing import Finishing
-from .look import filters_of, with_parent
+from .look import filters_of, status_of, with_parent
 from .main import FAILED, OK
 from .moment import instant, moment
 from .parse import UsageError
@@ -237,7 +237,7 @@ def cancel(arguments: Namespace, show: Show) -> int:
     """Asks for the end of runs."""
     url = database(arguments.database)
     with reading.Reader(url) as reader:
-        ids = _meant(reader, arguments, filters.UNFINISHED, "cancel", show)
+        ids = _meant(reader, arguments, arguments.status, filters.UNFINISHED, "cancel", show)
         for run_id in [] if arguments.all else ids:
             _refuse_over(reader, run_id)
     is_late = False
@@ -262,8 +262,7 @@ def retry(arguments: Namespace, show: Show) -> int:
     """Opens runs again."""
     url = database(arguments.database)
     with reading.Reader(url) as reader:
-        statuses = ("Failed",) if arguments.all else filters.ENDED_BADLY
-        ids = _meant(reader, arguments, statuses, "retry", show)
+        ids = _meant(reader, arguments, status_of(arguments), ("Failed",), "retry", show)
         if not arguments.all:
             for run_id in ids:
                 _refuse_retry(reader, run_id)
@@ -298,11 +297,14 @@ def _say_who_takes_them(reader: Reader, show: Show) -> None:
 
 
 def _meant(
-    reader: Reader, arguments: Namespace, statuses: tuple[str, ...], verb: str, show: Show
+    reader: Reader, arguments: Namespace, status: str | None, others: tuple[str, ...], verb: str, show: Show
 ) -> list[str]:
-    """The ids of the runs that a line names, or means by its filters, the newest first."""
+    """The ids of the runs that a line names, or means by its filters, the newest first: of those that stand
+    so, or as `others` if it does not say how.
+    """
+    statuses = others if status is None else (status,)
     wanted = with_parent(reader, filters_of(arguments, statuses[0]))
-    has_filter = any(value is not None for value in wanted.values())
+    has_filter = status is not None or any(value is not None for value in wanted.values())
     if arguments.all == bool(arguments.run) or (has_filter and not arguments.all):
         raise UsageError(f"name the runs to {verb}, or give --all with filters such as --since 24h")
     if not arguments.all:

@@ -87,6 +87,15 @@ def all_ended(children: Sequence[subprocess.Popen[bytes]]) -> list[int]:
     return codes
 
 
+def drained(child: subprocess.Popen[bytes]) -> None:
+    """Returns once one has ended that was told to. A signal ends the wait, and not the drain."""
+    try:
+        child.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
 def ended(child: subprocess.Popen[bytes]) -> int:
     """The exit code of one."""
     return all_ended([child])[0]

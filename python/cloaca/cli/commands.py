@@ -292,6 +292,7 @@ COMMANDS = (
         (
             RUN._replace(many=True, optional=True),
             Option("--all", "all that are not over and pass the filters, after asking"),
+            STATUS._replace(choices=("Pending", "Running")),
             *FILTERS,
             YES,
         ),
@@ -305,6 +306,11 @@ COMMANDS = (
         (
             RUN._replace(many=True, optional=True),
             Option("--all", "all that failed and pass the filters, after asking"),
+            Option("--failed", "the same as --status Failed"),
+            STATUS._replace(
+                about="with --all those that stand so: Failed, as if it is not given, or Cancelled",
+                choices=("Failed", "Cancelled"),
+            ),
             *FILTERS,
             YES,
         ),

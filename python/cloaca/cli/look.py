@@ -221,6 +221,13 @@ def filters_of(arguments: Namespace, status: str | None) -> dict[str, Any]:
     }
 
 
+def status_of(arguments: Namespace) -> str | None:
+    """How the runs stand that a line means by `--failed` or `--status`."""
+    if arguments.failed and arguments.status not in (None, "Failed"):
+        raise UsageError(f"--failed and --status {arguments.status} exclude each other; give one of them")
+    return "Failed" if arguments.failed else arguments.status
+
+
 def with_parent(reader: Reader, wanted: dict[str, Any]) -> dict[str, Any]:
     """The same, with the whole id of the parent."""
     parent = wanted["parent"]
@@ -229,9 +236,7 @@ def with_parent(reader: Reader, wanted: dict[str, Any]) -> dict[str, Any]:
 
 def runs(arguments: Namespace, show: Show) -> int:
     """Runs, newest first."""
-    if arguments.failed and arguments.status not in (None, "Failed"):
-        raise UsageError(f"--failed and --status {arguments.status} exclude each other; give one of them")
-    status = "Failed" if arguments.failed else arguments.status
+    status = status_of(arguments)
     wanted = filters_of(arguments, status) | {"status": status}
     wanted["contexts"] = arguments.context
     wanted["untold"] = arguments.untold

@@ -17,7 +17,7 @@ from ..check import run_id as checked_run_id
 from ..errors import ArgumentError, ArgumentTypeError, CloacaError, excerpt
 from ..terminal import clean
 from . import outage
-from .children import Told, command, end, ended, hear_hangup, tell
+from .children import Told, command, drained, end, ended, hear_hangup, tell
 from .lifeline import Lifeline, hold
 from .main import OK, USAGE, code_of
 from .parse import UsageError
@@ -393,6 +393,7 @@ def _reloading(line: list[str], target: str, beside: Beside | None = None) -> in
     folder = os.path.dirname(os.path.abspath(module)) if module.endswith(".py") else os.getcwd()
     seen = _files(folder)
     child = lifeline.begin(line)
+    drains = False
     try:
         while True:
             time.sleep(LOOK_SECONDS)
@@ -406,10 +407,13 @@ def _reloading(line: list[str], target: str, beside: Beside | None = None) -> in
                 f"cloaca: {excerpt(os.path.relpath(changed[0], folder))} changed; starting again\n"
             )
             child.terminate()
-            ended(child)
+            drains = True
+            drained(child)
             child = lifeline.begin(line)
+            drains = False
     except (Told, KeyboardInterrupt) as told:
-        end([child], signal.SIGTERM if isinstance(told, Told) else signal.SIGINT)
+        if not drains:  # a second time would end that
+            end([child], signal.SIGTERM if isinstance(told, Told) else signal.SIGINT)
         ended(child)
         return OK
     finally:
