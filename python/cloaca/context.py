@@ -486,9 +486,27 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
+def _made_once() -> Callable[[Any], str]:
+    """What encodes as `_ENCODER` does, which makes an encoder in C each time: without a search for cycles it
+    keeps nothing from one value to the next."""
+    try:
+        made: Any = json.encoder
+        parts = made.c_make_encoder(
+            None, _ENCODER.default, made.c_encode_basestring, None, ":", ",", False, False, False
+        )
+        if "".join(parts({"k": ["é", None, True, 1.5]}, 0)) == '{"k":["é",null,true,1.5]}':
+            return lambda value: "".join(parts(value, 0))
+    except (AttributeError, TypeError):
+        pass
+    return _ENCODER.encode  # of an interpreter that has none, or another one
+
+
+_encode = _made_once()
+
+
 def _dumps(value: Any) -> str:
     try:
-        return _ENCODER.encode(value)
+        return _encode(value)
     except (
         ValueError
     ):  # the interpreter's limit on digits is the one thing left that checked JSON can run into
@@ -510,7 +528,12 @@ def _dumps_unlimited(value: Any) -> str:
 
 def _loads(text: str) -> Any:
     try:
-        return _DECODER.decode(text)
+        # What was written here has no blanks around it, for which `decode` searches.
+        try:
+            value, end = _DECODER.raw_decode(text)
+        except json.JSONDecodeError:
+            end = -1
+        return value if end == len(text) else _DECODER.decode(text)
     except json.JSONDecodeError:
         raise
     except ValueError:  # more digits than the interpreter's limit
