@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _LAYERS_MAX = 100
 _FUNCTION = type(lambda: None)
-_VARARGS, _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x20, 0x80, 0x200
+_VARARGS, _VARKEYWORDS, _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x08, 0x20, 0x80, 0x200
 
 
 class Parameters:
@@ -109,6 +109,51 @@ def is_async_generator(function: Callable[..., Any]) -> bool:
 def is_generator(function: Callable[..., Any]) -> bool:
     """Whether calling it gives a generator."""
     return bool(_flags(function) & _GENERATOR)
+
+
+def answers(function: Any) -> bool:
+    """Whether somewhere in a function, or in that of a method, there is a `return` of something else than
+    `None` and `True`, or a `yield`. Not if it calls another one with whatever it gets, nor of a lambda: those
+    return something without meaning to.
+    """
+    inner = getattr(function, "__func__", function)
+    if type(inner) is not _FUNCTION or hasattr(inner, "__wrapped__") or inner.__code__.co_name == "<lambda>":
+        return False
+    code = inner.__code__
+    if code.co_flags & (_VARARGS | _VARKEYWORDS):
+        return False
+    return bool(code.co_flags & _GENERATOR) or (not _is_empty(code) and _returns(code))
+
+
+def _is_empty(code: Any) -> bool:
+    """Whether nothing is done, which can be told without importing what knows the instructions."""
+
+    def empty() -> None: ...
+
+    def told() -> None:
+        """As one with a docstring."""
+
+    empties = (empty.__code__.co_code, told.__code__.co_code)
+    return code.co_code in empties and code.co_consts[-1:] == (None,)
+
+
+def _returns(code: Any) -> bool:
+    import dis
+
+    before = None
+    for each in dis.get_instructions(code):
+        if each.opname == "RETURN_CONST" and not _says_nothing(each):
+            return True
+        if each.opname == "RETURN_VALUE" and not (before is not None and _says_nothing(before)):
+            return True
+        before = each
+    return False
+
+
+def _says_nothing(loads: Any) -> bool:
+    is_constant = loads.opname.startswith(("LOAD_CO", "RETURN_CONST"))
+    # By identity: 1 is equal to True.
+    return is_constant and (loads.argval is None or loads.argval is True)
 
 
 def _parameters_of_function(function: Any) -> Parameters:

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 _COUNTED_MAX = 10_000
 """Of more than so many it is only said that they are more."""
 
-# Who has lived for ten seconds has said so, and who has left well.
+# Who has lived for ten seconds has said so, and who has left well. Who came before `?1` may not have, but was
+# told: of several that open it together, or one after the other's death, the first one is.
 _COPY = """
     SELECT made.value AS at FROM meta AS made JOIN meta AS last ON last.name = 'copied_after'
     WHERE made.name = 'copied_at' AND NOT EXISTS (
         SELECT 1 FROM owners
-        WHERE epoch > last.value AND epoch <> ?1 AND works AND seen_at IS NOT NULL AND NOT paused)"""
+        WHERE epoch > last.value AND epoch <> ?1 AND works AND NOT paused
+            AND (seen_at IS NOT NULL OR epoch < ?1))"""
 
 # Indices runs_unfinished, runs_delayed, schedules_crons.
 _GOES_ON = """
@@ -34,7 +36,8 @@ _GOES_ON = """
 
 
 def told(engine: Any, *, paused: bool) -> str | None:
-    """What to say of a store that is a copy and that nobody has served since; `None` of any other."""
+    """What to say of a store that is a copy and that nobody has served since, or began to; `None` of any
+    other."""
     try:
         at_us = made_at(engine.store.look, engine.runs.owner())
         if at_us is None:
@@ -59,8 +62,8 @@ def told(engine: Any, *, paused: bool) -> str | None:
 
 
 def made_at(look: Callable[[str, list[Any]], list[dict[str, Any]]], own: int = 0) -> int | None:
-    """When a store was made as a copy that nobody has served since but the runner `own`; `None` of any other
-    store."""
+    """When a store was made as a copy that nobody has served since, nor opened to serve it before the runner
+    `own`; `None` of any other store."""
     found = look(_COPY, [own])
     return found[0]["at"] if found else None
 

@@ -363,6 +363,11 @@ class Crew:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - monotonic()))
 
+    def is_home(self) -> bool:
+        """Whether all of its threads have ended."""
+        with self._lock:
+            return not any(thread.is_alive() for thread in self._threads)
+
     def _start(self, role: str, body: Any) -> None:
         with self._lock:
             self._threads = [thread for thread in self._threads if thread.is_alive()]

@@ -301,7 +301,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         self._url = url
         self._schema: str | None = None
         self._closed = False
-        self._at_end: list[Callable[[bool], None]] = []
+        self._at_end: list[Callable[[], None]] = []
         self._has_waited = False
         self._paused = paused
         self._works = works
@@ -717,7 +717,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         self._crew.join(min(left, JOIN_SECONDS) if body is None else 0.0)
         self._has_waited |= body is None
         for each in self._at_end:
-            each(self._has_waited)
+            each()
         self._crew.close_spans(max(SPANS_SECONDS, until - monotonic()))
 
     def _drain(self, limit: float) -> None:

@@ -5,11 +5,13 @@ Invariant: a definition is complete and checked when it is registered, and doesn
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 
 from . import registry
 from . import trigger_arguments as arguments
 from .body import (
+    answers,
     is_async,
     is_async_generator,
     name_of,
@@ -244,13 +246,13 @@ def trigger(
     or qualified name of the function), the version is polled, or runs as a cron, that was declared last for
     the first time, and an older one again once nobody declares that.
 
-    The function of a trigger with `cron` is called only if it has a parameter: once for each moment, by one
-    of all runners, with a tick whose `scheduled_at` is the moment. What it returns says what that starts:
-    `None` or `True` a run, a context (a `Context` or a mapping) a run with that beside what tells of the
-    moment, a `TriggerResult` or several what they say, and `False` or a skip nothing. If it raises, the
-    moment is tried again, after longer and longer waits, until the next one is there. `catchup` says which
-    moments are made up for that nobody was there for: `all`, the default, up to
-    `cron_max_catchup_executions`, the `last`, or `none`.
+    The function of a trigger with `cron` is called only if it has a parameter (a `UserWarning` tells of one
+    that has none and returns something): once for each moment, by one of all runners, with a tick whose
+    `scheduled_at` is the moment. What it returns says what that starts: `None` or `True` a run, a context (a
+    `Context` or a mapping) a run with that beside what tells of the moment, a `TriggerResult` or several what
+    they say, and `False` or a skip nothing. If it raises, the moment is tried again, after longer and longer
+    waits, until the next one is there. `catchup` says which moments are made up for that nobody was there
+    for: `all`, the default, up to `cron_max_catchup_executions`, the `last`, or `none`.
 
     `executor` is the name of the place where the function is called, of those that
     `DefaultRunner(executors=...)` was given. It is found there as `module:qualname`; its tick tells what it
@@ -331,6 +333,15 @@ def trigger(
             if isinstance(given, Workflow) and registry.workflow(given.name) is None:
                 registry.add_workflow(given)
         registry.add_trigger(definition)
+        if kind.cron is not None and not takes_tick and answers(function):
+            shown = name_of(function) or trigger_name
+            warnings.warn(
+                f'trigger "{trigger_name}" has a cron and a function without a parameter, which is never'
+                " called: what that returns counts for nothing, and each moment starts a run. Give it a"
+                f" parameter, def {shown}(tick), then it decides each moment",
+                UserWarning,
+                stacklevel=2,
+            )
         return function
 
     return decorate if function is None else decorate(function)

@@ -59,6 +59,16 @@ def test_a_copy_says_what_goes_on_until_somebody_has_served_it(
         assert told(caplog, "a copy") == []
 
 
+@pytest.mark.parametrize("name", ["exported.db", "copied.db"])
+def test_of_several_runners_that_open_a_copy_together_one_says_so(
+    served: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with cloaca.DefaultRunner(served / name):
+        assert len(told(caplog, "a copy")) == 1
+        with cloaca.DefaultRunner(served / name):
+            assert told(caplog, "a copy") == []
+
+
 def test_a_paused_runner_says_in_the_log_that_it_is_open(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

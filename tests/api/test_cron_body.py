@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,6 +55,151 @@ def test_a_function_without_a_parameter_is_never_called() -> None:
         runner.advance("2d")
         assert moments(runner) == ["01T03:00", "02T03:00"]
         assert outcomes(runner) == []
+
+
+def fires() -> TriggerResult:
+    return TriggerResult.fire({"of": "night"})
+
+
+def fires_sometimes() -> TriggerResult | None:
+    """Decides."""
+    if day(START):
+        return None
+    return TriggerResult.skip()
+
+
+def skips() -> bool:
+    return False
+
+
+def skips_within() -> bool | None:
+    with threading.Lock():
+        for _ in range(3):
+            return False
+    return None
+
+
+def yields() -> Iterator[TriggerResult]:
+    yield TriggerResult.fire({})
+
+
+async def awaits() -> dict[str, int]:
+    return {"n": 1}
+
+
+class Watcher:
+    def fires(self) -> dict[str, int]:
+        return {"n": 1}
+
+
+@pytest.mark.parametrize(
+    "body", [fires, fires_sometimes, skips, skips_within, yields, awaits, Watcher().fires]
+)
+def test_a_function_without_a_parameter_that_returns_something_is_warned_of(body: Callable[..., Any]) -> None:
+    text = (
+        r'trigger "nightly" has a cron .* is never called: .*Give it a parameter, .*\(tick\), then it decides'
+    )
+    with pytest.warns(UserWarning, match=text) as told:
+        declare(body)
+    assert [each.filename for each in told] == [__file__]
+    with cloaca.testing.Runner(START) as runner:
+        runner.advance("1d")
+        assert moments(runner) == ["01T03:00"]
+
+
+def passes() -> None:
+    pass
+
+
+def told() -> None:
+    """Each night."""
+
+
+def dots() -> None: ...
+
+
+def returns() -> None:
+    return
+
+
+def returns_none() -> None:
+    """Nothing."""
+    with threading.Lock():
+        for _ in range(3):
+            return
+    try:
+        print("never")
+    finally:
+        return  # noqa: B012
+
+
+def returns_true() -> bool:
+    return True
+
+
+def raises() -> bool:
+    raise NotImplementedError
+
+
+async def awaits_nothing() -> None: ...
+
+
+def counts() -> None:
+    def inner() -> int:
+        return 1
+
+    inner()
+
+
+def wraps(*arguments: Any) -> Any:
+    return dots(*arguments)
+
+
+@functools.wraps(dots)
+def wraps_as(*arguments: Any) -> Any:
+    return dots(*arguments)
+
+
+class Quiet:
+    def dots(self) -> None: ...
+
+    def __call__(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        passes,
+        told,
+        dots,
+        returns,
+        returns_none,
+        returns_true,
+        raises,
+        awaits_nothing,
+        counts,
+        wraps,
+        wraps_as,
+        functools.partial(skips),
+        lambda: skips(),
+        Quiet().dots,
+        Quiet(),
+    ],
+)
+def test_a_function_without_a_parameter_that_returns_nothing_is_not_warned_of(
+    body: Callable[..., Any],
+) -> None:
+    declare(body)
+    with cloaca.testing.Runner(START) as runner:
+        runner.advance("1d")
+        assert moments(runner) == ["01T03:00"]
+
+
+def test_a_function_that_is_polled_or_has_a_parameter_is_not_warned_of() -> None:
+    cloaca.trigger(workflow="report", name="polled", poll_interval="1h")(fires)
+    declare(lambda tick: TriggerResult.fire({}))
+    declare(lambda tick=None: TriggerResult.fire({}))
 
 
 def test_a_function_with_a_parameter_is_called_for_each_moment() -> None:

@@ -780,8 +780,8 @@ def test_a_collection_under_way_at_a_shutdown_leaves_what_was_counted_last(
     families = Watched.families
     ended: list[bool] = []
 
-    def slow(self: Watched) -> Any:
-        found = [*families(self)]
+    def slow(self: Watched, *asked: Any) -> Any:
+        found = [*families(self, *asked)]
         if not ended:
             ended.append(True)
             runner.execute("ingest", {"bad": True})
@@ -827,4 +827,48 @@ def test_what_a_runner_counts_while_it_is_shut_down_is_observed(monkeypatch: pyt
     goes_on.set()
     ends.join()
     assert failed_as_observed(reader) == 1
+    provider.shutdown()
+
+
+def test_callbacks_that_a_shutdown_did_not_wait_for_are_counted_once_they_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    monkeypatch.setattr("cloaca.telemetry.observed.FRESH_SECONDS", 3600.0)
+    entered, goes_on = threading.Semaphore(0), threading.Event()
+
+    def slow(run: Any) -> None:
+        entered.release()
+        assert goes_on.wait(30)
+
+    with cloaca.WorkflowBuilder("w").on_success(slow):
+        cloaca.task(id="t")(lambda context: None)
+
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+
+    def called() -> float:
+        found = reader.get_metrics_data()
+        scopes = [] if found is None else found.resource_metrics[0].scope_metrics
+        named = {metric.name: metric.data.data_points for scope in scopes for metric in scope.metrics}
+        return sum(point.value for point in named["cloaca.callbacks.called"])
+
+    runner = cloaca.DefaultRunner(":memory:")
+    cloaca.telemetry.otel_metrics(runner, provider)
+    registry = CollectorRegistry()
+    registry.register(cloaca.telemetry.prometheus_collector(runner))
+    for _ in range(2):
+        runner.execute("w")
+        assert entered.acquire(timeout=30)
+    runner.shutdown(0)
+    assert called() == 0
+    goes_on.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("cloaca-"):
+            thread.join(30)
+    assert registry.get_sample_value("cloaca_callbacks_called_total", {"workflow": "w"}) == 2
+    del registry, runner
+    assert called() == called() == 2
     provider.shutdown()

@@ -207,11 +207,44 @@ def test_open_telemetry_observes_a_store_that_did_not_answer_at_first(
         runner.execute("w")
         found = observed(reader)
         assert (found["cloaca.runs_started"], found["cloaca.store.healthy"]) == (1, 0)
+        looks = [thread for thread in threading.enumerate() if thread.name == "cloaca-look"]
+        assert len(looks) == 1, "it is asked once at a time"
         monkeypatch.setattr(watched, "STORE_SECONDS_MAX", WAIT)
         runner.answers.set()
         while (found := observed(reader))["cloaca.store.healthy"] != 1:
             pass
         assert "cloaca.store.runs_waiting" in found
+
+
+def test_stores_that_do_not_answer_are_asked_side_by_side_and_hold_up_no_other_runner(
+    provided: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider, reader = provided
+    monkeypatch.setattr(watched, "STORE_SECONDS_MAX", WAIT)
+    declare()
+    Hanging.answers = threading.Event()
+    with (
+        Hanging(tmp_path / "a.db") as one,
+        Hanging(tmp_path / "b.db") as other,
+        cloaca.DefaultRunner(":memory:") as third,
+        ThreadPoolExecutor(2) as aside,
+    ):
+        for runner in (one, other):
+            runner.is_asked = threading.Event()
+            cloaca.telemetry.otel_metrics(runner, provider)
+            runner.execute("w")
+        third.execute("w")
+        try:
+            collected = aside.submit(observed, reader)
+            assert one.is_asked.wait(10)
+            assert other.is_asked.wait(10), "it waits for the first"
+            aside.submit(cloaca.telemetry.otel_metrics, third, provider).result(10)
+            assert not collected.done()
+        finally:
+            Hanging.answers.set()
+        found = collected.result(WAIT)
+        assert found["cloaca.store.healthy"] == 1
+        assert observed(reader)["cloaca.runs_started"] == 3
 
 
 @pytest.mark.parametrize("bad", ["runs.db", None, 3])

@@ -7,6 +7,7 @@ import threading
 import time
 
 from ..errors import CloacaError
+from . import forks
 from .asgi import Answer, App
 from .watched import Watched
 
@@ -27,6 +28,11 @@ class HealthApp(App):
 
     def __init__(self, runner_or_url: DefaultRunner | str | os.PathLike[Any]) -> None:
         self._watched = Watched(runner_or_url)
+        forks.tell(self)
+        self.forked()
+
+    def forked(self) -> None:
+        """A child looks for itself."""
         self._locks = {"/healthz": threading.Lock(), "/readyz": threading.Lock()}
         self._known: dict[str, tuple[float, Answer]] = {}
 

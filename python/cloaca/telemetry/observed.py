@@ -7,7 +7,7 @@ same name would observe nothing.
 
 from __future__ import annotations
 
-import contextlib
+import os
 import threading
 import time
 import weakref
@@ -18,8 +18,9 @@ from opentelemetry.metrics import Observation, get_meter_provider
 from .. import __version__
 from ..errors import CloacaError, excerpt
 from ..runner import DefaultRunner
+from . import forks
 from .families import Family
-from .watched import Watched
+from .watched import Asked, Watched, counters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from opentelemetry.metrics import CallbackOptions, MeterProvider
+
+    from .._cloaca import Engine
+    from ..crew import Crew
 
 FRESH_SECONDS = 1.0
 """All instruments of one collection share a look."""
@@ -50,11 +54,15 @@ class Looked:
 
     def __init__(self, runner: DefaultRunner) -> None:
         self._runner = weakref.ref(runner)
-        self._is_over = False
-        self._lock = threading.Lock()
-        self._ends = 0
-        self.has_ended = False
-        """Whether that was since the last look."""
+        # Taken again on one thread by a handler of a signal that ends the runner amidst that.
+        self._lock = threading.RLock()
+        self._watched: Watched | None = None
+        self._asked: Asked | None = None
+        self._has_ended = False
+        self._left: tuple[Engine, Crew] | None = None
+        """Who goes on counting once it is shut down: what that did not wait for."""
+        self._is_told = True
+        """Whether its end has been looked at."""
         self.counted: list[Family] = []
         runner._at_end.append(self._end)
 
@@ -62,45 +70,81 @@ class Looked:
         """Whether it is this one."""
         return self._runner() is runner
 
-    def look(self) -> list[Family] | None:
-        """Its metrics now, while it shuts down what it counts; `None` once it counts no more."""
-        self.has_ended = False
+    def has_ended(self) -> bool:
+        """Whether it was shut down since the last look, or the last of what that left has ended."""
+        left = self._left
+        return not self._is_told or (left is not None and left[1].is_home())
+
+    def ask(self) -> None:
+        """Has its store asked, for the next look."""
         runner = self._runner()
-        if runner is None or self._is_over:
+        if runner is None or self._has_ended:
+            self._watched = None
+            return
+        # One that has not answered since the last look is not asked once more.
+        if self._watched is None:
+            self._watched = Watched(runner)
+        self._asked = self._watched.ask()
+
+    def look(self) -> list[Family] | None:
+        """Its metrics now, once it is shut down what it counts; `None` once it counts no more."""
+        self._is_told = True
+        if self._has_ended:
+            return self._look_at_left()
+        watched, asked = self._watched, self._asked
+        if watched is None or asked is None:
             return None
-        ends = self._ends
         try:
-            found = [*Watched(runner).families()]
+            found = [*watched.families(asked)]
         except CloacaError:
             return None
+        if asked.is_over.is_set():
+            self._watched = self._asked = None
         with self._lock:
             # What was counted at an end meanwhile is later.
-            if ends == self._ends:
+            if not self._has_ended:
                 self.counted = [family for family in found if family.kind != "gauge"]
         return found
 
-    def _end(self, is_over: bool) -> None:
+    def _look_at_left(self) -> list[Family] | None:
+        with self._lock:
+            if self._left is None:
+                return None
+            engine, crew = self._left
+            # Before it is read what has been counted: what ends in between is found by the next look.
+            if crew.is_home():
+                self._left = None
+            self.counted = counters(engine)
+            return self.counted if self._left is not None else None
+
+    def _end(self) -> None:
         """It is shut down, and counts no more unless something still runs that this did not wait for."""
         runner = self._runner()
-        # Nobody looks at one of a process before a fork.
-        with contextlib.suppress(CloacaError):
-            if runner is not None:
-                counted = Watched(runner).counters()
-                with self._lock:
-                    self.counted = counted
-                    self._ends += 1
-        self._is_over = is_over
-        self.has_ended = True
+        if runner is None:
+            return
+        with self._lock:
+            engine, crew = runner._engine, runner._crew
+            self._left = None if crew.is_home() else (engine, crew)
+            self.counted = counters(engine)
+            self._has_ended = True
+        self._is_told = False
 
 
 class Observed:
     """The instruments of one provider, and the runners that they observe."""
 
     def __init__(self) -> None:
+        self._named: set[str] = set()
+        forks.tell(self)
+        self.forked()
+
+    def forked(self) -> None:
+        """A child tells nothing of what its parent counts; the instruments are there for its own runners."""
+        self._looking = threading.Lock()
+        """Who looks, which may take as long as stores take to answer."""
         self._lock = threading.Lock()
         self._runners: list[Looked] = []
         self._gone: dict[str, Family] = {}
-        self._named: set[str] = set()
         self._at = 0.0
         self._found: dict[str, Family] = {}
 
@@ -109,7 +153,7 @@ class Observed:
         heads = [*Watched(runner).heads()]
         with self._lock:
             if not any(looked.is_of(runner) for looked in self._runners):
-                self._runners.append(Looked(runner))
+                self._runners = [*self._runners, Looked(runner)]
             self._at = 0.0
             fresh = [head for head in heads if head.name not in self._named]
             self._named |= {head.name for head in fresh}
@@ -137,24 +181,33 @@ class Observed:
 
     def _look(self) -> dict[str, Family]:
         """By their names; of runners that are shut down what they counted: a count never goes back."""
-        with self._lock:
-            # Who collects behind a runner's end may do so for the last time.
-            has_ended = any(looked.has_ended for looked in self._runners)
-            if time.monotonic() - self._at < FRESH_SECONDS and self._found and not has_ended:
-                return self._found
+        with self._looking:
+            with self._lock:
+                runners = self._runners
+                # Who collects behind a runner's end may do so for the last time.
+                has_ended = any(looked.has_ended() for looked in runners)
+                if time.monotonic() - self._at < FRESH_SECONDS and self._found and not has_ended:
+                    return self._found
+            # All at once, so that several which do not answer take no longer than one.
+            for looked in runners:
+                looked.ask()
             found: dict[str, Family] = {}
-            living = []
-            for looked in self._runners:
+            gone = []
+            for looked in runners:
                 families = looked.look()
                 if families is None:
-                    _add(self._gone, looked.counted)
+                    gone.append(looked)
                 else:
-                    living.append(looked)
                     _add(found, families)
-            self._runners = living
-            _add(found, self._gone.values())
-            self._found, self._at = found, time.monotonic()
-            return found
+            with self._lock:
+                for looked in gone:
+                    _add(self._gone, looked.counted)
+                _add(found, self._gone.values())
+                # Who came meanwhile was not looked at.
+                self._at = time.monotonic() if self._runners is runners else 0.0
+                self._runners = [looked for looked in self._runners if looked not in gone]
+                self._found = found
+                return found
 
 
 def _add(sums: dict[str, Family], families: Iterable[Family]) -> None:
@@ -182,6 +235,15 @@ _of_process: list[Observed] = []
 for it, which passes on what was made with it.
 """
 _lock = threading.Lock()
+
+
+def _forked() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forked)
 
 
 def observe(runner: DefaultRunner, meter_provider: MeterProvider | None) -> None:

@@ -12,7 +12,7 @@ import time
 from .. import check
 from ..errors import CloacaError, RunnerError, StoreError, UrlError, excerpt
 from ..runner import DefaultRunner
-from . import families
+from . import families, forks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,16 +41,16 @@ class Asking:
 
     def __init__(self, ask: Callable[[], Any]) -> None:
         self._ask = ask
+        forks.tell(self)
+        self.forked()
+
+    def forked(self) -> None:
+        """Nobody answers in a child what its parent has asked."""
         self._lock = threading.Lock()
         self._asked: Asked | None = None
 
-    def answer(self) -> Any:
-        """The answer.
-
-        Raises:
-            StoreError: it takes too long.
-            CloacaError: as it was raised by who was asked.
-        """
+    def begin(self) -> Asked:
+        """Asks, unless that is under way, and waits for nothing."""
         with self._lock:
             asked = self._asked
             if asked is None or asked.is_over.is_set():
@@ -63,6 +63,17 @@ class Asking:
                     # The system gives none now, or the program ends.
                     asked.error = StoreError(f"nobody can look at the store: {error}")
                     asked.is_over.set()
+        return asked
+
+    def answer(self, asked: Asked | None = None) -> Any:
+        """The answer, to what was asked before or is asked now.
+
+        Raises:
+            StoreError: it takes too long.
+            CloacaError: as it was raised by who was asked.
+        """
+        if asked is None:
+            asked = self.begin()
         if not asked.is_over.wait(max(0.0, asked.until - time.monotonic())):
             raise StoreError(f"the store has not answered within {STORE_SECONDS_MAX:g} s")
         if asked.error is not None:
@@ -109,9 +120,16 @@ class Watched:
     def __repr__(self) -> str:
         return repr(self.runner) if self.runner is not None else excerpt(check.store_name(self.url))
 
-    def families(self) -> Iterator[Family]:
+    def ask(self) -> Asked:
+        """Has the store asked how it stands, and waits for nothing: `families` tells what it answers."""
+        return self._families.begin()
+
+    def families(self, asked: Asked | None = None) -> Iterator[Family]:
         """All metrics. What a runner has counted is told whatever its store does, and once it is shut down
         nothing else.
+
+        Args:
+            asked: what `ask` began; a new question unless given.
 
         Raises:
             RunnerError: (a `RuntimeError`) the runner is of a process before a fork.
@@ -119,7 +137,7 @@ class Watched:
         """
         if self.runner is None:
             yield families.build()
-            yield from self._families.answer()
+            yield from self._families.answer(asked)
             return
         try:
             counted = [*self._counted(self.runner)]
@@ -128,7 +146,7 @@ class Watched:
             return
         yield from counted
         try:
-            yield from self._families.answer()
+            yield from self._families.answer(asked)
         except CloacaError:
             yield families.unread()
 
@@ -139,8 +157,7 @@ class Watched:
             RunnerError: (a `RuntimeError`) it is of a process before a fork.
         """
         assert self.runner is not None
-        found = families.of_runner(self.runner._engine.metrics())
-        return [family for family in found if family.kind != "gauge"]
+        return counters(self.runner._engine)
 
     def heads(self) -> Iterator[Family]:
         """All metrics that there are of a runner, without a look at its store.
@@ -205,6 +222,15 @@ class Watched:
 
         with Reader(self.url) as reader:
             return _health(reader.native)
+
+
+def counters(engine: Any) -> list[Family]:
+    """What a runner has counted, by its engine.
+
+    Raises:
+        RunnerError: (a `RuntimeError`) it is of a process before a fork.
+    """
+    return [family for family in families.of_runner(engine.metrics()) if family.kind != "gauge"]
 
 
 def _health(native: Any) -> Health:

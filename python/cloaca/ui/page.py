@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 import string
-from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -82,7 +81,7 @@ class Page:
         self._source = Source(runner_or_url)
         self._live = Live(self._source, self._fragment)
         self._once = Once()
-        self._app: tuple[object, PrometheusApp] | None = None
+        self._app: PrometheusApp | None = None
 
     def act_as_client(self) -> None:
         """Lets a page of a URL change things, too, as a client of the store, until `close`.
@@ -212,17 +211,12 @@ class Page:
         return self._framed(request, screen, level)
 
     def _metrics(self, accept: str) -> Response:
-        """What a Prometheus that may see the page gets: of the runner, if there is one, and of the store."""
-        about: DefaultRunner | str = self._source._url
-        if self._source.can_act:
-            with suppress(StoreError):  # which the metrics tell
-                about = self._source.acting
-        elif self._source.runner is not None:
-            about = self._source.runner
+        """What a Prometheus that may see the page gets: of the runner on which it is mounted, if there is
+        one, and of the store. What the page's own client counts says nothing of the program."""
         try:
-            if self._app is None or self._app[0] is not about:
-                self._app = about, prometheus_app(about)
-            found = self._app[1].answer("/metrics", accept)
+            if self._app is None:
+                self._app = prometheus_app(self._source.mounted or self._source._url)
+            found = self._app.answer("/metrics", accept)
         except ImportError as error:
             raise Refusal(501, str(error)) from None
         return Response(found.body, found.status, media_type=found.kind)

@@ -101,6 +101,11 @@ class Source:
         return self._runner if client is None else client[1]
 
     @property
+    def mounted(self) -> DefaultRunner | None:
+        """The runner on which the page is mounted."""
+        return self._runner
+
+    @property
     def can_act(self) -> bool:
         """Whether there is a runner to change something by."""
         return self._opens or (self._runner is not None and not self._runner._closed)
