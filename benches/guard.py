@@ -18,6 +18,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BASELINE = HERE / "baseline.json"
 GROWTH_MAX = 0.1
+AGAIN_MAX = 2
 VALGRIND = ("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
 COUNTED = re.compile(r"I\s+refs:\s+([\d,]+)")
 
@@ -55,12 +56,12 @@ def main() -> int:
         print("guard: there is no valgrind here, so no instructions are counted")
         return 0
     build()
-    tools, counts = toolchains(), count_all()
+    baseline = {} if arguments.update else json.loads(BASELINE.read_text())
+    tools, counts = toolchains(), count_all(baseline.get("instructions", {}))
     if arguments.update:
         BASELINE.write_text(json.dumps({"toolchains": tools, "instructions": counts}, indent=1) + "\n")
         print(f"guard: {BASELINE.relative_to(ROOT)} is renewed")
         return 0
-    baseline = json.loads(BASELINE.read_text())
     lines, failed = compare(baseline, tools, counts)
     print("\n".join(lines))
     return 1 if failed else 0
@@ -81,16 +82,30 @@ def toolchains() -> dict[str, str]:
     return {"rust": f"{rustc}, {machine}", "python": f"{rustc}, {sys.version}, {machine}"}
 
 
-def count_all() -> Counts:
-    """Instructions that each path takes once."""
+def count_all(before: Counts) -> Counts:
+    """Instructions that each path takes once. One that seems to have grown is counted again, and the least
+    counts: how threads take turns only adds to it, up to a tenth of a poll.
+    """
     programs = {
         "rust": [str(HERE / "rust" / "target" / "release" / "count")],
         "python": [sys.executable, str(HERE / "python" / "count.py")],
     }
     return {
-        side: {path: _count([*programs[side], path], times) for path, times in paths.items()}
+        side: {
+            path: _least([*programs[side], path], times, before.get(side, {}).get(path))
+            for path, times in paths.items()
+        }
         for side, paths in PATHS.items()
     }
+
+
+def _least(program: list[str], times: tuple[int, int], before: float | None) -> float:
+    least = _count(program, times)
+    for _ in range(AGAIN_MAX):
+        if before is None or least / before - 1 <= GROWTH_MAX:
+            break
+        least = min(least, _count(program, times))
+    return least
 
 
 def _count(program: list[str], times: tuple[int, int]) -> float:
