@@ -183,6 +183,7 @@ claims! {
     what_one_has_in_hand_is_nobody_elses_until_it_is_gone
     what_its_process_ended_with_is_told_one_at_a_time
     who_has_no_callback_for_an_end_is_not_told_of_it
+    of_each_workflow_one_is_told_again_that_its_process_ended_with_and_what_that_did_twice_alone
     a_call_that_failed_waits_for_its_own_time
     a_call_that_waits_since_the_clock_was_ahead_waits_no_longer_than_it_was_to
     a_pause_counts_by_the_clock_of_who_began_it_while_that_one_may_tell
@@ -2116,6 +2117,46 @@ fn what_its_process_ended_with_is_told_one_at_a_time(store: &dyn Store) {
     let third = store.join(Wall(60_000_400)).unwrap();
     store.declare_workflows(third, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     assert_eq!(store.next_end(third, Wall(60_000_400), &[]), Ok(Some(Wall(1_000_300))));
+}
+
+/// One that hangs holds up those of no other workflow, and one that ends its process twice takes no other along from then on.
+fn of_each_workflow_one_is_told_again_that_its_process_ended_with_and_what_that_did_twice_alone(
+    store: &dyn Store,
+) {
+    let [first, second, third] = [1, 2, 3].map(|at| store.join(Wall(at)).unwrap());
+    let each = tells(&[RunStatus::Failed]);
+    let other = WorkflowRow { name: "other".into(), ..each.clone() };
+    for epoch in [first, second, third] {
+        store.declare_workflows(epoch, &[each.clone(), other.clone()], Wall(5)).unwrap();
+    }
+    for (number, workflow) in [(1, "mail"), (2, "mail"), (3, "other"), (4, "other")] {
+        let run = NewRun { run_key: None, workflow: workflow.into(), ..new_run(number) };
+        commit(store, Change::Start { epoch: first, runs: vec![run], cron: None });
+        end_of(store, first, number, RunStatus::Failed);
+    }
+    let runs = |ends: &[End]| ends.iter().map(|end| end.run).collect::<Vec<_>>();
+    assert_eq!(handed(store, first, 100).len(), 4);
+    store.leave(first, &InFlight::default(), Wall(200)).unwrap();
+    assert_eq!(runs(&handed(store, second, 300)), [id(1)]);
+    assert_eq!(store.next_end(second, Wall(300), &[]), Ok(Some(Wall(100))));
+    assert_eq!(runs(&handed(store, second, 300)), [id(3)]);
+    assert_eq!((store.next_end(second, Wall(300), &[]), handed(store, second, 300)), (Ok(None), vec![]));
+    store.leave(second, &InFlight::default(), Wall(400)).unwrap();
+    // The two that were being called are due again after a second.
+    let again = handed(store, third, 500).remove(0);
+    assert_eq!(again.run, id(2));
+    let late = 1_000_300;
+    assert_eq!(
+        runs(&store.take_ends(third, Wall(late), 10, &["other".to_owned()]).unwrap()),
+        Vec::<Uuid>::new()
+    );
+    store.end_told(third, again.key, &Settled::Called, Wall(700)).unwrap();
+    let again = store.take_ends(third, Wall(late), 10, &["other".to_owned()]).unwrap().remove(0);
+    assert_eq!(again.run, id(1));
+    assert_eq!((store.next_end(third, Wall(late), &[]), handed(store, third, late)), (Ok(None), vec![]));
+    store.end_told(third, again.key, &Settled::Called, Wall(700)).unwrap();
+    assert_eq!(runs(&handed(store, third, late)), [id(4)]);
+    assert_eq!((store.next_end(third, Wall(late), &[]), handed(store, third, late)), (Ok(None), vec![]));
 }
 
 fn a_call_that_failed_waits_for_its_own_time(store: &dyn Store) {

@@ -161,12 +161,15 @@ macro_rules! not_full {
 /// What stands with an end whose last call came to nothing as its process ended: it may be what ended that.
 const DIED: &str = "the process that called it ended";
 
-/// That one of these is being called by `:epoch` already. One that hangs does not count for longer than a call leaves its place to another.
+/// That `:epoch` is calling one already beside which this one is not called: one of its workflow, or any if it is the second time for one of the two.
+/// Mostly it was none of them that ended the process, and one that hangs holds up its workflow alone. One that did end it leaves all others behind at
+/// the second time. One that hangs does not count for longer than a call leaves its place to another.
 macro_rules! one_that_died_is_called {
     () => {
         "EXISTS (
             SELECT 1 FROM ends AS other
-            WHERE other.owner = :epoch AND other.error = :died AND other.begun_at > :at - 60000000)"
+            WHERE other.owner = :epoch AND other.error = :died AND other.begun_at > :at - 60000000
+                AND (other.workflow = ends.workflow OR other.tries > 2 OR ends.tries > 1))"
     };
 }
 
@@ -221,8 +224,8 @@ macro_rules! take {
     };
 }
 
-/// Hands at most `limit` of those that are due to `epoch`. Of those whose last call ended with its process one at a time: one of them may end the
-/// next one as well, and whatever is called beside it.
+/// Hands at most `limit` of those that are due to `epoch`. Of those whose last call ended with its process one at a time of each workflow, and
+/// from the second time on of all: one of them may end the next one as well, and whatever is called beside it.
 pub fn take(db: &Db, epoch: Epoch, at: Wall, limit: u64, full: &[String]) -> Result<Vec<End>, Failure> {
     const CUT_AHEAD: &str = concat!(
         "UPDATE ends SET due_at = :at + pause_us, put_off_by = :epoch WHERE row IN (SELECT ends.row ",
