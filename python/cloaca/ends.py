@@ -16,9 +16,11 @@ from typing import NamedTuple
 from . import attempt, rows, tracing
 from .answer import waited_for
 from .end import raised_by
+from .errors import CloacaError
 from .failing import LINE, TOLD_EVERY_US, WHOLE, Failing, Kind, kind_of
 from .hidden import NO_SECRETS
-from .plain import ERROR, WARNING, say
+from .kind import name_of
+from .plain import ERROR, WARNING, describe, say
 from .policy import wish_of
 
 TYPE_CHECKING = False
@@ -38,6 +40,9 @@ CALLS_MAX = 8
 """So many callbacks of runs are called at once, of one workflow fewer: the engine says how many."""
 CALL_SECONDS_MAX = 60.0
 """One that takes longer leaves its place to another."""
+
+WAITS_SAID_EVERY = 60.0
+"""That what is to be called waits, since it can't be, is said so often."""
 
 FAILING_MAX = 10_000
 """Of so many it is known what was told of them; then of the others."""
@@ -93,6 +98,7 @@ class Ends:
         self._told_whole: dict[tuple[str, str, Kind], int] = {}
         self._overdue: dict[int, End] = {}
         self._secrets: dict[int, Secrets] = {}
+        self._waits_said = -WAITS_SAID_EVERY
         self._is_open = False
         self._is_closed = False
 
@@ -136,8 +142,10 @@ class Ends:
                     self._start("callback", partial(self._tell, end))
                 except RuntimeError as error:
                     # The system gives no thread now.
-                    self._failed(end, error)
-                    self._home(end)
+                    try:
+                        self._waits(end, "no thread can be started", error)(end.key)
+                    finally:
+                        self._home(end)
 
     def _room(self) -> int:
         """How many more may be called, once that is at least one; none once the runner has closed."""
@@ -175,15 +183,17 @@ class Ends:
 
     def _tell(self, end: End) -> None:
         try:
-            settle = self._call(end)
+            try:
+                settle = self._call(end)
+            except BaseException as raised:
+                # SystemExit and KeyboardInterrupt too: here they can only mean that this call failed.
+                if not attempt.is_forked(self._pid):
+                    self._failed(end, raised)
+                return
             if not attempt.is_forked(self._pid):
                 settle(end.key)
                 with self._changed:
                     self._failing.forget(str(end.key))
-        except BaseException as raised:
-            # SystemExit and KeyboardInterrupt too: here they can only mean that this call failed.
-            if not attempt.is_forked(self._pid):
-                self._failed(end, raised)
         finally:
             self._home(end)
 
@@ -200,7 +210,14 @@ class Ends:
         if function is None:
             # It was taken, and is declared here no more: perhaps in a moment again, or by another program.
             return self._engine.ends.given_back
-        row = self._engine.runs.run(end.run, tries=True)
+        given = None
+        try:
+            row = self._engine.runs.run(end.run, tries=True)
+            if (spans := self._spans()) is not None:
+                given = tracing.asked(self._engine, end.run)
+        except CloacaError as error:
+            # It is no failure of the callback, which nobody has called.
+            return self._waits(end, "the store cannot be read", error)
         if row is None or end.ended_at is None or row["completed_at"] != end.ended_at:
             # The run was opened again, and may have come to another end, or is gone.
             return self._engine.ends.withdrawn
@@ -215,8 +232,7 @@ class Ends:
         if self._logbook is not None:
             entered.lines = self._logbook.of_run(run, rows.CALLBACKS[end.status], secrets)
         called = None
-        if (spans := self._spans()) is not None:
-            given = tracing.asked(self._engine, end.run)
+        if spans is not None:
             called = spans.told(end.workflow, end.run, rows.CALLBACKS[end.status], end.tries, given)
         entered.trace = called
         failure: BaseException | None = None
@@ -234,12 +250,29 @@ class Ends:
             say(_log, WARNING, text, rows.CALLBACKS[end.status], end.workflow, end.run, about=_about(end))
         return self._engine.ends.told
 
+    def _waits(self, end: End, why: str, error: Exception) -> Callable[[int], None]:
+        """Returns what gives an end back that was not called; says each minute that this is so."""
+        now = monotonic()
+        with self._changed:
+            if now < self._waits_said + WAITS_SAID_EVERY:
+                return self._engine.ends.given_back
+            self._waits_said = now
+        text = "%s of workflow '%s' for run %s waits, as %s: %s"
+        values = rows.CALLBACKS[end.status], end.workflow, end.run, why, describe(error)
+        self._redactor.say(_log, WARNING, text, *values, about=_about(end))
+        return self._engine.ends.given_back
+
     def _failed(self, end: End, raised: BaseException) -> None:
         if self._hear is not None:
             self._hear((None, raised))
         # Before the next call may come, on another thread.
-        graded = self._grade(end, raised)
-        error = self._secrets.get(end.key, NO_SECRETS).hide(raised_by(raised).text)
+        graded, error = LINE, name_of(type(raised))
+        try:
+            graded = self._grade(end, raised)
+            error = self._secrets.get(end.key, NO_SECRETS).hide(raised_by(raised).text)
+        except BaseException as beyond:
+            # Whatever cannot be told of it, the engine has to hear that it failed.
+            error = f"{error}: <its text cannot be shown: {name_of(type(beyond))}>"
         due = self._engine.ends.failed(end.key, error, wish_of(raised) or 0)
         if due is None:
             graded = graded or LINE

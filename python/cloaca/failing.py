@@ -21,9 +21,13 @@ NOTHING = ""
 def kind_of(error: BaseException) -> Kind:
     """What makes errors the same: their class and where they were raised. Their texts may hold a time or an
     id, and differ each time."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
+    try:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+    except BaseException:
+        # Its own `__getattribute__` raised; of whatever kind, it must not end the thread that only asks.
+        trace = None
     if trace is None:
         return qualname_of(type(error)), "", 0
     return qualname_of(type(error)), trace.tb_frame.f_code.co_filename, trace.tb_lineno

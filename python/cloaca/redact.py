@@ -6,6 +6,7 @@ here hides more, never less, and costs a store that hides nothing one look a cal
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from . import context as contexts
@@ -13,7 +14,7 @@ from .context import DEPTH_MAX, Context, decode_value
 from .errors import ArgumentError, ArgumentTypeError, excerpt, typed
 from .hidden import MASK, NO_SECRETS, WITHHOLDING, Secrets, gather
 from .keyed import OF_KEY, Keyed
-from .kind import name_of
+from .kind import is_a, name_of
 from .name import is_text
 from .plain import ABOUT, say
 
@@ -165,7 +166,11 @@ def _call(function: Hiding, path: tuple[str | int, ...], item: Any) -> Any:
             return item
         # What JSON doesn't know cannot be shown by who shows JSON.
         return Context({"": shown})[""]
-    except Exception:
+    except BaseException as raised:
+        # Ctrl-C comes to the main thread alone, and is not the function's. What else is raised, to end its
+        # thread say, hides the value: whoever asks here has something to finish.
+        if is_a(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise
         return MASK
 
 
@@ -403,5 +408,6 @@ def _whole(raised: BaseException) -> str:
 
     try:
         return "".join(traceback.format_exception(type(raised), raised, raised.__traceback__)).rstrip("\n")
-    except Exception:
+    except BaseException:
+        # An exception with a `__str__` or `__cause__` of its own may raise anything.
         return name_of(type(raised))

@@ -10,9 +10,10 @@ from itertools import islice
 
 from . import rows
 from .answer import FIRES_MAX
-from .errors import TriggerError
+from .errors import CloacaError, TriggerError
 from .kind import is_a, is_awaitable, is_iterator
 from .plain import ERROR, say
+from .policy import RetryAfter
 from .result import SKIP, TriggerResult
 
 TYPE_CHECKING = False
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from .types import RunDetails
 
 NONE_ENDED = "no run has ended that it is still to be told of"
+UNREAD_SECONDS = 1
+"""So long after a store that could not be read it is asked again."""
 _log = "cloaca"
 
 
@@ -48,6 +51,15 @@ class RunEndBody:
         self._tell = tell
 
     def __call__(self) -> object:
+        try:
+            run = self._found()
+        except CloacaError:
+            # The store's trouble, which is no failure of the function: it is told once the store can be read.
+            raise RetryAfter(UNREAD_SECONDS) from None
+        return run if is_a(run, TriggerResult) else self._call(run)
+
+    def _found(self) -> RunDetails | TriggerResult:
+        """The run that the function is told of, or what is to be said in its place."""
         found = self._engine.polls.ending(self._place)
         while found is not None:
             id, status, ended_at, is_too_deep, kept = found
@@ -60,7 +72,7 @@ class RunEndBody:
                 row |= {"status": status, "completed_at": ended_at, "final_context": context}
                 row |= {"error_message": error}
             if row is not None and row["completed_at"] == ended_at:
-                return self._call(rows.run_with_tasks(row, []))
+                return rows.run_with_tasks(row, [])
             # It has just been opened again, or is gone.
             found = self._engine.polls.ending(self._place)
         return TriggerResult.skip(NONE_ENDED)

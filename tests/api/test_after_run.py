@@ -20,7 +20,7 @@ import pytest
 from program import Dated, eventually
 
 import cloaca
-from cloaca import ends, reading
+from cloaca import ends, reading, run_end
 from cloaca.cli.logged import Json
 from cloaca.testing import Runner
 
@@ -240,6 +240,144 @@ def test_a_callback_that_waits_is_called_soon_or_not_at_all() -> None:
 def knows_no_callbacks(runner: cloaca.DefaultRunner) -> bool:
     """Whether the store has heard that the program declares a workflow without them."""
     return [row["tells"] for row in runner.query("SELECT tells FROM workflows")] == [0]
+
+
+class Unreadable:
+    """An engine whose store cannot be read for so many times."""
+
+    def __init__(self, engine: Any, times: int) -> None:
+        self._engine = engine
+        self.left = times
+
+    def __getattr__(self, name: str) -> Any:
+        return self if name == "runs" else getattr(self._engine, name)
+
+    def run(self, *arguments: Any, **named: Any) -> Any:
+        if self.left > 0:
+            self.left -= 1
+            raise cloaca.StoreError("the connection to the database is gone")
+        return self._engine.runs.run(*arguments, **named)
+
+
+def unreadable(monkeypatch: pytest.MonkeyPatch, kind: type, times: int) -> None:
+    """What a runner makes of that kind reads by an engine that can't read for so many times."""
+    begin = kind.__init__  # type: ignore[misc]
+
+    def init(self: Any, engine: Any, *arguments: Any, **named: Any) -> None:
+        begin(self, Unreadable(engine, times), *arguments, **named)
+
+    monkeypatch.setattr(kind, "__init__", init)
+
+
+def test_a_store_that_cannot_be_read_before_a_call_is_no_failure_of_the_callback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = Told()
+    unreadable(monkeypatch, ends.Ends, 3)
+    declare(on_success=told)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        run = runner.submit("w")
+        told.wait()
+        assert eventually(lambda: runner.get_run(run.id)["last_callback"] is not None)
+        last = runner.get_run(run.id)["last_callback"]
+        assert (last["outcome"], last["attempts"], len(told.runs)) == ("told", 1, 1)
+    lines = [each.getMessage() for each in caplog.records if each.name == "cloaca.callback"]
+    assert lines == [
+        f"on_success of workflow 'w' for run {run.id} waits, as the store cannot be read:"
+        " StoreError: the connection to the database is gone"
+    ], "one line a minute is enough"
+
+
+def test_a_store_that_cannot_be_read_before_a_call_is_no_failure_of_a_trigger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told, failed = Told(), threading.Event()
+    unreadable(monkeypatch, run_end.RunEndBody, 2)
+    declare()
+    declare("next")
+
+    @cloaca.trigger(
+        workflow="next",
+        on_run="w",
+        name="heard",
+        max_consecutive_failures=1,
+        on_poll_failed=lambda *_: failed.set(),
+    )
+    def heard(run: cloaca.types.RunDetails) -> cloaca.TriggerResult:
+        told(run)
+        return cloaca.TriggerResult.skip("it is told")
+
+    with cloaca.DefaultRunner(":memory:") as runner:
+        run = runner.submit("w")
+        assert [each["id"] for each in told.wait()] == [run.id]
+        assert runner.list_trigger_schedules()[0]["enabled"]
+        assert not failed.is_set()
+
+
+def test_where_no_thread_can_be_started_for_a_callback_none_has_failed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told, refused, start = Told(), [0], threading.Thread.start
+
+    def starts(self: threading.Thread) -> None:
+        if "callback" in self.name and refused[0] < 3:
+            refused[0] += 1
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", starts)
+    declare(on_success=told)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        run = runner.submit("w")
+        told.wait()
+        assert eventually(lambda: runner.get_run(run.id)["last_callback"] is not None)
+        assert (runner.get_run(run.id)["last_callback"]["attempts"], refused) == (1, [3])
+    assert "raised" not in caplog.text
+
+
+class Traceless(Exception):
+    @property
+    def __traceback__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("in __traceback__")
+
+
+class Untouchable(Exception):
+    def __getattribute__(self, name: str) -> Any:
+        raise SystemExit(name)
+
+
+@pytest.mark.parametrize("kind", [Traceless, Untouchable])
+def test_what_a_callback_raised_and_nobody_can_look_at_takes_no_place(kind: type[Exception]) -> None:
+    calls: list[str] = []
+
+    def tell(run: cloaca.types.RunDetails) -> None:
+        calls.append(run["id"])
+        if calls.count(run["id"]) == 1:
+            raise kind("boom")
+
+    declare(on_success=tell)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        ids = [runner.submit("w").id for _ in range(9)]
+        assert eventually(lambda: sorted(calls) == sorted(ids * 2), 10)
+        assert eventually(lambda: not runner.list_runs(untold=True))
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_redact_function_that_ends_badly_hides_the_value_and_holds_no_callback_up(
+    kind: type[BaseException],
+) -> None:
+    def redact(path: tuple[str | int, ...], value: object) -> object:
+        if kind is KeyboardInterrupt and threading.current_thread() is threading.main_thread():
+            return value  # Ctrl-C comes out there.
+        raise kind("redact")
+
+    told = Told()
+    declare(on_success=told)
+    with cloaca.DefaultRunner(":memory:", redact=redact) as runner:
+        run = runner.submit("w", {"secret": "abcdefgh"})
+        assert told.wait()[0]["context"] == {"secret": "abcdefgh"}
+        assert eventually(lambda: runner.get_run(run.id)["last_callback"] is not None)
+        assert runner.get_run(run.id)["last_callback"]["attempts"] == 1
 
 
 def test_when_a_callback_was_dropped_is_told_by_the_runners_clock() -> None:

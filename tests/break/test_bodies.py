@@ -30,6 +30,17 @@ class Unprintable(Exception):
     __repr__ = __str__
 
 
+class Traceless(Exception):
+    @property
+    def __traceback__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("in __traceback__")
+
+
+class Untouchable(Exception):
+    def __getattribute__(self, name: str) -> Any:
+        raise SystemExit("in __getattribute__")
+
+
 class Unpicklable(Exception):
     def __reduce__(self) -> Any:
         raise RuntimeError("in __reduce__")
@@ -130,6 +141,8 @@ NASTY: dict[str, Callable[[], object]] = {
     "1 MB": raising(ValueError("x" * (1 << 20))),
     "unprintable": raising(Unprintable()),
     "unpicklable": raising(Unpicklable("u")),
+    "__traceback__ raises": lambda: raising(Traceless("t"))(),
+    "each attribute exits": lambda: raising(Untouchable("u"))(),
     "MemoryError": raising(MemoryError()),
     "StopIteration": raising(StopIteration(1)),
     "StopAsyncIteration": raising(StopAsyncIteration()),

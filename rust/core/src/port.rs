@@ -33,6 +33,7 @@ pub use change::{
 pub use claim::{Allowed, BURIED, Company, InFlight, Siblings, Spent, Unfinished};
 pub use end::{
     AsItWas, CHAIN_MAX, Call, CallFate, End, Ending, LastCall, OnRun, Outcomes, Settled, Skipped, Told,
+    Unwanted,
 };
 pub use forget::{Found, JUMP, Old, SPARED_FOR, Spared};
 pub use halt::Halt;
@@ -251,9 +252,10 @@ pub trait Store: Send + Sync {
     fn call_soon(&self, run: Uuid, at: Wall) -> Stored<bool>;
     /// That end is not told; false if none waits.
     fn skip_call(&self, run: Uuid, at: Wall) -> Stored<bool>;
-    /// Callbacks that nobody has declared since `before`, of workflows that somebody declares, are told nothing more: of each workflow, how many ends
-    /// waited for them.
-    fn drop_callbacks(&self, before: Wall, at: Wall) -> Stored<Vec<(String, u64)>>;
+    /// The workflows of which callbacks are declared by nobody any more, though somebody declares the workflow. Cheap.
+    fn unwanted_callbacks(&self) -> Stored<Vec<Unwanted>>;
+    /// Those of these callbacks that are still so, and since the same time, are told nothing more: of each workflow, how many ends waited for them.
+    fn drop_callbacks(&self, unwanted: &[Unwanted], at: Wall) -> Stored<Vec<(String, u64)>>;
 
     /// Of each trigger of `epoch` that is switched on, the first end that it is still to be told of. Cheap.
     fn endings(&self, epoch: Epoch) -> Stored<Vec<Ending>>;

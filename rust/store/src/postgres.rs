@@ -63,7 +63,7 @@ use cloaca_core::port::{
     Allowed, Backlog, Beginning, Cell, Change, CronStats, Ear, End, Ending, Fault, Forgotten, Found, Halt,
     InFlight, ListedRun, NewCron, Old, OwnerRow, Page, Place, Playing, Receipt, Redacted, Renamed, Reopened,
     RunFilter, Schedule, ScheduleFilter, Settled, Siblings, Sign, Skipped, Spared, Store, Stored, Stretch,
-    Table, TaskRecord, Unfinished, Wished, WorkflowRow,
+    Table, TaskRecord, Unfinished, Unwanted, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::Contested;
@@ -738,12 +738,12 @@ impl Store for PostgresStore {
         })
     }
 
-    fn drop_callbacks(&self, before: Wall, at: Wall) -> Stored<Vec<(String, u64)>> {
-        let unwanted = self.read(|db| end::unwanted(db, before))?;
-        match unwanted.is_empty() {
-            true => Ok(Vec::new()),
-            false => self.write(Step::Prune, |db| end::drop_unwanted(db, &unwanted, before, at)),
-        }
+    fn unwanted_callbacks(&self) -> Stored<Vec<Unwanted>> {
+        self.read(end::unwanted)
+    }
+
+    fn drop_callbacks(&self, unwanted: &[Unwanted], at: Wall) -> Stored<Vec<(String, u64)>> {
+        self.write(Step::Prune, |db| end::drop_unwanted(db, unwanted, at))
     }
 
     fn put_end_off(&self, epoch: Epoch, end: EndKey, wait: Wait, error: &str) -> Stored<()> {

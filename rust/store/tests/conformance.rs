@@ -20,9 +20,9 @@ use cloaca_core::port::{
     CronStats, End, Fault, Forgotten, Halt, InFlight, LastCall, Line, Logged, MINUTES_KEPT_US, Maker, Minute,
     Moment, NewCron, NewRun, Old, OnRun, Origin, Outcome, Outcomes, Overdue, Page, Parent, Place,
     REDACTED_KEYS_MAX, Receipt, Redacted, Renamed, Room, RunChange, RunEnd, RunFilter, RunStatus, STAND_IN,
-    Schedule, ScheduleFilter, ScheduleKind, Settled, Sign, Spared, Spent, Store, Stretch, TRIES_FIRST_MAX,
-    TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms, TickChange, TriggerRow, TriggerState, Try, TryOutcome,
-    Unfinished, Wished, WorkflowRow,
+    Schedule, ScheduleFilter, ScheduleKind, Settled, Sign, Spared, Spent, Store, Stored, Stretch,
+    TRIES_FIRST_MAX, TRIES_LAST_MAX, TaskRecord, TaskStatus, Terms, TickChange, TriggerRow, TriggerState,
+    Try, TryOutcome, Unfinished, Unwanted, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{self, Ask, Differs, Limit, ListedLimit, Pause, Seat, Until};
 use cloaca_core::spread::owner_of;
@@ -184,8 +184,10 @@ claims! {
     what_one_has_in_hand_is_nobody_elses_until_it_is_gone
     what_its_process_ended_with_is_told_one_at_a_time
     who_has_no_callback_for_an_end_is_not_told_of_it
+    of_each_workflow_one_is_told_again_that_its_process_ended_with_and_what_that_did_twice_alone
     a_call_that_failed_waits_for_its_own_time
     a_call_that_waits_since_the_clock_was_ahead_waits_no_longer_than_it_was_to
+    a_pause_counts_by_the_clock_of_who_began_it_while_that_one_may_tell
     an_end_from_a_clock_that_was_ahead_is_told_at_once
     to_open_a_run_again_withdraws_calls_that_have_not_begun
     a_call_that_came_to_nothing_is_not_made_again_for_a_run_that_was_opened_meanwhile
@@ -2005,6 +2007,13 @@ fn handed(store: &dyn Store, epoch: Epoch, at: i64) -> Vec<End> {
     store.take_ends(epoch, Wall(at), 10, &[]).unwrap()
 }
 
+/// Drops the callbacks that nobody has declared since `before`.
+fn dropped(store: &dyn Store, before: Wall, at: Wall) -> Stored<Vec<(String, u64)>> {
+    let mut unwanted = store.unwanted_callbacks()?;
+    unwanted.retain(|each| each.since < before);
+    store.drop_callbacks(&unwanted, at)
+}
+
 fn ends_of_workflows_that_are_left_out_are_not_handed_out(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let each = tells(&[RunStatus::Failed]);
@@ -2067,7 +2076,7 @@ fn an_end_whose_callback_only_they_had_who_are_gone_waits_no_more(store: &dyn St
     assert_eq!(waiting(), [1, 1, 1], "the old version may still call them");
     store.leave(old, &InFlight::default(), Wall(200)).unwrap();
     assert_eq!(waiting(), [1, 1, 1], "it may come back");
-    assert_eq!(store.drop_callbacks(Wall(201), Wall(250)), Ok(vec![("mail".to_owned(), 2)]));
+    assert_eq!(dropped(store, Wall(201), Wall(250)), Ok(vec![("mail".to_owned(), 2)]));
     assert_eq!(waiting(), [0, 0, 1]);
     store.leave(new, &InFlight::default(), Wall(300)).unwrap();
     assert_eq!(waiting(), [0, 0, 1], "while nobody declares it, it stays as it was");
@@ -2131,6 +2140,46 @@ fn what_its_process_ended_with_is_told_one_at_a_time(store: &dyn Store) {
     assert_eq!(store.next_end(third, Wall(60_000_400), &[]), Ok(Some(Wall(1_000_300))));
 }
 
+/// One that hangs holds up those of no other workflow, and one that ends its process twice takes no other along from then on.
+fn of_each_workflow_one_is_told_again_that_its_process_ended_with_and_what_that_did_twice_alone(
+    store: &dyn Store,
+) {
+    let [first, second, third] = [1, 2, 3].map(|at| store.join(Wall(at)).unwrap());
+    let each = tells(&[RunStatus::Failed]);
+    let other = WorkflowRow { name: "other".into(), ..each.clone() };
+    for epoch in [first, second, third] {
+        store.declare_workflows(epoch, &[each.clone(), other.clone()], Wall(5)).unwrap();
+    }
+    for (number, workflow) in [(1, "mail"), (2, "mail"), (3, "other"), (4, "other")] {
+        let run = NewRun { run_key: None, workflow: workflow.into(), ..new_run(number) };
+        commit(store, Change::Start { epoch: first, runs: vec![run], cron: None });
+        end_of(store, first, number, RunStatus::Failed);
+    }
+    let runs = |ends: &[End]| ends.iter().map(|end| end.run).collect::<Vec<_>>();
+    assert_eq!(handed(store, first, 100).len(), 4);
+    store.leave(first, &InFlight::default(), Wall(200)).unwrap();
+    assert_eq!(runs(&handed(store, second, 300)), [id(1)]);
+    assert_eq!(store.next_end(second, Wall(300), &[]), Ok(Some(Wall(100))));
+    assert_eq!(runs(&handed(store, second, 300)), [id(3)]);
+    assert_eq!((store.next_end(second, Wall(300), &[]), handed(store, second, 300)), (Ok(None), vec![]));
+    store.leave(second, &InFlight::default(), Wall(400)).unwrap();
+    // The two that were being called are due again after a second.
+    let again = handed(store, third, 500).remove(0);
+    assert_eq!(again.run, id(2));
+    let late = 1_000_300;
+    assert_eq!(
+        runs(&store.take_ends(third, Wall(late), 10, &["other".to_owned()]).unwrap()),
+        Vec::<Uuid>::new()
+    );
+    store.end_told(third, again.key, &Settled::Called, Wall(700)).unwrap();
+    let again = store.take_ends(third, Wall(late), 10, &["other".to_owned()]).unwrap().remove(0);
+    assert_eq!(again.run, id(1));
+    assert_eq!((store.next_end(third, Wall(late), &[]), handed(store, third, late)), (Ok(None), vec![]));
+    store.end_told(third, again.key, &Settled::Called, Wall(700)).unwrap();
+    assert_eq!(runs(&handed(store, third, late)), [id(4)]);
+    assert_eq!((store.next_end(third, Wall(late), &[]), handed(store, third, late)), (Ok(None), vec![]));
+}
+
 fn a_call_that_failed_waits_for_its_own_time(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
@@ -2182,6 +2231,37 @@ fn a_call_that_waits_since_the_clock_was_ahead_waits_no_longer_than_it_was_to(st
     store.declare_workflows(third, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
     assert_eq!(handed(store, third, 1000), []);
     assert_eq!(store.next_end(third, Wall(1000), &[]), Ok(Some(Wall(1_001_000))));
+}
+
+/// Each of the two would cut the waits of the other, so that one which always fails had none.
+fn a_pause_counts_by_the_clock_of_who_began_it_while_that_one_may_tell(store: &dyn Store) {
+    let [behind, ahead] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    for epoch in [behind, ahead] {
+        store.declare_workflows(epoch, &[tells(&[RunStatus::Failed])], Wall(5)).unwrap();
+    }
+    let next = |epoch, at| store.next_end(epoch, Wall(at), &[]).unwrap();
+    has_ended(store, ahead, 1, RunStatus::Failed);
+    let end = handed(store, ahead, 9000).remove(0);
+    store.put_end_off(ahead, end.key, put_off(9000, 9500), "ValueError: no").unwrap();
+    assert_eq!((next(behind, 300), handed(store, behind, 300)), (Some(Wall(9500)), vec![]));
+    assert_eq!((next(ahead, 9100), handed(store, ahead, 9100)), (Some(Wall(9500)), vec![]));
+    let end = handed(store, ahead, 9500).remove(0);
+    store.put_end_off(ahead, end.key, put_off(9500, 9700), "ValueError: no").unwrap();
+    // That has no callback any more.
+    store.declare_workflows(ahead, &[tells(&[RunStatus::Completed])], Wall(9600)).unwrap();
+    assert_eq!((next(behind, 400), handed(store, behind, 400)), (Some(Wall(400)), vec![]));
+    assert_eq!(next(behind, 400), Some(Wall(600)));
+    let end = handed(store, behind, 600).remove(0);
+    store.declare_workflows(ahead, &[tells(&[RunStatus::Failed])], Wall(9700)).unwrap();
+    store.put_end_off(behind, end.key, put_off(600, 700), "ValueError: no").unwrap();
+    let end = handed(store, ahead, 9800).remove(0);
+    store.put_end_off(ahead, end.key, put_off(9800, 9900), "ValueError: no").unwrap();
+    store.leave(ahead, &InFlight::default(), Wall(9850)).unwrap();
+    assert_eq!((next(behind, 800), handed(store, behind, 800)), (Some(Wall(800)), vec![]));
+    assert_eq!(next(behind, 800), Some(Wall(900)));
+    // Of who asks that it be soon the clock may be ahead, too.
+    assert_eq!(store.call_soon(id(1), Wall(9900)), Ok(true));
+    assert_eq!((next(behind, 850), handed(store, behind, 850).len()), (Some(Wall(850)), 1));
 }
 
 /// The clock was ahead when the run ended.
@@ -2238,10 +2318,10 @@ fn a_callback_that_nobody_declares_for_a_while_misses_nothing(store: &dyn Store)
     store.leave(old, &InFlight::default(), Wall(200)).unwrap();
     has_ended(store, new, 2, RunStatus::Failed);
     store.declare_workflows(new, &[declares("mail", "v2")], Wall(250)).unwrap();
-    assert_eq!(store.drop_callbacks(Wall(200), Wall(300)), Ok(vec![]));
+    assert_eq!(dropped(store, Wall(200), Wall(300)), Ok(vec![]));
     let back = store.join(Wall(3)).unwrap();
     store.declare_workflows(back, &[tells(&[RunStatus::Failed])], Wall(300)).unwrap();
-    assert_eq!(store.drop_callbacks(LATE, LATE), Ok(vec![]));
+    assert_eq!(dropped(store, LATE, LATE), Ok(vec![]));
     assert_eq!(handed(store, back, 400).iter().map(|end| end.run).collect::<Vec<_>>(), [id(1), id(2)]);
 }
 
@@ -2253,9 +2333,9 @@ fn what_nobody_has_declared_for_long_is_told_to_nobody(store: &dyn Store) {
     let end = handed(store, old, 100).remove(0);
     store.end_told(old, end.key, &Settled::Called, Wall(150)).unwrap();
     store.leave(old, &InFlight::default(), Wall(200)).unwrap();
-    assert_eq!(store.drop_callbacks(Wall(201), Wall(600)), Ok(vec![("mail".to_owned(), 2)]));
+    assert_eq!(dropped(store, Wall(201), Wall(600)), Ok(vec![("mail".to_owned(), 2)]));
     assert_eq!(last_call(store, 2), Some((RunStatus::Failed, CallFate::Dropped, 1, Wall(600))));
-    assert_eq!(store.drop_callbacks(LATE, LATE), Ok(vec![]));
+    assert_eq!(dropped(store, LATE, LATE), Ok(vec![]));
     has_ended(store, new, 4, RunStatus::Failed);
     store.declare_workflows(new, &[tells(&[RunStatus::Failed])], Wall(700)).unwrap();
     assert_eq!(store.next_end(new, LATE, &[]), Ok(None));
@@ -2269,22 +2349,26 @@ fn a_callback_is_not_dropped_for_a_time_in_which_nobody_declared_its_workflow(st
     has_ended(store, old, 1, RunStatus::Failed);
     store.leave(old, &InFlight::default(), Wall(200)).unwrap();
     store.leave(new, &InFlight::default(), Wall(300)).unwrap();
-    assert_eq!(store.drop_callbacks(LATE, LATE), Ok(vec![]));
+    assert_eq!(dropped(store, LATE, LATE), Ok(vec![]));
     let next = store.join(Wall(3)).unwrap();
     store.declare_workflows(next, &[declares("mail", "v2")], Wall(9000)).unwrap();
-    assert_eq!(store.drop_callbacks(Wall(9000), Wall(9500)), Ok(vec![]));
+    assert_eq!(dropped(store, Wall(9000), Wall(9500)), Ok(vec![]));
     // Nor if it starts again, though nobody has seen it go.
     let again = store.join(Wall(4)).unwrap();
     store.declare_workflows(again, &[declares("mail", "v2")], Wall(9550)).unwrap();
-    assert_eq!(store.drop_callbacks(Wall(9550), Wall(9560)), Ok(vec![]));
+    assert_eq!(dropped(store, Wall(9550), Wall(9560)), Ok(vec![]));
     store.leave(again, &InFlight::default(), Wall(9570)).unwrap();
-    assert_eq!(store.drop_callbacks(Wall(9550), Wall(9580)), Ok(vec![]));
+    assert_eq!(dropped(store, Wall(9550), Wall(9580)), Ok(vec![]));
     // Nor where it declares others alone.
     store.declare_workflows(next, &[], Wall(9600)).unwrap();
-    assert_eq!(store.drop_callbacks(LATE, LATE), Ok(vec![]));
+    assert_eq!(dropped(store, LATE, LATE), Ok(vec![]));
     store.declare_workflows(next, &[declares("mail", "v2")], Wall(9700)).unwrap();
-    assert_eq!(store.drop_callbacks(Wall(9700), LATE), Ok(vec![]));
-    assert_eq!(store.drop_callbacks(Wall(9701), LATE), Ok(vec![("mail".to_owned(), 1)]));
+    assert_eq!(dropped(store, Wall(9700), LATE), Ok(vec![]));
+    let before = store.unwanted_callbacks().unwrap();
+    assert_eq!(before, [Unwanted { workflow: "mail".to_owned(), since: Wall(9700) }]);
+    store.declare_workflows(next, &[declares("mail", "v2")], Wall(9800)).unwrap();
+    assert_eq!(store.drop_callbacks(&before, LATE), Ok(vec![]), "somebody has begun anew to declare it");
+    assert_eq!(dropped(store, Wall(9801), LATE), Ok(vec![("mail".to_owned(), 1)]));
 }
 
 fn last_call(store: &dyn Store, number: u128) -> Option<(RunStatus, CallFate, u32, Wall)> {
@@ -2336,9 +2420,9 @@ fn an_end_that_is_given_back_is_told_by_whoever_declares_its_callback(store: &dy
     let end = handed(store, first, 300).remove(0);
     store.declare_workflows(first, &[declares("mail", "v2")], Wall(305)).unwrap();
     store.give_end_back(first, end.key, put_off(310, 350)).unwrap();
-    assert_eq!(store.drop_callbacks(Wall(305), Wall(360)), Ok(vec![]));
+    assert_eq!(dropped(store, Wall(305), Wall(360)), Ok(vec![]));
     assert_eq!(last_call(store, 1), None);
-    assert_eq!(store.drop_callbacks(Wall(306), Wall(370)), Ok(vec![("mail".to_owned(), 1)]));
+    assert_eq!(dropped(store, Wall(306), Wall(370)), Ok(vec![("mail".to_owned(), 1)]));
     assert_eq!(last_call(store, 1).map(|(_, fate, ..)| fate), Some(CallFate::Dropped));
 }
 

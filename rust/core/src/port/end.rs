@@ -204,6 +204,15 @@ impl Settled {
     }
 }
 
+/// A workflow of which ends wait for callbacks that nobody declares any more, though somebody declares the workflow.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unwanted {
+    /// Its name.
+    pub workflow: String,
+    /// Since when, by the clock of who noticed. Once somebody has begun anew to declare the workflow this is another time.
+    pub since: Wall,
+}
+
 /// The last end of a run of which a callback is not to be told any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastCall {

@@ -1,12 +1,14 @@
 //! Forgets what has grown too old: found by reading, deleted in short steps, so that nobody waits for it.
 //! Invariant: no step holds the store for much longer than [`STEP_LONGEST`], however large what it deletes is.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::engine::Note;
-use crate::port::{Found, Halt, Old};
+use crate::port::{Found, Halt, Old, Unwanted};
 use crate::runtime::Shared;
+use crate::runtime::clock::Clock;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::sleep;
 use crate::time::{Mono, Now, Wall};
@@ -51,6 +53,8 @@ pub(super) struct Forgetting {
     pub(super) due: Mono,
     /// When the last look was.
     seen: Option<Now>,
+    /// Callbacks that nobody declares, and since when this runner finds them so.
+    unwanted: BTreeMap<Unwanted, Mono>,
     old: Old,
     found: Found,
     is_all: bool,
@@ -60,7 +64,15 @@ pub(super) struct Forgetting {
 impl Forgetting {
     pub(super) fn new(due: Mono) -> Self {
         let old = Old { now: Wall(0), runs_before: None, ticks_before: Wall(0), ticks_max: 0 };
-        Self { due, seen: None, old, found: Found::default(), is_all: true, step: 100 }
+        Self {
+            due,
+            seen: None,
+            unwanted: BTreeMap::new(),
+            old,
+            found: Found::default(),
+            is_all: true,
+            step: 100,
+        }
     }
 }
 
@@ -119,7 +131,7 @@ impl Shared {
             return false;
         }
         state.seen = Some(now);
-        self.drop_callbacks(now.wall);
+        self.drop_callbacks(&mut state.unwanted, now);
         let before = |span| earlier(now.wall, span);
         state.old = Old {
             now: now.wall,
@@ -143,13 +155,32 @@ impl Shared {
     }
 
     /// What waits for callbacks that a deploy has dropped is told to nobody.
-    fn drop_callbacks(&self, now: Wall) {
-        for (workflow, count) in
-            self.store.drop_callbacks(earlier(now, CALLBACKS_KEPT), now).unwrap_or_default()
-        {
+    fn drop_callbacks(&self, seen: &mut BTreeMap<Unwanted, Mono>, now: Now) {
+        let Ok(found) = self.store.unwanted_callbacks() else { return };
+        let long: Vec<Unwanted> = match &self.clock {
+            Clock::System(..) => long_seen(seen, found, now),
+            // It is nobody else's, and leaps over hours.
+            Clock::Manual(_) => {
+                let before = earlier(now.wall, CALLBACKS_KEPT);
+                found.into_iter().filter(|each| each.since < before).collect()
+            }
+        };
+        if long.is_empty() {
+            return;
+        }
+        for (workflow, count) in self.store.drop_callbacks(&long, now.wall).unwrap_or_default() {
             self.order(Order::Log(Note::CallbacksDropped { workflow: workflow.into(), count }));
         }
     }
+}
+
+/// Those that this runner has found so for as long as they are kept. Since when that is was written down by another machine, whose clock may differ, or
+/// before a clock was set: only how long it was seen counts.
+fn long_seen(seen: &mut BTreeMap<Unwanted, Mono>, found: Vec<Unwanted>, now: Now) -> Vec<Unwanted> {
+    let since = |each: Unwanted| (seen.get(&each).copied().unwrap_or(now.mono), each);
+    *seen = found.into_iter().map(since).map(|(since, each)| (each, since)).collect();
+    let is_long = |&(_, since): &(&Unwanted, &Mono)| now.mono >= since.after(CALLBACKS_KEPT);
+    seen.iter().filter(is_long).map(|(each, _)| each.clone()).collect()
 }
 
 /// A time so long before.
@@ -161,4 +192,34 @@ fn earlier(at: Wall, span: Duration) -> Wall {
 fn has_jumped(seen: Now, now: Now) -> bool {
     let lived = Duration::from_nanos(now.mono.0.saturating_sub(seen.mono.0));
     now.wall > seen.wall.after(lived).after(JUMP_LIVE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callbacks_that_nobody_declares_are_kept_for_an_hour_whatever_another_clock_says() {
+        let unwanted = |since| Unwanted { workflow: "mail".to_owned(), since: Wall(since) };
+        let mut seen = BTreeMap::new();
+        // Two hours ahead of the clock that says since when.
+        let ahead = Wall(0).after(Duration::from_secs(7200));
+        let mut long = |minutes: u64, found: Vec<Unwanted>| {
+            let lived = Duration::from_secs(minutes * 60);
+            let now = Now { mono: Mono::default().after(lived), wall: ahead.after(lived) };
+            long_seen(&mut seen, found, now)
+        };
+        assert_eq!(long(0, vec![unwanted(0)]), []);
+        assert_eq!(long(59, vec![unwanted(0)]), []);
+        assert_eq!(long(60, vec![unwanted(0)]), [unwanted(0)]);
+        // Somebody has begun to declare the workflow since.
+        assert_eq!(long(70, vec![unwanted(1)]), []);
+        assert_eq!(long(130, vec![unwanted(1)]), [unwanted(1)]);
+        // It was wanted in between.
+        assert_eq!(long(140, vec![]), []);
+        assert_eq!(long(150, vec![unwanted(1)]), []);
+        let behind = i64::MAX;
+        assert_eq!(long(150, vec![unwanted(behind)]), []);
+        assert_eq!(long(210, vec![unwanted(behind)]), [unwanted(behind)]);
+    }
 }

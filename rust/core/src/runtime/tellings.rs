@@ -72,18 +72,20 @@ impl Tellings {
         !self.is_open || !(self.has_news || self.is_looking || is_due) && self.in_hand.is_empty()
     }
 
-    /// The workflows of which no more is to be told until a call comes home, and how many ends may be handed out of any other.
-    fn full(&self) -> (Vec<String>, usize) {
+    /// The workflows of which no more is to be told until a call comes home, and how many ends may be handed out of any other, while so many places are
+    /// free.
+    fn full(&self, free: usize) -> (Vec<String>, usize) {
         let mut under_way: BTreeMap<&str, UnderWay> = BTreeMap::new();
         for call in self.in_hand.values() {
             let of_it = under_way.entry(&call.end.workflow).or_default();
             *if call.is_overdue { &mut of_it.overdue } else { &mut of_it.calls } += 1;
         }
         let hanging = under_way.values().filter(|of_it| of_it.overdue > 0).map(|of_it| of_it.calls).sum();
-        let room = |of_it: &UnderWay| of_it.room(hanging);
+        let room = |of_it: &UnderWay| of_it.room(hanging, free);
         let full = under_way.iter().filter(|(_, of_it)| room(of_it) == 0).map(|(name, _)| (*name).to_owned());
-        let least = under_way.values().map(room).filter(|&room| room > 0).min();
-        (full.collect(), least.unwrap_or(OF_ONE_MAX))
+        let others = room(&UnderWay::default());
+        let least = under_way.values().map(room).filter(|&room| room > 0).fold(others, usize::min);
+        (full.collect(), least)
     }
 
     /// What became of calls, by workflows.
@@ -114,10 +116,11 @@ struct UnderWay {
 }
 
 impl UnderWay {
-    /// How many more may be made, where so many are under way of those that hang.
-    fn room(&self, hanging: usize) -> usize {
+    /// How many more may be made, where so many are under way of those that hang, and so many places are free. The more of them are under way the more
+    /// must be free for the next: of what begins to hang, and isn't known to, one or two workflows leave places to others.
+    fn room(&self, hanging: usize, free: usize) -> usize {
         match self.overdue {
-            0 => OF_ONE_MAX.saturating_sub(self.calls),
+            0 => OF_ONE_MAX.saturating_sub(self.calls).min(free.saturating_sub(self.calls).div_ceil(2)),
             overdue => {
                 let left = OVERDUE_OF_ONE_MAX.saturating_sub(overdue + self.calls);
                 left.min(OF_HANGING_MAX.saturating_sub(hanging))
@@ -189,7 +192,7 @@ impl Runtime {
                 }
                 tellings.has_news = false;
                 tellings.is_looking = true;
-                tellings.full()
+                tellings.full(usize::try_from(limit).unwrap_or(usize::MAX))
             };
             let (found, due) = shared.look_for_ends(limit.min(room as u64), &full);
             let mut tellings = lock(&shared.tellings);
@@ -439,16 +442,20 @@ mod tests {
                 (key, Call { end, is_overdue })
             };
             let in_hand = (1..).zip(each).map(call).collect();
-            let (full, room) = Tellings { in_hand, ..Tellings::default() }.full();
+            let free = 8 - of.iter().map(|&(_, calls, _)| calls).sum::<usize>();
+            let (full, room) = Tellings { in_hand, ..Tellings::default() }.full(free);
             (full.join(" "), room)
         };
         assert_eq!(told(&[]), (String::new(), 4));
         assert_eq!(told(&[("a", 3, 0)]), (String::new(), 1));
-        assert_eq!(told(&[("a", 4, 0), ("b", 1, 0)]), ("a".to_owned(), 3));
+        assert_eq!(told(&[("a", 4, 0)]), ("a".to_owned(), 2));
+        assert_eq!(told(&[("a", 4, 0), ("b", 1, 0)]), ("a".to_owned(), 1));
+        assert_eq!(told(&[("a", 4, 0), ("b", 2, 0)]), ("a b".to_owned(), 1));
+        assert_eq!(told(&[("a", 4, 0), ("b", 2, 0), ("c", 1, 0)]), ("a b c".to_owned(), 1));
         assert_eq!(told(&[("a", 0, 14)]), (String::new(), 2));
         assert_eq!(told(&[("a", 0, 15), ("b", 1, 0)]), (String::new(), 1));
         assert_eq!(told(&[("a", 1, 15), ("b", 0, 1)]), ("a".to_owned(), 1));
-        assert_eq!(told(&[("a", 1, 1), ("b", 1, 1), ("c", 0, 1), ("d", 2, 0)]), ("a b c".to_owned(), 2));
+        assert_eq!(told(&[("a", 1, 1), ("b", 1, 1), ("c", 0, 1), ("d", 2, 0)]), ("a b c".to_owned(), 1));
     }
 
     #[test]

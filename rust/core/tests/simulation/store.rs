@@ -13,7 +13,7 @@ use cloaca_core::port::{
     Forgotten, Found, Halt, InFlight, ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Parent, Place,
     Playing, Receipt, Redacted, Renamed, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter,
     ScheduleKind, Settled, Siblings, Sign, Skipped, Spared, Store, Stored, Stretch, Table, TaskRecord,
-    TaskStatus, TickChange, TriggerRow, TriggerState, Try, Unfinished, Wished, WorkflowRow,
+    TaskStatus, TickChange, TriggerRow, TriggerState, Try, Unfinished, Unwanted, Wished, WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::{Contested, owner_of};
@@ -693,7 +693,11 @@ fn state_of(schedule: &Schedule) -> TriggerState {
 }
 
 impl Store for MemoryStore {
-    fn drop_callbacks(&self, _before: Wall, _at: Wall) -> Stored<Vec<(String, u64)>> {
+    fn unwanted_callbacks(&self) -> Stored<Vec<Unwanted>> {
+        Ok(Vec::new())
+    }
+
+    fn drop_callbacks(&self, _unwanted: &[Unwanted], _at: Wall) -> Stored<Vec<(String, u64)>> {
         Ok(Vec::new())
     }
 

@@ -9,6 +9,7 @@ use cloaca_core::grid::Wait;
 use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
     AsItWas, Call, CallFate, End, Ending, LastCall, OnRun, Outcomes, RunStatus, Settled, Skipped, Told,
+    Unwanted,
 };
 use cloaca_core::time::Wall;
 use uuid::Uuid;
@@ -85,32 +86,29 @@ fn renew(db: &Db, names: &[String], at: Option<Wall>, anew: bool) -> Result<(), 
 /// Callbacks of a workflow that want nothing, and wanted nothing lately.
 const NOTHING: &str = "DELETE FROM listeners WHERE workflow = :name AND listener = 0 AND outcomes = 0 AND unwanted_since IS NULL";
 
-/// That somebody declares the workflow, and nobody has wanted all that is written down of it since `:before`.
-macro_rules! long_unwanted {
+/// That somebody declares the workflow, and nobody wants all that is written down of it.
+macro_rules! is_unwanted {
     () => {
-        "listener = 0 AND unwanted_since < :before AND EXISTS (SELECT 1 FROM workflows WHERE name = listeners.workflow)"
+        "listener = 0 AND unwanted_since IS NOT NULL AND EXISTS (SELECT 1 FROM workflows WHERE name = listeners.workflow)"
     };
 }
 
-/// The workflows with callbacks that nobody has declared since `before`, though somebody declares the workflow.
-pub fn unwanted(db: &Db, before: Wall) -> Result<Vec<String>, Failure> {
+/// The workflows with callbacks that nobody declares, though somebody declares the workflow.
+pub fn unwanted(db: &Db) -> Result<Vec<Unwanted>, Failure> {
     // Walks all listeners, of which there are few.
-    const SQL: &str = concat!("SELECT workflow FROM listeners WHERE ", long_unwanted!());
+    const SQL: &str = concat!("SELECT workflow, unwanted_since FROM listeners WHERE ", is_unwanted!());
     let mut statement = db.prepare_cached(SQL)?;
-    let names = statement.query_map(named_params! { ":before": before.0 }, |row| row.get(0))?;
-    Ok(names.collect::<db::Result<_>>()?)
+    let found =
+        statement.query_map([], |row| Ok(Unwanted { workflow: row.get(0)?, since: wall_at(row, 1)? }))?;
+    Ok(found.collect::<db::Result<_>>()?)
 }
 
-/// Those of these that are so still are told of no more, and what waited for them is told to nobody: of each how many ends that was.
-pub fn drop_unwanted(
-    db: &Db,
-    names: &[String],
-    before: Wall,
-    at: Wall,
-) -> Result<Vec<(String, u64)>, Failure> {
+/// Those of these that are so still, and since the same time, are told of no more, and what waited for them is told to nobody: of each how many ends
+/// that was.
+pub fn drop_unwanted(db: &Db, unwanted: &[Unwanted], at: Wall) -> Result<Vec<(String, u64)>, Failure> {
     const LESS: &str = concat!(
-        "UPDATE listeners SET outcomes = wanted, unwanted_since = NULL WHERE workflow = :name AND ",
-        long_unwanted!()
+        "UPDATE listeners SET outcomes = wanted, unwanted_since = NULL WHERE workflow = :name AND unwanted_since = :since AND ",
+        is_unwanted!()
     );
     // Index ends_due.
     const KEEP: &str = concat!(
@@ -121,8 +119,8 @@ pub fn drop_unwanted(
     );
     const WITHDRAW: &str = concat!("DELETE FROM ends WHERE ", unwanted!());
     let mut withdrawn = Vec::new();
-    for name in names {
-        let params = named_params! { ":name": name, ":before": before.0 };
+    for Unwanted { workflow: name, since } in unwanted {
+        let params = named_params! { ":name": name, ":since": since.0 };
         if db.prepare_cached(LESS)?.execute(params)? == 0 {
             continue;
         }
@@ -163,12 +161,25 @@ macro_rules! not_full {
 /// What stands with an end whose last call came to nothing as its process ended: it may be what ended that.
 const DIED: &str = "the process that called it ended";
 
-/// That one of these is being called by `:epoch` already. One that hangs does not count for longer than a call leaves its place to another.
+/// That `:epoch` is calling one already beside which this one is not called: one of its workflow, or any if it is the second time for one of the two.
+/// Mostly it was none of them that ended the process, and one that hangs holds up its workflow alone. One that did end it leaves all others behind at
+/// the second time. One that hangs does not count for longer than a call leaves its place to another.
 macro_rules! one_that_died_is_called {
     () => {
         "EXISTS (
             SELECT 1 FROM ends AS other
-            WHERE other.owner = :epoch AND other.error = :died AND other.begun_at > :at - 60000000)"
+            WHERE other.owner = :epoch AND other.error = :died AND other.begun_at > :at - 60000000
+                AND (other.workflow = ends.workflow OR other.tries > 2 OR ends.tries > 1))"
+    };
+}
+
+/// That it waits since a clock was ahead: for longer from now than it was to wait at all. Machines' clocks differ, so that of who put it off, and is to
+/// tell of it still, only that one says so: whose clock is behind would cut each wait of one whose clock is ahead, which then finds it over.
+macro_rules! is_ahead {
+    () => {
+        "(due_at - pause_us > :at AND (ends.put_off_by = :epoch OR NOT EXISTS (
+            SELECT 1 FROM workflows AS other
+            WHERE other.name = ends.workflow AND other.owner = ends.put_off_by AND (other.tells & ends.outcome) <> 0)))"
     };
 }
 
@@ -177,7 +188,9 @@ macro_rules! one_that_died_is_called {
 pub fn next(db: &Db, epoch: Epoch, at: Wall, full: &[String]) -> Result<Option<Wall>, Failure> {
     // Index ends_due.
     const SQL: &str = concat!(
-        "SELECT min(CASE WHEN due_at - pause_us > :at THEN :at ELSE due_at END) ",
+        "SELECT min(CASE WHEN ",
+        is_ahead!(),
+        " THEN :at ELSE due_at END) ",
         waiting!(),
         not_full!(),
         " AND (ends.error IS DISTINCT FROM :died OR NOT ",
@@ -211,13 +224,14 @@ macro_rules! take {
     };
 }
 
-/// Hands at most `limit` of those that are due to `epoch`. Of those whose last call ended with its process one at a time: one of them may end the
-/// next one as well, and whatever is called beside it.
+/// Hands at most `limit` of those that are due to `epoch`. Of those whose last call ended with its process one at a time of each workflow, and
+/// from the second time on of all: one of them may end the next one as well, and whatever is called beside it.
 pub fn take(db: &Db, epoch: Epoch, at: Wall, limit: u64, full: &[String]) -> Result<Vec<End>, Failure> {
     const CUT_AHEAD: &str = concat!(
-        "UPDATE ends SET due_at = :at + pause_us WHERE row IN (SELECT ends.row ",
+        "UPDATE ends SET due_at = :at + pause_us, put_off_by = :epoch WHERE row IN (SELECT ends.row ",
         waiting!(),
-        " AND due_at - pause_us > :at",
+        " AND ",
+        is_ahead!(),
         skip_locked!("ends"),
         ")"
     );
@@ -282,7 +296,7 @@ pub fn told(db: &Db, epoch: Epoch, end: EndKey, settled: &Settled, at: Wall) -> 
 pub fn give_back(db: &Db, epoch: Epoch, end: EndKey, wait: Wait) -> Result<(), Failure> {
     const DROP: &str = concat!("DELETE FROM ends WHERE row = :row AND owner = :epoch AND ", is_past!());
     const SQL: &str = "
-        UPDATE ends SET owner = NULL, begun_at = NULL, tries = tries - 1, due_at = :due, pause_us = :pause
+        UPDATE ends SET owner = NULL, begun_at = NULL, tries = tries - 1, due_at = :due, pause_us = :pause, put_off_by = NULL
         WHERE row = :row AND owner = :epoch RETURNING workflow";
     db.prepare_cached(DROP)?.execute(named_params! { ":row": end.0, ":epoch": epoch.0 })?;
     let mut statement = db.prepare_cached(SQL)?;
@@ -307,7 +321,8 @@ macro_rules! waits_for_call {
 /// The end of a run that waits for its callback is due; false if there is none.
 pub fn call_soon(db: &Db, run: RunRow, at: Wall) -> Result<bool, Failure> {
     // Index ends_run.
-    const SQL: &str = concat!("UPDATE ends SET due_at = :at, pause_us = 0 WHERE ", waits_for_call!());
+    const SQL: &str =
+        concat!("UPDATE ends SET due_at = :at, pause_us = 0, put_off_by = NULL WHERE ", waits_for_call!());
     Ok(db.prepare_cached(SQL)?.execute(named_params! { ":run": run.0, ":at": at.0 })? > 0)
 }
 
@@ -343,7 +358,7 @@ pub fn last_of_run(db: &Db, run: RunRow) -> Result<Option<LastCall>, Failure> {
 /// It is to be told again after `wait`, unless its run was opened again meanwhile: that end would be told in its place.
 pub fn put_off(db: &Db, epoch: Epoch, end: EndKey, wait: Wait, error: &str) -> Result<(), Failure> {
     const SQL: &str = "
-        UPDATE ends SET owner = NULL, begun_at = NULL, due_at = :due, pause_us = :pause, error = :error
+        UPDATE ends SET owner = NULL, begun_at = NULL, due_at = :due, pause_us = :pause, error = :error, put_off_by = :epoch
         WHERE row = :row AND owner = :epoch";
     const DROP: &str = concat!("DELETE FROM ends WHERE row = :row AND owner = :epoch AND ", is_past!());
     db.prepare_cached(DROP)?.execute(named_params! { ":row": end.0, ":epoch": epoch.0 })?;
@@ -367,7 +382,7 @@ pub fn hand_on(db: &Db, epoch: Epoch, kept: &[EndKey], remnant: Option<Epoch>) -
         pause_after_death!(),
         " ELSE due_at END, pause_us = CASE WHEN tries > 1 THEN ",
         pause_after_death!(),
-        " ELSE pause_us END, owner = NULL, begun_at = NULL, error = :died WHERE owner = :epoch"
+        " ELSE pause_us END, owner = NULL, begun_at = NULL, error = :died, put_off_by = NULL WHERE owner = :epoch"
     );
     if let Some(remnant) = remnant {
         for end in kept {

@@ -434,6 +434,8 @@ CREATE TABLE ends (
     outcome BIGINT NOT NULL,
     due_at BIGINT NOT NULL,
     pause_us BIGINT NOT NULL DEFAULT 0,
+    -- By whose clock it is due, if it was put off.
+    put_off_by BIGINT,
     tries BIGINT NOT NULL DEFAULT 0,
     owner BIGINT,
     begun_at BIGINT,

@@ -343,6 +343,8 @@ CREATE TABLE ends (
     outcome INTEGER NOT NULL,
     due_at INTEGER NOT NULL,
     pause_us INTEGER NOT NULL DEFAULT 0,
+    -- By whose clock it is due, if it was put off.
+    put_off_by INTEGER,
     tries INTEGER NOT NULL DEFAULT 0,
     owner INTEGER,
     begun_at INTEGER,
