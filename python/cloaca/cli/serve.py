@@ -17,7 +17,7 @@ from ..check import run_id as checked_run_id
 from ..errors import ArgumentError, ArgumentTypeError, CloacaError, StoreError, excerpt
 from ..terminal import clean
 from . import outage
-from .children import Told, command, drained, end, ended, hear_hangup, tell
+from .children import Told, command, drained, end, ended, hear_hangup, how_it_ended, tell
 from .lifeline import Lifeline, hold
 from .main import OK, USAGE, code_of
 from .parse import UsageError
@@ -443,10 +443,14 @@ def _reloading(line: list[str], target: str, beside: Beside | None = None) -> in
     folder = os.path.dirname(os.path.abspath(module)) if module.endswith(".py") else os.getcwd()
     seen = _files(folder)
     child = lifeline.begin(line)
-    drains = False
+    is_told = drains = False
     try:
         while True:
             time.sleep(LOOK_SECONDS)
+            if not is_told and (code := child.poll()) is not None:
+                is_told = True
+                text = f"{excerpt(target)} (process {child.pid}) {how_it_ended(code)}"
+                sys.stderr.write(f"cloaca: {text}; it is started again when one of its files changes\n")
             if beside is not None:
                 beside.look(lifeline)
             if (now := _files(folder)) == seen:
@@ -460,7 +464,7 @@ def _reloading(line: list[str], target: str, beside: Beside | None = None) -> in
             drains = True
             drained(child)
             child = lifeline.begin(line)
-            drains = False
+            is_told = drains = False
     except (Told, KeyboardInterrupt) as told:
         if not drains:  # a second time would end that
             end([child], signal.SIGTERM if isinstance(told, Told) else signal.SIGINT)
