@@ -11,6 +11,8 @@ import contextlib
 import signal
 import socket
 
+from . import imported
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
@@ -51,7 +53,9 @@ class Stop:
         self._descriptor_before = signal.set_wakeup_fd(self._outlet.fileno(), warn_on_full_buffer=False)
         try:
             numbers: list[int] = [each for each in SIGNALS if each == signal.SIGTERM or not _is_ignored(each)]
-            if HANG_UP is not None and signal.getsignal(HANG_UP) is signal.SIG_DFL:
+            # The command line ends by it what imports the program, until that serves.
+            theirs = signal.SIG_DFL, imported.found("cloaca.cli.children", "tell")
+            if HANG_UP is not None and signal.getsignal(HANG_UP) in theirs:
                 numbers.append(HANG_UP)
             for number in numbers:
                 self._before[number] = signal.signal(number, self._hear)

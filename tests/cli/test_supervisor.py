@@ -203,3 +203,26 @@ def test_a_ctrl_c_that_is_not_to_be_heard_ends_nothing(tmp_path: Path, mode: str
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_signal_as_the_program_is_imported_ends_it_well(
+    tmp_path: Path, mode: str, number: signal.Signals
+) -> None:
+    (tmp_path / "app.py").write_text(
+        "import time\nimport cloaca\nrunner = cloaca.DefaultRunner('runs.db')\n"
+        "print('is imported', flush=True)\ntime.sleep(30)\n"
+    )
+    words = [*MODES[mode], *(["--port", str(free_port())] if mode == "dev" else [])]
+    with serving(tmp_path, *words) as process:
+        try:
+            for _ in range(2 if mode == "workers" else 1):
+                reads(process, "is imported")
+            process.send_signal(number)
+            assert process.stdout is not None
+            assert "Traceback" not in process.stdout.read()
+            assert process.wait(WAIT) == 0
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)

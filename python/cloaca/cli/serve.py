@@ -226,7 +226,7 @@ def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, in
     try:
         return _served(target, url, log, listens)
     except Told:
-        # While it waited for the store.
+        # While the program was imported, or waited for its store.
         return OK
     except CloacaError as error:
         is_unfit = isinstance(error, ProgramError)
@@ -246,6 +246,7 @@ def _served(target: str, url: str | None, log: str | None, listens: tuple[str, i
     with (
         living.refusing(meant.awaits if name is not None else meant.opens),
         living.holding(meant.is_other),
+        outage.hearing(),
     ):
         loaded = imported(module, serves=True)
     if stop.is_told:
