@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import warnings
 
-from . import urgency
+from . import living, urgency
 from .apart import apart, running_loop
 from .check import flag, seconds
 from .errors import RunnerError
@@ -194,6 +194,7 @@ class Awaited:
                 RuntimeWarning,
                 stacklevel=2,
             )
+        living.begin(self)  # type: ignore[arg-type]
         return self
 
     async def __aexit__(

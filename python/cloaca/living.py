@@ -48,26 +48,37 @@ def refusing(asked: Callable[[str], None] | None) -> Iterator[None]:
 
 
 hold: Callable[[str], bool] | None = None
-"""Who is asked before a runner that works begins, and says whether it waits for `let_go`."""
+"""Who is asked of its store before a runner that works begins, which waits for `let_go` then: whether it is
+passed over by that, and stays paused."""
 held: list[DefaultRunner] = []
-"""Those that wait."""
+"""Those that wait: each begins before, once its program has something done by it."""
+kept: list[DefaultRunner] = []
+"""Those that stay paused."""
 
 
 @contextlib.contextmanager
-def holding(asked: Callable[[str], bool] | None) -> Iterator[None]:
-    """The runners that are made meanwhile, and work, begin nothing yet where `asked` says so of a store."""
+def holding(asked: Callable[[str], bool]) -> Iterator[None]:
+    """The runners that are made meanwhile, and work, begin nothing yet; where `asked` says so of a store, not
+    before somebody resumes them."""
     global hold
-    hold = asked
+    before, hold = hold, asked
     try:
         yield
     finally:
-        hold = None
+        hold = before
 
 
 def let_go() -> None:
     """Those that were held begin."""
     while held:
-        held.pop().resume()
+        held.pop(0).resume()
+
+
+def begin(runner: DefaultRunner) -> None:
+    """Its program has something done by it: if it was held, it begins."""
+    with contextlib.suppress(ValueError):
+        held.remove(runner)
+        runner.resume()
 
 
 @contextlib.contextmanager
@@ -128,6 +139,8 @@ def _forked() -> None:
         forget_locks()
     # Kept, so that nothing of theirs is closed here.
     _inherited.update(runners)
+    held.clear()
+    kept.clear()
     runners.clear()
     _made.clear()
 

@@ -60,6 +60,7 @@ JOIN_SECONDS = 1.0
 """How long `shutdown` waits for its threads once they have nothing to do."""
 SPANS_SECONDS = 1.0
 """How long it waits at least for an exporter that is called as a span ends."""
+_OPEN_AND_PAUSED = "runner %s is open and paused: nothing begins until resume()"
 _SHUT = "the runner is shut down; make a new DefaultRunner"
 _ENDED = "the runner has stopped by itself; the log (logger 'cloaca', level ERROR) says why"
 
@@ -293,8 +294,10 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             url, paused, works = ":memory:", True, True
         elif works and living.refuse is not None:
             living.refuse(url)
-        is_held = works and not paused and living.hold is not None and living.hold(url)
-        paused = paused or is_held
+        held = None
+        if works and not paused and living.hold is not None and not living.is_looked_at:
+            held = living.kept if living.hold(url) else living.held
+        paused = paused or held is not None
         asked = redaction.checked(redact)
         refuse_in_pool()
         places = Places(executors)
@@ -344,14 +347,16 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
                         self._crew.warn("; ".join(told))
                 self._crew.open(config.place_deaths_max)
                 living.enter(self)
-                if is_held:
-                    living.held.append(self)
-                if self._works and (copy := copied.told(self._engine, paused=paused)) is not None:
+                if held is not None:
+                    held.append(self)
+                stays = paused and held is not living.held
+                if self._works and (copy := copied.told(self._engine, paused=stays)) is not None:
                     self._crew.warn(copy)
                 if paused:
                     self._engine.wait_for_program()
-                    number = self._engine.runs.owner()
-                    say("cloaca", INFO, "runner %s is open and paused: nothing begins until resume()", number)
+                    if held is None:
+                        number = self._engine.runs.owner()
+                        say("cloaca", INFO, _OPEN_AND_PAUSED, number)
                 else:
                     self._begin()
             except BaseException:
@@ -443,6 +448,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
                 "the program is only looked at, and starts nothing as it is imported; put the call below"
                 ' if __name__ == "__main__":'
             )
+        if self._paused:
+            living.begin(self)
         if self._paused:
             raise RunnerError("the runner is paused, and starts nothing; call resume() first")
         return engine
@@ -626,6 +633,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             return
         if threading.current_thread() is not threading.main_thread():
             raise RunnerError("run_forever waits for signals, which only the main thread gets; call it there")
+        living.begin(self)
         with Stop() as stop, Notifying(self._lives) as notifying:
             self._crew.on_end = stop.end
             try:
@@ -738,6 +746,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             self._engine.drain(limit)
 
     def __enter__(self) -> Self:
+        living.begin(self)
         return self
 
     def __exit__(

@@ -11,6 +11,8 @@ import contextlib
 import signal
 import socket
 
+from . import imported
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,12 +25,17 @@ is_told = False
 """Whether a signal has told this process to end."""
 
 
+def _is_ignored(number: int) -> bool:
+    return signal.getsignal(number) is signal.SIG_IGN
+
+
 class Stop:
     """As a context manager, hears the first of `SIGNALS`; each further one raises `KeyboardInterrupt`.
 
-    It hears `HANG_UP` too, unless somebody has that ignored, as by `nohup`, or heard for something else. That
-    never is the further one, nor makes the next a further one: of its terminal's end a program may be told
-    twice, by the system and by the process that it serves for.
+    Ctrl-C that is ignored, as what a script begins with `&` finds it, stays so. It hears `HANG_UP` too,
+    unless somebody has that ignored, as by `nohup`, or heard for something else. That never is the further
+    one, nor makes the next a further one: of its terminal's end a program may be told twice, by the system
+    and by the process that it serves for.
     """
 
     def __init__(self) -> None:
@@ -45,8 +52,10 @@ class Stop:
         # whichever thread the signal interrupts.
         self._descriptor_before = signal.set_wakeup_fd(self._outlet.fileno(), warn_on_full_buffer=False)
         try:
-            numbers: list[int] = [*SIGNALS]
-            if HANG_UP is not None and signal.getsignal(HANG_UP) is signal.SIG_DFL:
+            numbers: list[int] = [each for each in SIGNALS if each == signal.SIGTERM or not _is_ignored(each)]
+            # The command line ends by it what imports the program, until that serves.
+            theirs = signal.SIG_DFL, imported.found("cloaca.cli.children", "tell")
+            if HANG_UP is not None and signal.getsignal(HANG_UP) in theirs:
                 numbers.append(HANG_UP)
             for number in numbers:
                 self._before[number] = signal.signal(number, self._hear)

@@ -1,4 +1,4 @@
-"""Why a store's file cannot be looked at, where the system lets this user not so far.
+"""Why a store's file cannot be looked at, where the system lets this user not so far, or its disk is full.
 
 Invariant: the file is not opened for that: to close it again would give up this process's locks on it.
 """
@@ -10,14 +10,38 @@ import os
 from . import _cloaca
 from .errors import StoreError
 
+INDEX_BYTES = 32 * 1024
+"""SQLite keeps the index of a log in a file of so much, which is made as the first one opens the database."""
+
 
 def told(url: str, error: StoreError) -> StoreError:
     """What is to be raised in place of an error with which a store could not be opened for reading; the error
-    itself, if the file's rights are not why."""
+    itself, if neither the file's rights nor its disk are why."""
     found = _cloaca.path_of(url)
     path = None if found is None else os.path.abspath(found)
-    why = None if path is None else _closed(path)
-    return error if why is None else StoreError(f"database {path!r} cannot be looked at: this user {why}")
+    if path is None:
+        return error
+    why = _closed(path)
+    why = f"this user {why}" if why is not None else _full(path)
+    return error if why is None else StoreError(f"database {path!r} cannot be looked at: {why}")
+
+
+def _full(path: str) -> str | None:
+    """That its disk is full: nobody has it open, or the index of its log would be there."""
+    import shutil  # which brings all that packs and unpacks
+
+    try:
+        if os.path.exists(f"{path}-shm") or not os.path.exists(path):
+            return None
+        free = shutil.disk_usage(os.path.dirname(path)).free
+    except OSError:
+        return None
+    if free >= INDEX_BYTES:
+        return None
+    return (
+        f"its disk is full ({free:,} bytes are free, and to open it takes {INDEX_BYTES:,}); make room there,"
+        " or look at a copy of the file on another disk"
+    )
 
 
 def _closed(path: str) -> str | None:

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -725,18 +726,78 @@ def test_a_runner_on_another_store_has_begun_nothing_as_it_is_refused(tmp_path: 
         assert database.execute("SELECT count(*) FROM runs").fetchone() == (0,)
 
 
-def test_another_runner_of_the_program_begins_once_the_one_that_is_named_is_on_its_store(
-    tmp_path: Path,
+@pytest.mark.parametrize("named", [["--database", "real.db"], []])
+def test_another_runner_of_the_program_begins_unless_the_line_names_the_store_of_this_one(
+    tmp_path: Path, named: list[str]
 ) -> None:
     line = "other = cloaca.DefaultRunner('other.db')\nrunner = cloaca.DefaultRunner('real.db')\n"
     (tmp_path / "app.py").write_text(f"{DRILL}{line}")
-    with serving(tmp_path, "run", "app.py:runner", "--database", "real.db") as process:
+    with serving(tmp_path, "run", "app.py:runner", *named) as process:
         try:
+            told = ""
+            if named:
+                told = reads(process, "stays paused")
+                assert (
+                    "a runner of app.py:runner is on 'other.db' and stays paused: --database names 'real.db'"
+                    in told
+                )
             assert reads(process, "serving app.py:runner on 'real.db'; Ctrl-C")
-            for store in ("other.db", "real.db"):
+            for store in ["real.db"] if named else ["other.db", "real.db"]:
                 until = time.monotonic() + WAIT
                 while not run_command(["runs", "--database", store], cwd=tmp_path).stdout:
                     assert time.monotonic() < until
+            if named:
+                assert not run_command(["runs", "--database", "other.db"], cwd=tmp_path).stdout
+                assert "\tpaused\t" in run_command(["runners", "--database", "other.db"], cwd=tmp_path).stdout
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("target", "more", "own"),
+    [
+        ("app.py", ["--metrics"], ""),
+        ("app.py:nope", [], ""),
+        ("app.py:t", [], ""),
+        ("app.py", [], "other = cloaca.DefaultRunner('other.db')\n"),
+        ("app.py", ["--database", "real.db"], "other = cloaca.DefaultRunner('other.db')\n"),
+    ],
+)
+def test_a_line_that_is_wrong_is_told_before_anything_begins(
+    tmp_path: Path, target: str, more: list[str], own: str
+) -> None:
+    wait = "import time\ntime.sleep(0.5)\n"
+    (tmp_path / "app.py").write_text(f"{DRILL}runner = cloaca.DefaultRunner('real.db')\n{own}{wait}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        more = [*more, str(taken.getsockname()[1])] if more == ["--metrics"] else more
+        done = run_command(["run", target, *more], cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert [each[:8] for each in done.stderr.splitlines() if " INFO " not in each] == ["cloaca: "]
+    for store in ("real.db", "other.db"):
+        if (tmp_path / store).exists():
+            with closing(sqlite3.connect(tmp_path / store)) as database:
+                assert database.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        "runner = cloaca.DefaultRunner('real.db')\nrunner.execute('w', {})\n",
+        "with cloaca.DefaultRunner('real.db') as runner:\n"
+        "    while not runner.list_runs():\n        pass\n"
+        "    runner.run_forever()\n",
+        "runner = cloaca.DefaultRunner('real.db')\nrunner.run_forever()\n",
+    ],
+)
+def test_what_a_program_has_done_as_it_is_imported_is_done(tmp_path: Path, own: str) -> None:
+    (tmp_path / "app.py").write_text(f"{DRILL}{own}print('is there', flush=True)\n")
+    with serving(tmp_path, "run", "app.py", "--database", "real.db") as process:
+        try:
+            until = time.monotonic() + WAIT
+            while "Completed" not in run_command(["runs", "--database", "real.db"], cwd=tmp_path).stdout:
+                assert time.monotonic() < until
+            process.send_signal(signal.SIGTERM)
+            process.wait(WAIT)
         finally:
             process.kill()
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from stage import free_port, reads, run_command, serving
 
+import cloaca
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="there are no signals")
 WAIT = 30.0
 APP = """
@@ -148,3 +150,79 @@ def test_a_signal_during_the_drain_of_a_restart_ends_it_all_after_that_drain(
             assert "serving app.py" not in text
         assert process.wait(WAIT) == 0
     assert_drained(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["reload", "dev"])
+def test_a_program_that_dies_is_told_of_and_begins_again_when_it_changes(tmp_path: Path, mode: str) -> None:
+    with at_work(tmp_path, SUPERVISED[mode]) as process:
+        found = run_command(["runners", "--json"], cwd=tmp_path).stdout.splitlines()
+        # The page is a client.
+        (pid,) = (each["pid"] for each in map(json.loads, found) if each["works"])
+        os.kill(pid, signal.SIGKILL)
+        told = reads(process, "was killed")
+        assert told.startswith(
+            f"cloaca: 'app.py' (process {pid}) was killed by signal 9 (SIGKILL); it is started"
+        )
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+        with (tmp_path / "app.py").open("a") as file:
+            file.write("\nimport os\nif not os.path.exists('go'): os._exit(7)\n")
+        reads(process, "starting again")
+        reads(process, "ended with exit code 7; it is started again when one of its files changes")
+        process.terminate()
+        assert process.wait(WAIT) == 0
+
+
+@pytest.mark.parametrize("mode", [*MODES, "ui"])
+def test_a_ctrl_c_that_is_not_to_be_heard_ends_nothing(tmp_path: Path, mode: str) -> None:
+    """As in `cloaca run app.py &` of a script."""
+    (tmp_path / "app.py").write_text(APP)
+    words = MODES.get(mode, ["ui", "runs.db"])
+    if mode == "ui":
+        cloaca.DefaultRunner(tmp_path / "runs.db", paused=True).shutdown(0.0)
+    else:
+        words = [*words, "--database", "runs.db"]
+    if mode in ("ui", "dev"):
+        words = [*words, "--port", str(free_port())]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = serving(tmp_path, *words)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        try:
+            reads(process, "http://127.0.0.1" if mode in ("ui", "dev") else "serving app.py")
+            if mode not in ("ui", "dev"):
+                while "living" not in run_command(["runners", "--database", "runs.db"], cwd=tmp_path).stdout:
+                    pass
+            process.send_signal(signal.SIGINT)
+            run_command(["runners", "--database", "runs.db"], cwd=tmp_path)
+            assert process.poll() is None
+            process.terminate()
+            assert process.wait(WAIT) == 0
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_signal_as_the_program_is_imported_ends_it_well(
+    tmp_path: Path, mode: str, number: signal.Signals
+) -> None:
+    (tmp_path / "app.py").write_text(
+        "import time\nimport cloaca\nrunner = cloaca.DefaultRunner('runs.db')\n"
+        "print('is imported', flush=True)\ntime.sleep(30)\n"
+    )
+    words = [*MODES[mode], *(["--port", str(free_port())] if mode == "dev" else [])]
+    with serving(tmp_path, *words) as process:
+        try:
+            for _ in range(2 if mode == "workers" else 1):
+                reads(process, "is imported")
+            process.send_signal(number)
+            assert process.stdout is not None
+            assert "Traceback" not in process.stdout.read()
+            assert process.wait(WAIT) == 0
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)

@@ -129,14 +129,19 @@ def test_an_address_that_nobody_can_have_is_refused_at_once(line: Line, tmp_path
     assert "nobody can listen at" in line.said
 
 
-@pytest.mark.parametrize("words", [["dev"], ["run", "--reload"], ["run", "--workers", "2"]], ids=" ".join)
-@pytest.mark.parametrize("target", ["nope.py", "nope", "nope.py:runner", "nope.inner"])
+@pytest.mark.parametrize(
+    "words", [["dev"], ["run"], ["run", "--reload"], ["run", "--workers", "2"]], ids=" ".join
+)
+@pytest.mark.parametrize(
+    "target", ["nope.py", "nope", "nope.py:runner", "nope.inner", ".", "..", "nope.", "./"]
+)
 def test_a_program_that_is_not_there_is_waited_for_by_nobody(
     tmp_path: Path, words: list[str], target: str
 ) -> None:
     done = run_command([*words, target], cwd=tmp_path)
     assert done.returncode == 2
     assert "there is no" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_audit_list_of_what_is_not_there_is_not_found(line: Line, tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from urllib.parse import quote
 import httpx2 as httpx
 import postgres
 import pytest
-from looker import BASE, WAIT, Asking, declare, failed
+from looker import BASE, HERE, WAIT, Asking, declare, failed
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.testclient import TestClient
 
 import cloaca
 import cloaca.ui
@@ -404,6 +405,24 @@ def test_a_page_that_is_begun_before_its_workers_waits_for_the_store(
             socket.create_connection(("127.0.0.1", port), WAIT)
         with cloaca.DefaultRunner(path):
             assert "<title>" in shows(process, port)
+
+
+def test_a_schema_that_goes_under_the_page_is_told_of_with_what_to_do(
+    postgres_server: postgres.Server,
+) -> None:
+    with postgres_server.database() as name:
+        url = postgres_server.url(name)
+        cloaca.DefaultRunner(url, paused=True).shutdown(0.0)
+        with TestClient(cloaca.ui.app(url), base_url=BASE, client=HERE) as client:
+            assert client.get("/").status_code == 200
+            postgres_server.sql("DROP SCHEMA cloaca CASCADE", name)
+            for _ in range(2):
+                told = client.get("/")
+                assert told.status_code == 503
+                assert "holds nothing of cloaca; name one that a runner has made" in told.text
+                assert "SQLSTATE" not in told.text
+            cloaca.DefaultRunner(url, paused=True).shutdown(0.0)
+            assert client.get("/").status_code == 200
 
 
 def test_a_page_waits_for_the_schema_of_a_store_on_a_server(postgres_url: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import datetime
 from itertools import islice
 from time import monotonic, sleep
@@ -36,7 +36,7 @@ from ..reading.why import of_workflow
 from ..repeats import repeated, repeats
 from ..served import SERVED, version_of
 from ..why import by_command, ends_waiting, first_end, of_ends
-from .ending import cleaning_up
+from .ending import Ending
 from .finishing import Finishing
 from .look import filters_of, status_of, with_parent
 from .main import FAILED, OK
@@ -383,12 +383,14 @@ def submit(arguments: Namespace, show: Show) -> int:
         _number(arguments.priority), _instant(arguments.at, "--at", "--delay"), arguments.delay, UsageError
     )
     url = database(arguments.database)
-    with reading.Reader(url) as reader:
+    with reading.Reader(url) as reader, ExitStack() as stack:
         again = None
         if arguments.again is not None:
             again = reading.find_run(reader, arguments.again)
             arguments.workflow, encoded = _first(reader, again)
         version = _version(reader, arguments)
+        # From before it may begin until it is told which run it is.
+        ending = stack.enter_context(Ending())
         with closing(_cloaca.Client.open(url)) as client:
             try:
                 run_id, is_new = client.submit(arguments.workflow, version, encoded, key, when, again)
@@ -409,26 +411,22 @@ def submit(arguments: Namespace, show: Show) -> int:
                     " one; a key stands for one event"
                 )
             show.note(f"run key {excerpt(arguments.key)} has this run already")
-        _say_who_takes_them(reader, show)
         status = None
-        if arguments.wait:
-            status = _awaited(reader, show, run_id)
+        try:
+            _say_who_takes_them(reader, show)
+            if arguments.wait:
+                with ending.heard():
+                    wait(reader, run_id)
+                status = reading.run(reader, run_id).run
+        except BaseException:
+            # Who ends that, or meets a fault, would else not know which run it is.
+            show.note(f"cloaca: run {run_id} goes on; `cloaca show {run_id} --wait` waits for it")
+            raise
         if show.as_json:
             show.record("submitted", {"id": run_id, "new": is_new, "status": status and status.status})
         else:
             show.values([run_id, *([] if status is None else [status.status, status.error_message])])
     return OK if status is None or status.status == "Completed" else FAILED
-
-
-def _awaited(reader: Reader, show: Show, run_id: str) -> reading.Run:
-    """A run that is over. Whoever ends the wait, or meets a fault, would else not know which it is."""
-    try:
-        with cleaning_up():
-            wait(reader, run_id)
-        return reading.run(reader, run_id).run
-    except BaseException:
-        show.note(f"cloaca: run {run_id} goes on; `cloaca show {run_id} --wait` waits for it")
-        raise
 
 
 def _first(reader: Reader, run_id: str) -> tuple[str, str]:

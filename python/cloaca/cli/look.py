@@ -13,7 +13,7 @@ from ..reading.store import names, now, unknown
 from ..reading.workflows import workflow_names
 from ..terminal import clean, span
 from ..why import by_command, ends_of
-from .ending import cleaning_up
+from .ending import cleaning_up, made_by_now
 from .main import FAILED, NOT_FOUND, OK
 from .moment import moment
 from .parse import UsageError
@@ -469,8 +469,10 @@ def metrics(arguments: Namespace, show: Show) -> int:
 
 def export(arguments: Namespace, show: Show) -> int:
     """A copy of everything."""
-    with opened(arguments) as reader, cleaning_up():
-        reader.export(arguments.path)
+    with opened(arguments) as reader:
+        made = made_by_now(arguments.path)
+        with cleaning_up(made):
+            reader.export(arguments.path)
     size = os.path.getsize(arguments.path)
     if show.as_json:
         show.record("export", {"path": arguments.path, "bytes": size})

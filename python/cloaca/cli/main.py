@@ -10,6 +10,7 @@ import sys
 
 from ..errors import ArgumentError, CloacaError, StoreError, UrlError
 from ..terminal import clean, cleaned
+from . import ending
 from .parse import UsageError, parse
 from .show import Show, let_go
 
@@ -26,6 +27,7 @@ CUT_OFF = 141
 
 def main(words: Sequence[str] | None = None) -> int:
     """Carries a line out, and returns what the process exits with."""
+    ending.is_whole_process = words is None
     words = list(sys.argv[1:] if words is None else words)
     _open_streams()
     try:

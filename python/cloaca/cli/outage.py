@@ -32,7 +32,7 @@ def awaited(url: str, target: str, is_quiet: bool) -> None:
         Told: a signal has ended that.
     """
     is_told = is_quiet
-    with _hearing():
+    with hearing():
         while (lack := _away(url)) is not None:
             if not is_told:
                 is_told = True
@@ -55,7 +55,7 @@ def _away(url: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _hearing() -> Iterator[None]:
+def hearing() -> Iterator[None]:
     """In the block what ends a process raises `Told`, as far as the program hears none of it itself."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -71,4 +71,6 @@ def _hearing() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # The program may have begun to hear it itself.
+            if signal.getsignal(number) is tell:
+                signal.signal(number, handler)

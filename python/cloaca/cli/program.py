@@ -41,7 +41,15 @@ def split(text: str) -> tuple[str, str | None]:
         module, mark, name = text.rpartition(":") if text.count(":") > 1 else (text, "", "")
     if not module or (mark and not name):
         raise UsageError(f"MODULE is {excerpt(text)}; write a module or a file, such as app or app.py:runner")
+    if not _is_path(module) and "" in module.split("."):
+        raise UsageError(
+            f"there is no module {excerpt(module)}; name the program's module or file, such as app.py"
+        )
     return module, name or None
+
+
+def _is_path(module: str) -> bool:
+    return module.endswith(".py") or os.sep in module
 
 
 def imported(module: str, *, serves: bool = False) -> ModuleType:
@@ -54,7 +62,7 @@ def imported(module: str, *, serves: bool = False) -> ModuleType:
         ProgramError: importing it failed; its traceback has gone to standard error.
     """
     folder, name, path = os.getcwd(), module, None
-    if module.endswith(".py") or os.sep in module:
+    if _is_path(module):
         path = os.path.abspath(module)
         if not os.path.isfile(path):
             raise UsageError(f"there is no file {excerpt(module)}; name the program's module or file")
@@ -101,7 +109,7 @@ def refuse_missing(module: str) -> None:
     """
     from importlib.machinery import PathFinder
 
-    if module.endswith(".py") or os.sep in module:
+    if _is_path(module):
         if not os.path.isfile(module):
             raise UsageError(f"there is no file {excerpt(module)}; name the program's module or file")
     elif (

@@ -12,12 +12,12 @@ import threading
 import time
 from importlib.util import find_spec
 
-from .. import living
+from .. import living, stop
 from ..check import run_id as checked_run_id
-from ..errors import ArgumentError, ArgumentTypeError, CloacaError, excerpt
+from ..errors import ArgumentError, ArgumentTypeError, CloacaError, StoreError, excerpt
 from ..terminal import clean
 from . import outage
-from .children import Told, command, drained, end, ended, hear_hangup, tell
+from .children import Told, command, drained, end, ended, hear_hangup, how_it_ended, tell
 from .lifeline import Lifeline, hold
 from .main import OK, USAGE, code_of
 from .parse import UsageError
@@ -29,6 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
     from argparse import Namespace
+    from collections.abc import Callable
 
     from ..runner import DefaultRunner
     from ..telemetry.listening import Listening
@@ -225,7 +226,7 @@ def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, in
     try:
         return _served(target, url, log, listens)
     except Told:
-        # While it waited for the store.
+        # While the program was imported, or waited for its store.
         return OK
     except CloacaError as error:
         is_unfit = isinstance(error, ProgramError)
@@ -239,13 +240,18 @@ def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, in
 def _served(target: str, url: str | None, log: str | None, listens: tuple[str, int] | None) -> int:
     module, name = split(target)
     meant = _Meant(url, target)
-    # Without a name the program has one runner; with one, others may be on whatever store, and begin once
-    # it is known that none of them is the one.
+    listening = None if listens is None else _listening(listens)
+    # Nothing begins before it is known that the line is right. Without a name the program has one runner;
+    # with one, others may be on whatever store.
     with (
         living.refusing(meant.awaits if name is not None else meant.opens),
-        living.holding(None if name is None else meant.is_other),
+        living.holding(meant.is_other),
+        outage.hearing(),
     ):
         loaded = imported(module, serves=True)
+    if stop.is_told:
+        # It has served itself, and was told to end.
+        return OK
     if log == "json":
         from .logged import install
 
@@ -254,8 +260,9 @@ def _served(target: str, url: str | None, log: str | None, listens: tuple[str, i
         from .logged import plain
 
         plain("%(asctime)s %(levelname)s %(message)s")
-    listening = None if listens is None else _listening(listens)
     runner = _runner(loaded, module, name, meant)
+    _begin(module)
+    meant.say_what_is_kept()
     if listening is not None:
         listening.begin(runner)
     elif listens is not None:
@@ -314,6 +321,38 @@ class _Meant:
             f" program open what {ENVIRONMENT} names"
         )
 
+    def refuse_opened(self, runner: DefaultRunner) -> None:
+        """The same of a runner, which does not go on then: a store that is made by now can be told apart."""
+        try:
+            self.refuse(_store_of(runner))
+        except _OtherStore:
+            runner.shutdown(0.0)
+            raise
+
+    def say_what_is_kept(self) -> None:
+        """Says which other runners of the program begin nothing."""
+        if self._named is None:
+            return
+        by, meant = self._named
+        for runner in living.kept:
+            logging.getLogger("cloaca").warning(
+                "a runner of %s is on %s and stays paused: %s names %s; leave that out to serve both",
+                self._target,
+                self.shown(_store_of(runner)),
+                by,
+                self.shown(meant),
+            )
+
+
+def _begin(module: str) -> None:
+    """Those that were held until the line was known to be right."""
+    try:
+        living.let_go()
+    except StoreError:
+        raise
+    except CloacaError as error:
+        raise ProgramError(f"{module} cannot be served: {error}") from None
+
 
 def _store_of(runner: DefaultRunner) -> str:
     """Its store as it is named from everywhere: the program may be in another folder since it was made."""
@@ -329,24 +368,21 @@ def _runner(loaded: object, module: str, name: str | None, meant: _Meant) -> Def
         found = getattr(loaded, name, None)
         made = found
         if callable(found) and not isinstance(found, DefaultRunner):
-            with living.refusing(meant.opens):
+            _refuse_asking(found, module, name)
+            with living.refusing(meant.opens), living.holding(meant.is_other):
                 made = found()
         if not isinstance(made, DefaultRunner):
             raise UsageError(
                 f"{module} has no runner {excerpt(name)}: that is {excerpt(made)}; name a DefaultRunner, or a"
                 " function that makes one"
             )
-        try:
-            meant.refuse(_store_of(made))
-        except _OtherStore:
-            made.shutdown(0.0)
-            raise
-        living.let_go()
+        meant.refuse_opened(made)
         return made
     runners = living.made()
     if len(runners) > 1:
         raise UsageError(f"{module} makes {len(runners)} runners; say which one by {module}:NAME")
     if runners:
+        meant.refuse_opened(runners[0])
         return runners[0]
     if not registry.triggers and not registry.names():
         raise UsageError(
@@ -361,6 +397,21 @@ def _runner(loaded: object, module: str, name: str | None, meant: _Meant) -> Def
         sys.stderr.write(f"cloaca: {module} {hidden}; it is served with default settings\n")
     meant.awaits(found_url)
     return DefaultRunner(found_url)
+
+
+def _refuse_asking(found: Callable[..., object], module: str, name: str) -> None:
+    """Of what is called to make a runner nobody knows what else it is to be given; a task is called so."""
+    import inspect
+
+    try:
+        inspect.signature(found).bind()
+    except ValueError:  # it tells nothing of that
+        return
+    except TypeError as error:
+        raise UsageError(
+            f"{module} has no runner {excerpt(name)}: that is called with arguments ({error}); name a"
+            " DefaultRunner, or a function without any that makes one"
+        ) from None
 
 
 def _hidden_runner(loaded: object) -> str | None:
@@ -393,10 +444,14 @@ def _reloading(line: list[str], target: str, beside: Beside | None = None) -> in
     folder = os.path.dirname(os.path.abspath(module)) if module.endswith(".py") else os.getcwd()
     seen = _files(folder)
     child = lifeline.begin(line)
-    drains = False
+    is_told = drains = False
     try:
         while True:
             time.sleep(LOOK_SECONDS)
+            if not is_told and (code := child.poll()) is not None:
+                is_told = True
+                text = f"{excerpt(target)} (process {child.pid}) {how_it_ended(code)}"
+                sys.stderr.write(f"cloaca: {text}; it is started again when one of its files changes\n")
             if beside is not None:
                 beside.look(lifeline)
             if (now := _files(folder)) == seen:
@@ -410,7 +465,7 @@ def _reloading(line: list[str], target: str, beside: Beside | None = None) -> in
             drains = True
             drained(child)
             child = lifeline.begin(line)
-            drains = False
+            is_told = drains = False
     except (Told, KeyboardInterrupt) as told:
         if not drains:  # a second time would end that
             end([child], signal.SIGTERM if isinstance(told, Told) else signal.SIGINT)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from .. import _cloaca, check
 from ..migrating import migrate as bring_up
 from ..migrating import schema_of, script
-from .ending import cleaning_up
+from .ending import cleaning_up, made_by_now
 from .main import OK
 from .show import Show
 from .where import database
@@ -21,7 +22,9 @@ def copy(arguments: Namespace, show: Show) -> int:
     """A store in a new place."""
     from ..copying import copy_store
 
-    with cleaning_up():
+    file = _cloaca.path_of(check.url(arguments.target, "target"))
+    place: Path | str = Path(os.path.realpath(file or ""))
+    with cleaning_up(made_by_now(None if file is None else place)):
         place = copy_store(arguments.source, arguments.target)
     size = None if isinstance(place, str) else os.path.getsize(place)
     if show.as_json:

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 
-from ..errors import EXCERPT_CHARS_MAX, UrlError, excerpt
+from ..errors import EXCERPT_CHARS_MAX, CloacaError, UrlError, excerpt
 from .parse import UsageError
 
 TYPE_CHECKING = False
@@ -97,6 +97,7 @@ def named(given: str | None) -> tuple[str, str] | None:
 
 _HERE = re.compile(r" at (?:(?:127\.0\.0\.1|\[::1\]|localhost):|/.*/\.s\.PGSQL\.)(?=\d+$)")
 """How a server of this machine may be named."""
+_SOCKET = re.compile(r" at (/.*)/\.s\.PGSQL\.\d+$")
 
 
 def shown(url: str, folder: str) -> str:
@@ -113,14 +114,58 @@ def shown(url: str, folder: str) -> str:
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether two URLs name one store."""
+    """Whether two URLs name one store. Two names of stores on a server are no answer: one may be reached by
+    several, and behind a socket of another folder may be another server. Then it is the stores that are
+    asked, and names tell only where one of them cannot be reached.
+    """
     from .. import _cloaca
 
     paths = _cloaca.path_of(one), _cloaca.path_of(other)
     if None not in paths:
         return os.path.realpath(paths[0] or "") == os.path.realpath(paths[1] or "")
-    names = (_HERE.sub(" at localhost:", _cloaca.name_of(url)) for url in (one, other))
-    return paths[0] == paths[1] and len(set(names)) == 1
+    if paths[0] != paths[1]:
+        return False
+    names = _cloaca.name_of(one), _cloaca.name_of(other)
+    if names[0] == names[1]:
+        return True
+    found = _identity(one), _identity(other)
+    if None not in found:
+        # Where neither is made yet, there is nothing that could tell.
+        if found != (_UNMADE, _UNMADE):
+            return found[0] == found[1]
+        sockets = [_folder_of(name) for name in names]
+        if None not in sockets and sockets[0] != sockets[1]:
+            return False
+    return len({_HERE.sub(" at localhost:", name) for name in names}) == 1
+
+
+_SERVED = """
+    SELECT extract(epoch FROM pg_postmaster_start_time())::text || ' ' || 'runs'::regclass::oid::text
+        || ' ' || (SELECT oid FROM pg_database WHERE datname = current_database())::text AS identity"""
+"""What no two stores have in common, and any user may read."""
+_UNMADE = ""
+
+
+def _identity(url: str) -> str | None:
+    """What tells the store on a server from every other one, by whichever name it is reached; nothing if it
+    is not made yet, `None` if that cannot be found out now."""
+    from contextlib import closing
+
+    from .. import _cloaca
+
+    with contextlib.suppress(CloacaError):
+        if _cloaca.schema_of(url)[0] == 0:
+            return _UNMADE
+        with closing(_cloaca.Reader.open(url)) as reader:
+            (row,) = reader.query(_SERVED, [])
+            return str(row["identity"])
+    return None
+
+
+def _folder_of(name: str) -> str | None:
+    """Where the socket lies by which a server is called so."""
+    found = _SOCKET.search(name)
+    return None if found is None else os.path.realpath(found[1])
 
 
 def program(given: str | None) -> str | None:

@@ -242,7 +242,7 @@ class Page:
         except StoreError as error:
             # It may have been put in the place of another one.
             self._source.close()
-            return Screen.saying("The store cannot be read", str(error), 503, ask)
+            return Screen.saying("The store cannot be read", self._source.lack(error), 503, ask)
         except (ArgumentError, CloacaError) as error:
             return Screen.saying("That cannot be shown", str(error), 400, ask)
 

@@ -11,7 +11,16 @@ from contextlib import closing, suppress
 
 from .. import _cloaca, check
 from .._runs import over_already
-from ..errors import ArgumentError, CloacaError, RunnerError, UrlError, WorkflowError, excerpt
+from ..errors import (
+    ArgumentError,
+    CloacaError,
+    RunnerError,
+    StoreError,
+    UrlError,
+    WorkflowError,
+    _AwayError,
+    excerpt,
+)
 from ..reading import MissingError, Reader, find_run
 from ..runner import DefaultRunner
 
@@ -78,6 +87,16 @@ class Source:
             opened, self._opened = self._opened, None
         if opened is not None:
             opened[1].close()
+
+    def lack(self, error: StoreError) -> str:
+        """Why it could not be read. Of a schema that is gone from its server opening it says more than a look
+        does that had it open; of a file it is looked before each look whether it is still the same."""
+        if check.on_server(self._url) and not isinstance(error, _AwayError):
+            try:
+                Reader(self._url).close()
+            except StoreError as now:
+                return str(now)
+        return str(error)
 
     def open_client(self) -> None:
         """Has what is changed be changed by a client of the page's own.
