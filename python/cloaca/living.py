@@ -70,15 +70,17 @@ def holding(asked: Callable[[str], bool]) -> Iterator[None]:
 
 def let_go() -> None:
     """Those that were held begin."""
-    while held:
-        held.pop(0).resume()
+    for runner in list(held):
+        begin(runner)
 
 
 def begin(runner: DefaultRunner) -> None:
     """Its program has something done by it: if it was held, it begins."""
-    with contextlib.suppress(ValueError):
+    try:
         held.remove(runner)
-        runner.resume()
+    except ValueError:  # another thread has let it begin, or it never waited
+        return
+    runner.resume()
 
 
 @contextlib.contextmanager

@@ -164,6 +164,26 @@ if os.path.exists("broken"):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there are no signals")
+def test_a_program_that_waits_for_its_end_in_its_module_serves_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import signal\nimport cloaca\nwith cloaca.WorkflowBuilder('w'):\n    cloaca.task(id='t')(print)\n"
+        "cloaca.trigger(name='beat', poll_interval='50ms')(lambda: print('beat', flush=True))\n"
+        "runner = cloaca.DefaultRunner('A.db')\nsignal.pause()\n"
+    )
+    line = (
+        "import sys; from cloaca.cli import main, serve; serve.HELD_SECONDS = 0.2;"
+        " sys.argv[1:] = ['run', 'app.py']; sys.exit(main())"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", line], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert reads(process, "beat")
+            process.terminate()
+        finally:
+            process.kill()
+
+
 def test_a_program_that_was_served_well_is_not_given_up(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(BREAKS)
     words = ["run", "app.py", "--workers", "2", "--database", "A.db"]

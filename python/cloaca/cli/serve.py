@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from ..runner import DefaultRunner
     from ..telemetry.listening import Listening
 
+HELD_SECONDS = 10.0
+"""What a program makes begins after so long, if it is still being imported then."""
 LOOK_SECONDS = 0.3
 """So often it is looked whether a file has changed."""
 OPEN_SECONDS = 1.5
@@ -248,7 +250,7 @@ def _served(target: str, url: str | None, log: str | None, listens: tuple[str, i
         living.holding(meant.is_other),
         outage.hearing(),
     ):
-        loaded = imported(module, serves=True)
+        loaded = _imported(module)
     if stop.is_told:
         # It has served itself, and was told to end.
         return OK
@@ -342,6 +344,17 @@ class _Meant:
                 by,
                 self.shown(meant),
             )
+
+
+def _imported(module: str) -> object:
+    """The program. One that waits for its end as it is imported, as for `python app.py`, serves meanwhile."""
+    waits = threading.Timer(HELD_SECONDS, living.let_go)
+    waits.daemon = True
+    waits.start()
+    try:
+        return imported(module, serves=True)
+    finally:
+        waits.cancel()
 
 
 def _begin(module: str) -> None:

@@ -127,6 +127,8 @@ class Looked:
             self._left = None if crew.is_home() else (engine, crew)
             self.counted = counters(engine)
             self._has_ended = True
+            # Nothing is kept of the runner, whose store may never answer what it was asked last.
+            self._watched = self._asked = None
         self._is_told = False
 
 
