@@ -102,7 +102,7 @@ format: $(STAMP) ## format Rust and Python
 	$(BIN)/ruff format .
 
 wheel: $(STAMP) ## build the wheel into dist/
-	$(MATURIN) build --release --locked --out dist --target-dir $(MATURIN_TARGET)
+	$(MATURIN) build --release --locked --compression-level 9 --out dist --target-dir $(MATURIN_TARGET)
 
 bench: release wheel ## build optimised and run the benches (BENCH_FLAGS=--quick for a short run)
 	$(BIN)/python benches/run.py $(BENCH_FLAGS)
