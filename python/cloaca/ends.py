@@ -13,10 +13,9 @@ from threading import Condition
 from time import monotonic, time
 from typing import NamedTuple
 
-from . import attempt, rows, tracing
+from . import attempt, rows, tracing, unread
 from .answer import waited_for
 from .end import raised_by
-from .errors import CloacaError
 from .failing import LINE, TOLD_EVERY_US, WHOLE, Failing, Kind, kind_of
 from .hidden import NO_SECRETS
 from .kind import name_of
@@ -210,14 +209,14 @@ class Ends:
         if function is None:
             # It was taken, and is declared here no more: perhaps in a moment again, or by another program.
             return self._engine.ends.given_back
-        given = None
+        given, spans = None, self._spans()
         try:
-            row = self._engine.runs.run(end.run, tries=True)
-            if (spans := self._spans()) is not None:
-                given = tracing.asked(self._engine, end.run)
-        except CloacaError as error:
+            row = unread.read(self._engine, lambda: self._engine.runs.run(end.run, tries=True))
+            if spans is not None:
+                given = unread.read(self._engine, lambda: tracing.asked(self._engine, end.run))
+        except unread.StoreAway as away:
             # It is no failure of the callback, which nobody has called.
-            return self._waits(end, "the store cannot be read", error)
+            return self._waits(end, "the store cannot be read", away.error)
         if row is None or end.ended_at is None or row["completed_at"] != end.ended_at:
             # The run was opened again, and may have come to another end, or is gone.
             return self._engine.ends.withdrawn

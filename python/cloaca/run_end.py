@@ -6,11 +6,12 @@ that a function that raises has fired nothing for that end.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 
-from . import rows
+from . import rows, unread
 from .answer import FIRES_MAX
-from .errors import CloacaError, TriggerError
+from .errors import TriggerError
 from .kind import is_a, is_awaitable, is_iterator
 from .plain import ERROR, say
 from .policy import RetryAfter
@@ -53,7 +54,7 @@ class RunEndBody:
     def __call__(self) -> object:
         try:
             run = self._found()
-        except CloacaError:
+        except unread.StoreAway:
             # The store's trouble, which is no failure of the function: it is told once the store can be read.
             raise RetryAfter(UNREAD_SECONDS) from None
         return run if is_a(run, TriggerResult) else self._call(run)
@@ -65,7 +66,7 @@ class RunEndBody:
             id, status, ended_at, is_too_deep, kept = found
             if is_too_deep:
                 return self._refused(id)
-            row = self._engine.runs.run(id, tries=True)
+            row = unread.read(self._engine, partial(self._engine.runs.run, id, tries=True))
             if row is not None and kept is not None:
                 # It has been opened again, and is shown as it was.
                 context, error = kept

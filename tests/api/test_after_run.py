@@ -243,28 +243,47 @@ def knows_no_callbacks(runner: cloaca.DefaultRunner) -> bool:
 
 
 class Unreadable:
-    """An engine whose store cannot be read for so many times."""
+    """An engine by which these parts of its store cannot be read for so many times."""
 
-    def __init__(self, engine: Any, times: int) -> None:
+    def __init__(self, engine: Any, times: int, parts: tuple[str, ...]) -> None:
         self._engine = engine
+        self._parts = parts
         self.left = times
 
     def __getattr__(self, name: str) -> Any:
-        return self if name == "runs" else getattr(self._engine, name)
+        part = getattr(self._engine, name)
+        return UnreadablePart(self, part) if name in self._parts else part
+
+
+class UnreadablePart:
+    def __init__(self, of: Unreadable, part: Any) -> None:
+        self._of = of
+        self._part = part
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._part, name)
 
     def run(self, *arguments: Any, **named: Any) -> Any:
-        if self.left > 0:
-            self.left -= 1
+        return self._read("run", *arguments, **named)
+
+    def look(self, *arguments: Any) -> Any:
+        return self._read("look", *arguments)
+
+    def _read(self, name: str, *arguments: Any, **named: Any) -> Any:
+        if self._of.left > 0:
+            self._of.left -= 1
             raise cloaca.StoreError("the connection to the database is gone")
-        return self._engine.runs.run(*arguments, **named)
+        return getattr(self._part, name)(*arguments, **named)
 
 
-def unreadable(monkeypatch: pytest.MonkeyPatch, kind: type, times: int) -> None:
+def unreadable(
+    monkeypatch: pytest.MonkeyPatch, kind: type, times: int, parts: tuple[str, ...] = ("runs", "store")
+) -> None:
     """What a runner makes of that kind reads by an engine that can't read for so many times."""
     begin = kind.__init__  # type: ignore[misc]
 
     def init(self: Any, engine: Any, *arguments: Any, **named: Any) -> None:
-        begin(self, Unreadable(engine, times), *arguments, **named)
+        begin(self, Unreadable(engine, times, parts), *arguments, **named)
 
     monkeypatch.setattr(kind, "__init__", init)
 
@@ -273,7 +292,7 @@ def test_a_store_that_cannot_be_read_before_a_call_is_no_failure_of_the_callback
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     told = Told()
-    unreadable(monkeypatch, ends.Ends, 3)
+    unreadable(monkeypatch, ends.Ends, 6)
     declare(on_success=told)
     with cloaca.DefaultRunner(":memory:") as runner:
         run = runner.submit("w")
@@ -292,7 +311,7 @@ def test_a_store_that_cannot_be_read_before_a_call_is_no_failure_of_a_trigger(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told, failed = Told(), threading.Event()
-    unreadable(monkeypatch, run_end.RunEndBody, 2)
+    unreadable(monkeypatch, run_end.RunEndBody, 6)
     declare()
     declare("next")
 
@@ -312,6 +331,34 @@ def test_a_store_that_cannot_be_read_before_a_call_is_no_failure_of_a_trigger(
         assert [each["id"] for each in told.wait()] == [run.id]
         assert runner.list_trigger_schedules()[0]["enabled"]
         assert not failed.is_set()
+
+
+def test_a_run_that_cannot_be_read_for_good_is_a_failure_that_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where everything else can be read: what hides in the file stops no other end in silence."""
+    unreadable(monkeypatch, ends.Ends, 1_000_000, ("runs",))
+    unreadable(monkeypatch, run_end.RunEndBody, 1_000_000, ("runs",))
+    failed = threading.Event()
+    declare(on_success=Told())
+    declare("next")
+
+    @cloaca.trigger(
+        workflow="next",
+        on_run="w",
+        name="heard",
+        max_consecutive_failures=1,
+        on_poll_failed=lambda *_: failed.set(),
+    )
+    def heard(run: cloaca.types.RunDetails) -> cloaca.TriggerResult:
+        raise AssertionError("it cannot be read")
+
+    with cloaca.DefaultRunner(":memory:") as runner:
+        run = runner.submit("w")
+        assert failed.wait(30)
+        assert eventually(lambda: not runner.list_trigger_schedules()[0]["enabled"])
+        assert eventually(lambda: runner.get_run(run.id)["callbacks"][0]["attempts"] >= 1)
+        assert "is gone" in runner.get_run(run.id)["callbacks"][0]["error"]
 
 
 def test_where_no_thread_can_be_started_for_a_callback_none_has_failed(

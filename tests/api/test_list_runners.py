@@ -132,7 +132,7 @@ def test_another_process_is_told_who_polls_and_when_and_that_it_died(tmp_path: P
             assert row == runner.get_trigger_schedule("hourly")
             other.send_signal(signal.SIGKILL)
             other.wait()
-            assert eventually(lambda: [row["state"] for row in runner.list_runners()] == ["living", "dead"])
+            assert eventually(lambda: [row["state"] for row in runner.list_runners()] == ["paused", "dead"])
             (row,) = runner.list_trigger_schedules()
             assert (row["polled_by"], row["next_poll_at"]) == (None, None)
 
