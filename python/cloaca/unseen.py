@@ -28,11 +28,11 @@ def told(url: str, error: StoreError) -> StoreError:
 
 def _full(path: str) -> str | None:
     """That its disk is full: nobody has it open, or the index of its log would be there."""
+    if os.path.exists(f"{path}-shm") or not os.path.exists(path):
+        return None
     import shutil  # which brings all that packs and unpacks
 
     try:
-        if os.path.exists(f"{path}-shm") or not os.path.exists(path):
-            return None
         free = shutil.disk_usage(os.path.dirname(path)).free
     except OSError:
         return None

@@ -643,7 +643,7 @@ fn who_is_let_begin_later_is_told_of_until_then(store: &dyn Store) {
     store.waits(epoch, Some(Wall(5))).unwrap();
     assert_eq!(told(), (true, Some(Wall(5))));
     store.waits(epoch, None).unwrap();
-    assert_eq!(told(), (false, None), "what it said before it polled is none of its polling");
+    assert_eq!(told(), (false, Some(Wall(5))), "it lives as before");
     store.waits(epoch, Some(Wall(7))).unwrap();
     store.seen(epoch, Wall(9), &Sign::default()).unwrap();
     assert_eq!(told(), (false, Some(Wall(9))), "what could not be noted as it began");
@@ -811,6 +811,11 @@ fn what_an_owner_heeded_is_told_to_the_next(store: &dyn Store) {
     assert_eq!(heeded(fourth, 2 * now), Some(Wall(CATCH_UP_US + 10)), "the third had no time to catch up");
     store.seen(fourth, Wall(9 * now), &Sign::default()).unwrap();
     gone(fourth);
+    let paused = store.join(Wall(1)).unwrap();
+    store.waits(paused, Some(Wall(3 * now - 1))).unwrap();
+    store.waits(paused, None).unwrap();
+    assert_eq!(heeded(paused, 3 * now), Some(Wall(3 * now)), "what the fourth said");
+    gone(paused);
     let fifth = store.join(Wall(1)).unwrap();
     assert_eq!(heeded(fifth, 3 * now), Some(Wall(3 * now)), "what lies ahead counts as now");
 }

@@ -63,11 +63,10 @@ pub fn without_crons(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Notes that an owner lives at a time and does nothing before its program lets it begin, or that it begins: what it says of itself
-/// counts from then on.
+/// Notes that an owner lives at a time and does nothing before its program lets it begin, or that it begins. What it has said by then counts
+/// for none of its triggers: it has none, or had no time to catch up.
 pub fn waits(db: &Connection, epoch: Epoch, at: Option<Wall>) -> Result<(), Failure> {
-    const SQL: &str =
-        "UPDATE owners SET paused = :paused, seen_at = :at WHERE epoch = :epoch AND left_at IS NULL";
+    const SQL: &str = "UPDATE owners SET paused = :paused, seen_at = coalesce(:at, seen_at) WHERE epoch = :epoch AND left_at IS NULL";
     db.prepare_cached(SQL)?
         .execute(named_params! { ":epoch": epoch.0, ":paused": at.is_some(), ":at": at.map(|at| at.0) })?;
     Ok(())
