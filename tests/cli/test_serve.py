@@ -164,6 +164,21 @@ if os.path.exists("broken"):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there are no signals")
+@pytest.mark.parametrize("form", ["run", "workers"])
+def test_a_store_that_cannot_be_opened_is_told_once_and_nothing_is_tried_again(
+    tmp_path: Path, form: str
+) -> None:
+    (tmp_path / "app.py").write_text(
+        "import cloaca\nwith cloaca.WorkflowBuilder('w'):\n    cloaca.task(id='t')(print)\n"
+    )
+    (tmp_path / "A.db").write_text("no database, and longer than a header of one would be" * 100)
+    done = run_command(["run", "app.py", *FORMS[form], "--database", "A.db"], cwd=tmp_path)
+    assert done.returncode == 3
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("cloaca: ")
+    assert "A.db" in line
+
+
 def test_a_program_that_waits_for_its_end_in_its_module_serves_meanwhile(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         "import signal\nimport cloaca\nwith cloaca.WorkflowBuilder('w'):\n    cloaca.task(id='t')(print)\n"

@@ -28,6 +28,8 @@ UNFIT = 70
 """What such a process exits with if the program cannot be imported."""
 WRONG = 64
 """And if the line is wrong, which another one would find again. A body may end its process with 2."""
+REFUSED = 69
+"""And if its store cannot be opened, nor in a moment."""
 
 
 class ProgramError(CloacaError):

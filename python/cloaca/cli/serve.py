@@ -19,9 +19,9 @@ from ..terminal import clean
 from . import outage
 from .children import Told, command, drained, end, ended, hear_hangup, how_it_ended, tell
 from .lifeline import Lifeline, hold
-from .main import OK, USAGE, code_of
+from .main import OK, STORE, USAGE, code_of
 from .parse import UsageError
-from .program import UNFIT, WORKER, WRONG, ProgramError, imported, is_quiet, refuse_missing, split
+from .program import REFUSED, UNFIT, WORKER, WRONG, ProgramError, imported, is_quiet, refuse_missing, split
 from .show import Show
 from .where import ENVIRONMENT, database, is_same, named, program, settled, shown
 
@@ -231,12 +231,16 @@ def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, in
         # While the program was imported, or waited for its store.
         return OK
     except CloacaError as error:
-        is_unfit = isinstance(error, ProgramError)
-        if WORKER not in os.environ or not (is_unfit or code_of(error) == USAGE):
+        code = UNFIT if isinstance(error, ProgramError) else _TOLD_AS.get(code_of(error))
+        if WORKER not in os.environ or code is None:
             raise
         if not is_quiet():
             sys.stderr.write(f"cloaca: {clean(str(error))}\n")
-        return UNFIT if is_unfit else WRONG
+        return code
+
+
+_TOLD_AS = {USAGE: WRONG, STORE: REFUSED}
+"""By what a worker tells its supervisor how it would have ended by itself: a program may end with any code."""
 
 
 def _served(target: str, url: str | None, log: str | None, listens: tuple[str, int] | None) -> int:

@@ -13,8 +13,8 @@ import time
 from .. import systemd
 from .children import all_ended, command, end, hear_hangup, how_it_ended, tell
 from .lifeline import Lifeline
-from .main import FAILED, INTERRUPTED, OK, USAGE
-from .program import QUIET, TELLS, UNFIT, WORKER, WRONG
+from .main import FAILED, INTERRUPTED, OK, STORE, USAGE
+from .program import QUIET, REFUSED, TELLS, UNFIT, WORKER, WRONG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Worker:
         elif code == UNFIT:
             text = f"worker {self.number} (process {pid}) could not import the program"
             self._died(text, now, not self.is_unfit)
-        elif code == WRONG:
+        elif code == WRONG or (code == REFUSED and not self.has_lived):
             # One of those that begin together says what is wrong: the next one here, if it was right there.
             self._due = now + PAUSE_SECONDS
         else:
@@ -166,9 +166,12 @@ def _serve(
 def _looked(workers: list[Worker]) -> int | None:
     """Looks at each; how this process is to end, if it is."""
     for worker in workers:
-        if worker.look() == WRONG and worker.has_told:
+        code = worker.look()
+        if code == WRONG and worker.has_told:
             # The next one would say the same.
             return USAGE
+        if code == REFUSED and worker.has_told and not any(each.has_lived for each in workers):
+            return STORE
     if all(worker.is_unfit for worker in workers):
         _say("no worker could import the program; giving up")
         return FAILED
