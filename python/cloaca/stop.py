@@ -8,6 +8,7 @@ signal that comes after the last step before a wait is handled once that wait is
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 
@@ -15,7 +16,8 @@ from . import imported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Callable
+    from types import FrameType, TracebackType
     from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -23,6 +25,42 @@ HANG_UP: int | None = getattr(signal, "SIGHUP", None)
 """The end of the terminal, where the system tells of that."""
 is_told = False
 """Whether a signal has told this process to end."""
+
+
+_before_ours: dict[int, Any] = {}
+"""The signals that are heard here, and what heard them before."""
+_wakes: set[int] = set()
+"""The descriptors by which a signal wakes a wait here."""
+_is_hooked = False
+
+
+def hear(number: int, handler: Callable[[int, FrameType | None], object]) -> Any:
+    """Hears a signal in this process alone: in a child that the program forks, as a pool does, that end is
+    for the program to make, and the signal means what it did. Returns what heard it before."""
+    global _is_hooked
+    if not _is_hooked and hasattr(os, "register_at_fork"):
+        _is_hooked = True
+        os.register_at_fork(after_in_child=_forked)
+    before = signal.signal(number, handler)
+    _before_ours.setdefault(number, before)
+    return before
+
+
+def give_back(number: int, before: Any) -> None:
+    """Has it heard by what heard it before."""
+    # A handler that wasn't made by Python is `None`, and cannot be given back.
+    signal.signal(number, signal.SIG_DFL if before is None else before)
+    if _before_ours.get(number, before) is before:
+        _before_ours.pop(number, None)
+
+
+def _forked() -> None:
+    """Whichever thread forks is the child's main one."""
+    for number, before in list(_before_ours.items()):
+        give_back(number, before)
+    if _wakes:
+        _wakes.clear()
+        signal.set_wakeup_fd(-1)
 
 
 def _is_ignored(number: int) -> bool:
@@ -51,6 +89,7 @@ class Stop:
         # First, so that what the handlers are told also ends the wait. Python writes to it at once, from
         # whichever thread the signal interrupts.
         self._descriptor_before = signal.set_wakeup_fd(self._outlet.fileno(), warn_on_full_buffer=False)
+        _wakes.add(self._outlet.fileno())
         try:
             numbers: list[int] = [each for each in SIGNALS if each == signal.SIGTERM or not _is_ignored(each)]
             # The command line ends by it what imports the program, until that serves.
@@ -58,7 +97,7 @@ class Stop:
             if HANG_UP is not None and signal.getsignal(HANG_UP) in theirs:
                 numbers.append(HANG_UP)
             for number in numbers:
-                self._before[number] = signal.signal(number, self._hear)
+                self._before[number] = hear(number, self._hear)
         except BaseException:
             # An interrupt: `with` does not leave what it has not entered.
             self._leave()
@@ -96,8 +135,8 @@ class Stop:
 
     def _leave(self) -> None:
         for number, handler in self._before.items():
-            # A handler that wasn't made by Python is `None`, and cannot be given back.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            give_back(number, handler)
+        _wakes.discard(self._outlet.fileno())
         signal.set_wakeup_fd(self._descriptor_before)
         self._inlet.close()
         self._outlet.close()

@@ -188,3 +188,42 @@ def test_a_runner_that_a_forked_child_makes_on_the_file_guards_it_there(tmp_path
     """
     done = run(source, os.fspath(tmp_path / "a.db"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+FORKS = """
+import os, signal, sys, time
+import cloaca
+
+with cloaca.WorkflowBuilder("w"):
+    @cloaca.task()
+    def forks(context):
+        while "Stop" not in str(signal.getsignal(signal.SIGTERM)):
+            time.sleep(0.001)  # until the program serves
+        # As a pool of processes ends those that it forked.
+        readable, writable = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(writable, b"r")
+            while True:
+                signal.pause()
+        assert os.read(readable, 1) == b"r"
+        os.kill(child, signal.SIGTERM)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+runner = cloaca.DefaultRunner(sys.argv[1] if len(sys.argv) == 2 else "runs.db")
+runner.submit("w")
+runner.run_forever()
+print("drained", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "line", [["app.py", "runs.db"], ["-m", "cloaca", "run", "app.py"]], ids=["itself", "run"]
+)
+def test_a_signal_ends_what_a_body_has_forked_and_drains_the_program(tmp_path: Path, line: list[str]) -> None:
+    (tmp_path / "app.py").write_text(FORKS)
+    done = subprocess.run(
+        [sys.executable, *line], cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=True
+    )
+    assert done.stdout.split() == ["-15", "drained"], done.stderr

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-from .. import _cloaca, check
+from .. import _cloaca, check, stop
 from ..errors import CloacaError, _AwayError
 from ..terminal import clean
 from .children import tell
@@ -67,10 +67,10 @@ def hearing() -> Iterator[None]:
     before = {number: handler for number, handler in kept.items() if handler in theirs}
     try:
         for number in before:
-            signal.signal(number, tell)
+            stop.hear(number, tell)
         yield
     finally:
         for number, handler in before.items():
             # The program may have begun to hear it itself.
             if signal.getsignal(number) is tell:
-                signal.signal(number, handler)
+                stop.give_back(number, handler)

@@ -240,7 +240,7 @@ def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, in
 
 
 _TOLD_AS = {USAGE: WRONG, STORE: REFUSED}
-"""By what a worker tells its supervisor how it would have ended by itself: a program may end with any code."""
+"""By what a worker tells its supervisor how it would have ended: a program may end with any code."""
 
 
 def _served(target: str, url: str | None, log: str | None, listens: tuple[str, int] | None) -> int:
