@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-FIRST = ("api", "crash", "property", "typing", "ui")
+FIRST = ("api", "crash", "property", "telemetry", "typing", "ui")
 
 
 def main() -> int:

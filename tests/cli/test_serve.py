@@ -43,8 +43,15 @@ def end(process: subprocess.Popen[str]) -> None:
     process.wait(WAIT)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("store", ["A.db", "./A.db?durability=normal", "sqlite://A.db", "sqlite:///A.db"])
+@pytest.mark.parametrize(
+    ("form", "store"),
+    [
+        ("run", "A.db"),
+        ("run", "./A.db?durability=normal"),
+        ("workers", "sqlite://A.db"),
+        ("reload", "sqlite:///A.db"),
+    ],
+)
 def test_a_store_is_named_from_the_folder_of_the_line_wherever_the_program_goes(
     moves: Path, store: str, form: str
 ) -> None:
