@@ -27,8 +27,8 @@ is_told = False
 """Whether a signal has told this process to end."""
 
 
-_before_ours: dict[int, Any] = {}
-"""The signals that are heard here, and what heard them before."""
+_ours: dict[int, tuple[Any, Any]] = {}
+"""What hears signals here, and what heard each for the program."""
 _wakes: set[int] = set()
 """The descriptors by which a signal wakes a wait here."""
 _is_hooked = False
@@ -42,22 +42,31 @@ def hear(number: int, handler: Callable[[int, FrameType | None], object]) -> Any
         _is_hooked = True
         os.register_at_fork(after_in_child=_forked)
     before = signal.signal(number, handler)
-    _before_ours.setdefault(number, before)
+    ours, theirs = _ours.get(number, (None, None))
+    # The program may have begun to hear it itself, where one of these did.
+    _ours[number] = handler, theirs if before is not None and before == ours else before
     return before
 
 
 def give_back(number: int, before: Any) -> None:
-    """Has it heard by what heard it before."""
-    # A handler that wasn't made by Python is `None`, and cannot be given back.
-    signal.signal(number, signal.SIG_DFL if before is None else before)
-    if _before_ours.get(number, before) is before:
-        _before_ours.pop(number, None)
+    """Has it heard by what heard it before, one of these or the program."""
+    _set(number, before)
+    _, theirs = _ours.pop(number, (None, before))
+    if before != theirs:
+        _ours[number] = before, theirs
+
+
+def _set(number: int, handler: Any) -> None:
+    # One that wasn't made by Python is `None`, and cannot be given back.
+    signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _forked() -> None:
     """Whichever thread forks is the child's main one."""
-    for number, before in list(_before_ours.items()):
-        give_back(number, before)
+    for number, (ours, theirs) in _ours.items():
+        if signal.getsignal(number) == ours:
+            _set(number, theirs)
+    _ours.clear()
     if _wakes:
         _wakes.clear()
         signal.set_wakeup_fd(-1)

@@ -218,12 +218,16 @@ print("drained", flush=True)
 """
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["unheard", "heard by the program"])
 @pytest.mark.parametrize(
     "line", [["app.py", "runs.db"], ["-m", "cloaca", "run", "app.py"]], ids=["itself", "run"]
 )
-def test_a_signal_ends_what_a_body_has_forked_and_drains_the_program(tmp_path: Path, line: list[str]) -> None:
-    (tmp_path / "app.py").write_text(FORKS)
+def test_a_signal_ends_what_a_body_has_forked_and_drains_the_program(
+    tmp_path: Path, line: list[str], own: bool
+) -> None:
+    hears = "import signal, os\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(7))\n" if own else ""
+    (tmp_path / "app.py").write_text(f"{hears}{FORKS}")
     done = subprocess.run(
         [sys.executable, *line], cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=True
     )
-    assert done.stdout.split() == ["-15", "drained"], done.stderr
+    assert done.stdout.split() == ["7" if own else "-15", "drained"], done.stderr
