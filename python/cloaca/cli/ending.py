@@ -24,6 +24,14 @@ is_whole_process = False
 """Whether this process ends with the command."""
 
 
+def unheard() -> dict[int, Any]:
+    """Those of them that nobody in this process hears, with what they do."""
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    found = {number: signal.getsignal(number) for number in numbers}
+    theirs = (signal.SIG_DFL, signal.default_int_handler)
+    return {number: handler for number, handler in found.items() if handler in theirs}
+
+
 class Left(SystemExit):
     """A signal has ended it, with what a shell tells that end by."""
 
@@ -38,12 +46,8 @@ class Ending:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-            theirs = (signal.SIG_DFL, signal.default_int_handler)
-            before = {number: signal.getsignal(number) for number in numbers}
-            for number, handler in before.items():
-                if handler in theirs:
-                    self._before[number] = signal.signal(number, self._hear)
+            for number in unheard():
+                self._before[number] = signal.signal(number, self._hear)
         return self
 
     def __exit__(

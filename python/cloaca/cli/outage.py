@@ -15,6 +15,7 @@ from .. import _cloaca, check, stop
 from ..errors import CloacaError, _AwayError
 from ..terminal import clean
 from .children import tell
+from .ending import unheard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,11 +61,7 @@ def hearing() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    names = ("SIGTERM", "SIGHUP", "SIGINT")
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    kept = {number: signal.getsignal(number) for number in numbers}
-    theirs = (signal.SIG_DFL, signal.default_int_handler)
-    before = {number: handler for number, handler in kept.items() if handler in theirs}
+    before = unheard()
     try:
         for number in before:
             stop.hear(number, tell)
