@@ -238,7 +238,7 @@ def _runners(
 ) -> Iterable[HealthReason]:
     if not alive and look(_ANYTHING, [])[0]["anything"]:
         text = "no runner is alive, and there are schedules or runs to serve: start the program"
-        if waiting := [row for row in owners if row["number"] in rows.paused(owners)]:
+        if waiting := [row for row in owners if rows.state_of(row) == "paused"]:
             text = f"nobody serves the schedules and runs: {_count(len(waiting), 'runner')} of the store"
             text = f"{text} {'is' if len(waiting) == 1 else 'are'} paused until resume() is called"
         yield _reason("no_runner", text, 0, now_us, None, map(_name, waiting))

@@ -27,7 +27,7 @@ from .attention import (
     given_up_callbacks,
     undeclared_callbacks,
 )
-from .runners import BACKLOG_RUNS, living, runners
+from .runners import BACKLOG_RUNS, runners
 from .runs import runs
 from .schedules import Cron, Trigger, crons, triggers, unstarted
 from .store import age_of, now
@@ -108,14 +108,16 @@ def doctor(
         # Who serves the original lives, and not here.
         reasons = [reason for reason in reasons if reason["code"] not in ("no_runner", "dead_runner")]
     told: set[str] = {reason["code"] for reason in reasons}
-    has_paused = bool(rows.paused(reader.native.owners(RUNNERS_MAX)))
+    owners = reader.native.owners(RUNNERS_MAX)
+    has_paused = bool(rows.paused(owners))
     yield from (_told(reason, has_paused) for reason in reasons)
     if reader.file is None and "old_transaction" not in told:
         yield Finding("ok", "transactions", "none that this user may see has been open for long")
     backlog = reader.native.backlog(BACKLOG_RUNS) if backlog is None else backlog
     if copied_us is None:
-        yield from _runners(reader, backlog, bool(told & {"no_runner", "silent_runner", "dead_runner"}))
-    yield from _schedules(reader, told, has_paused)
+        is_told = bool(told & {"no_runner", "silent_runner", "dead_runner"})
+        yield from _runners(reader, backlog, owners, is_told)
+    yield from _schedules(reader, told, owners)
     if not told & {"backlog", "unserved"}:
         yield _backlog(backlog)
     yield from _callbacks(reader, told)
@@ -289,7 +291,9 @@ def _clock(reader: Reader, at: datetime) -> Iterator[Finding]:
         yield Finding("ok", "clock", "nothing in the store lies ahead of now")
 
 
-def _runners(reader: Reader, backlog: list[dict[str, Any]], is_told: bool) -> Iterator[Finding]:
+def _runners(
+    reader: Reader, backlog: list[dict[str, Any]], owners: list[dict[str, Any]], is_told: bool
+) -> Iterator[Finding]:
     found = runners(reader, backlog=backlog)
     alive = [each for each in found if each.state == "living"]
     waiting = [each for each in found if each.state == "paused"]
@@ -299,7 +303,7 @@ def _runners(reader: Reader, backlog: list[dict[str, Any]], is_told: bool) -> It
         yield Finding("warn", "runners", text, _PAUSED_WAY_OUT)
     # A client had nothing that anybody could take over.
     dead = [each for each in found if each.state == "dead" and (each.works or each.runs)]
-    cut_off = rows.cut_off(reader.native.owners(RUNNERS_MAX)) if dead else set()
+    cut_off = rows.cut_off(owners) if dead else set()
     for word, some in (
         ("died without leaving", [each for each in dead if each.number not in cut_off]),
         (
@@ -330,7 +334,7 @@ def _is(found: Trigger | Cron, state: str) -> bool:
     return found.state == state or (state == "failing" and is_left)
 
 
-def _schedules(reader: Reader, told: set[str], has_paused: bool) -> Iterator[Finding]:
+def _schedules(reader: Reader, told: set[str], owners: list[dict[str, Any]]) -> Iterator[Finding]:
     found = [*triggers(reader, limit=LOOKED_MAX), *crons(reader, limit=LOOKED_MAX)]
     ways_out = {
         "stopped": "mend its cause, then `cloaca enable NAME`",
@@ -369,7 +373,8 @@ def _schedules(reader: Reader, told: set[str], has_paused: bool) -> Iterator[Fin
         way_out = "mend its workflow=, or start a program that declares that workflow"
         yield Finding("warn", "schedules", text, way_out)
     unserved = [each for each in found if each.state == "unserved" and not _is_told(each, told)]
-    if unserved and (has_paused or living(reader)):
+    has_paused = bool(rows.paused(owners))
+    if unserved and (has_paused or rows.living(owners)):
         is_well = False
         named = [_called(each) for each in unserved[:NAMED_MAX]]
         text = f"{_count(len(unserved), 'schedule')} that no living runner declares: {', '.join(named)}"
