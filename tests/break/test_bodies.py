@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from attack import until
+from nasty import Traceless, Untouchable
 
 import cloaca
 from cloaca import testing
@@ -28,17 +29,6 @@ class Unprintable(Exception):
         raise SystemExit("in __str__")
 
     __repr__ = __str__
-
-
-class Traceless(Exception):
-    @property
-    def __traceback__(self) -> Any:  # type: ignore[override]
-        raise RuntimeError("in __traceback__")
-
-
-class Untouchable(Exception):
-    def __getattribute__(self, name: str) -> Any:
-        raise SystemExit("in __getattribute__")
 
 
 class Unpicklable(Exception):
