@@ -561,11 +561,10 @@ class Triggers:
         return found is not None and found["standing"] is not None and bool(found["standing"]["elsewhere"])
 
     def _is_alive(self, number: int | None) -> bool:
-        """Whether it is no runner that has died, or left: what that polled is about to be polled here."""
-        if number is None:
-            return False
+        """Whether it is no runner that has died, or left, and has no row by now: what that polled is about to
+        be polled here."""
         owners = self._open().store.owners(RUNNERS_MAX, self._open().now())
-        return all(not row["is_dead"] for row in owners if row["number"] == number)
+        return any(not row["is_dead"] for row in owners if row["number"] == number)
 
     def _polled_elsewhere(self, name: str) -> RunnerError:
         owner = self._polled_by(name)
