@@ -28,12 +28,9 @@ if TYPE_CHECKING:
     from .inbox import Wishes
     from .redact import Redactor
     from .result import WorkflowResult
-    from .types import ContextLike, Duration, TickAnswer, Waits
+    from .types import ContextLike, Duration, TickAnswer, TriggerRef, Waits
     from .urgency import Urgency
     from .workflow import Workflow
-
-SHUTDOWN_SECONDS = 30.0
-"""How long `shutdown` waits for running tasks by default."""
 
 
 class Awaited:
@@ -62,8 +59,10 @@ class Awaited:
             run_key_ttl: Duration,
             when: Urgency | None,
         ) -> Wishes: ...
-        def shutdown(self, timeout: Duration = SHUTDOWN_SECONDS, *, wait: Waits = "bodies") -> None: ...
-        def tick(self, trigger_name: str, dry_run: bool = False) -> TickAnswer: ...
+        def shutdown(self, timeout: Duration | None = None, *, wait: Waits = "bodies") -> None: ...
+        def tick(
+            self, trigger_name: TriggerRef, dry_run: bool = False, *, unmasked: bool = False
+        ) -> TickAnswer: ...
         def submit(
             self,
             workflow_name: str | Workflow,
@@ -170,12 +169,14 @@ class Awaited:
         await self._crew.awaiter().wait_started(run._watch)
         return run
 
-    async def tick_async(self, trigger_name: str, dry_run: bool = False) -> TickAnswer:
+    async def tick_async(
+        self, trigger_name: TriggerRef, dry_run: bool = False, *, unmasked: bool = False
+    ) -> TickAnswer:
         """Like `tick`, without blocking the event loop: an async trigger is awaited where the runner's async
         bodies run, an ordinary one is called on another thread."""
-        return await apart("tick", lambda: self.tick(trigger_name, dry_run))
+        return await apart("tick", lambda: self.tick(trigger_name, dry_run, unmasked=unmasked))
 
-    async def shutdown_async(self, timeout: Duration = SHUTDOWN_SECONDS, *, wait: Waits = "bodies") -> None:
+    async def shutdown_async(self, timeout: Duration | None = None, *, wait: Waits = "bodies") -> None:
         """Like `shutdown`, without blocking the event loop: its async bodies may end meanwhile. If it is
         cancelled, as by a second Ctrl-C, it waits for nobody any more."""
         from asyncio import CancelledError

@@ -13,7 +13,7 @@ from .context import decode_value, encode_within
 from .errors import Dropped, ScheduleError, TriggerError, excerpt
 from .listed import Listed
 from .name import checked_name, is_text
-from .near import LOOKED_MAX, hint
+from .near import LOOKED_MAX, hint, refuse_keywords
 from .run import Run
 from .tick import MOMENT_KEYS
 from .trigger_arguments import CATCHUPS, OVERLAPS
@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
-    from typing import Any
+    from typing import Any, Never
 
     from ._cloaca import Watch
     from .context import Context
@@ -84,6 +84,7 @@ class Crons:
         context: Context | Mapping[str, Any] | None = None,
         catchup: Catchup = "all",
         overlap: Overlap = "allow",
+        **unknown: Never,
     ) -> str:
         """Schedules a workflow by the calendar, and returns the schedule's id. It is data: it runs in every
         runner, whatever programs declare, until `delete_cron_schedule` deletes it.
@@ -109,6 +110,9 @@ class Crons:
             ContextError: (a `ValueError`) the context has more than `context_bytes_max` bytes; otherwise as
                 `Context`.
         """
+        if unknown:
+            known = ("timezone", *(Crons.register_cron_workflow.__kwdefaults__ or ()))
+            refuse_keywords("register_cron_workflow()", unknown, known)
         engine = self._open()
         for argument, value in (
             ("workflow_name", workflow_name),
@@ -138,7 +142,10 @@ class Crons:
         except (ScheduleError, TriggerError) as error:
             raise ScheduleError(f"Failed to register cron workflow: {error}") from None
         if not registry.knows(workflow_name) and not self._served.is_served(workflow_name):
-            self._crew.warn(f"cron {excerpt(cron_expression)} {why.undeclared(workflow_name)}")
+            called = (
+                excerpt(cron_expression) if name is None else f"{excerpt(name)}, {excerpt(cron_expression)},"
+            )
+            self._crew.warn(f"cron {called} {why.undeclared(workflow_name)}")
         return made
 
     def list_cron_schedules(

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from typing import Any, Literal, Never
 
     from .redact import Redactor
-    from .types import AuditRow, RunDetails, RunRow, RunStatus
+    from .types import AuditRow, RunDetails, RunRow, RunStatus, TriggerRef
+    from .workflow import Workflow
 
 PAGE_RUNS = 200
 """So many runs `iter_runs` reads at once."""
@@ -53,9 +54,9 @@ class Listings:
 
     def list_runs(
         self,
-        workflow: str | None = None,
+        workflow: str | Workflow | None = None,
         status: RunStatus | None = None,
-        trigger: str | None = None,
+        trigger: TriggerRef | None = None,
         limit: int = check.PAGE_LIMIT,
         offset: int = 0,
         *,
@@ -82,10 +83,10 @@ class Listings:
         page was asked for that run's work once more.
 
         Args:
-            workflow (str | None): only runs of the workflow of this name.
+            workflow (str | Workflow | None): only runs of this workflow.
             status (str | None): only those that stand so: `Pending`, `Running`, `Completed`, `Failed`,
                 `Cancelled`.
-            trigger (str | None): only those that the trigger of this name fired.
+            trigger (str | Callable | None): only those that this trigger fired, told by its name or function.
             limit (int): at most so many.
             offset (int): leaves out so many first; `after` goes on faster, and misses none meanwhile.
             key (str | None): only those with this run key.
@@ -122,9 +123,9 @@ class Listings:
 
     def iter_runs(
         self,
-        workflow: str | None = None,
+        workflow: str | Workflow | None = None,
         status: RunStatus | None = None,
-        trigger: str | None = None,
+        trigger: TriggerRef | None = None,
         *,
         key: str | None = None,
         parent: str | None = None,
@@ -300,9 +301,9 @@ class Listings:
 
     def retry_many(
         self,
-        workflow: str | None = None,
+        workflow: str | Workflow | None = None,
         status: Literal["Failed", "Cancelled"] | None = None,
-        trigger: str | None = None,
+        trigger: TriggerRef | None = None,
         *,
         key: str | None = None,
         parent: str | None = None,
@@ -378,9 +379,9 @@ class Listings:
 
     def cancel_many(
         self,
-        workflow: str | None = None,
+        workflow: str | Workflow | None = None,
         status: Literal["Pending", "Running"] | None = None,
-        trigger: str | None = None,
+        trigger: TriggerRef | None = None,
         *,
         key: str | None = None,
         parent: str | None = None,

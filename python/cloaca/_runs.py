@@ -232,6 +232,7 @@ class Runs(Listings):
         at: str | datetime | None = None,
         delay: Duration | None = None,
         connection: object = None,
+        **unknown: Never,
     ) -> list[Run]:
         """Starts a run for each context, all in one transaction, and returns once they are kept.
 
@@ -250,6 +251,8 @@ class Runs(Listings):
             ArgumentError: (a `ValueError`) as `submit`; the runs of the other keys are started.
             What `execute` raises, before any of them is started.
         """
+        if unknown:
+            refuse_keywords("submit_many()", unknown, Runs.submit_many.__kwdefaults__)
         engine = self._working()
         name = _name_of(workflow_name)
         when = urgency.of(priority, at, delay)

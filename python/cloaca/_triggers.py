@@ -328,6 +328,10 @@ class Triggers:
             standing["polled_by"] = self._polled_by(name)
             standing["paused"] = self._paused
             standing["left_out"] = self._leaves_out(name)
+        if standing["standing"] is None or standing["standing"]["elsewhere"]:
+            heard = why.ends_of(standing["on_run"], standing["on_run_status"])
+            engine = self._open()
+            standing["put_off"] = why.put_off(engine.store.look, name, engine.now(), None, heard)
         ticks = self.ticks(name, 1)
         definition = registry.triggers.get(name)
         fired = None if definition is None or standing["standing"] is None else definition.kind.workflow

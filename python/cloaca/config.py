@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         timeout_grace_seconds: Duration | None
         overdue_max: int | None
         place_deaths_max: int | None
+        shutdown_seconds: Duration | None
         runs_in_hand: int | None
         keep_logs: str | int | None
 
@@ -76,6 +77,7 @@ _DEFAULTS: dict[str, Any] = {
     "timeout_grace_seconds": 30,
     "overdue_max": None,
     "place_deaths_max": 3,
+    "shutdown_seconds": 30,
     "runs_in_hand": None,
     "keep_logs": None,
 }
@@ -92,6 +94,7 @@ _BEYOND_UPSTREAM = (
     "timeout_grace_seconds",
     "overdue_max",
     "place_deaths_max",
+    "shutdown_seconds",
     "runs_in_hand",
     "keep_logs",
 )
@@ -101,7 +104,12 @@ _DURATIONS_US = {
     "timer_resolution": (10, 1_000_000),
 }
 """Fields that are durations, each with the shortest and the longest."""
-_MAY_BE_ZERO = ("cron_max_catchup_executions", "cron_max_recovery_attempts", "timeout_grace_seconds")
+_MAY_BE_ZERO = (
+    "cron_max_catchup_executions",
+    "cron_max_recovery_attempts",
+    "timeout_grace_seconds",
+    "shutdown_seconds",
+)
 _LARGEST = 2**31 - 1
 
 
@@ -131,7 +139,9 @@ class DefaultRunnerConfig:
     twice as many as can run at once (at most 32 more), or as many as end in 50 ms where that is more.
     `keep_logs`, a size such as `"1 MiB"` or a number of bytes, keeps what bodies log with their runs, of each
     run the newest lines up to so much; `None` keeps nothing.
-    These fourteen show in `to_dict` only when set.
+    `shutdown_seconds`, 30 by default, is how long `shutdown`, `run_forever` and the end of a `with` block
+    wait for running bodies, unless they are told otherwise.
+    These fifteen show in `to_dict` only when set.
     `scheduler_poll_interval_ms`, and on SQLite `db_pool_size`, are accepted and kept but change
     nothing: no loop looks for work here, and one connection writes.
 
@@ -169,6 +179,7 @@ class DefaultRunnerConfig:
     timeout_grace_seconds: float
     overdue_max: int | None
     place_deaths_max: int
+    shutdown_seconds: float
     runs_in_hand: int | None
     keep_logs: str | int | None
 
@@ -207,6 +218,7 @@ class DefaultRunnerConfig:
         timeout_grace_seconds: Duration | None = None,
         overdue_max: int | None = None,
         place_deaths_max: int | None = None,
+        shutdown_seconds: Duration | None = None,
         runs_in_hand: int | None = None,
         keep_logs: str | int | None = None,
     ) -> None:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Reader, Runs
+    from .types import TriggerRef
+    from .workflow import Workflow
 
 UNFINISHED = ("Pending", "Running")
 ENDED_BADLY = ("Failed", "Cancelled")
@@ -18,9 +20,9 @@ ENDED = ("Completed", *ENDED_BADLY)
 
 
 def wanted(
-    workflow: str | None = None,
+    workflow: str | Workflow | None = None,
     status: str | None = None,
-    trigger: str | None = None,
+    trigger: TriggerRef | None = None,
     key: str | None = None,
     since: str | datetime | None = None,
     until: str | datetime | None = None,
@@ -34,6 +36,7 @@ def wanted(
 
     Raises:
         ArgumentError: (a `ValueError`) a time that is none, or times of both kinds.
+        TriggerError: (a `ValueError`) a function that is no trigger, or several.
     """
     by_end = ended_since is not None or ended_until is not None
     if by_end and (since is not None or until is not None):
@@ -44,9 +47,9 @@ def wanted(
     if isinstance(error, type) and issubclass(error, BaseException):
         error = error.__name__
     return {
-        "workflow": check.optional_text(workflow, "workflow"),
+        "workflow": check.optional_text(_name_of_workflow(workflow), "workflow"),
         "status": check.optional_text(status, "status"),
-        "trigger": check.optional_text(trigger, "trigger"),
+        "trigger": check.optional_text(_name_of_trigger(trigger), "trigger"),
         "key": check.optional_text(key, "key"),
         "parent": None if parent is None else check.run_id(parent, "parent"),
         "by_end": by_end,
@@ -57,6 +60,22 @@ def wanted(
         "contexts": False,
         "untold": check.flag(untold, "untold"),
     }
+
+
+def _name_of_workflow(workflow: object) -> Any:
+    if workflow is None or isinstance(workflow, str):
+        return workflow
+    from .workflow import Workflow
+
+    return workflow.name if isinstance(workflow, Workflow) else workflow
+
+
+def _name_of_trigger(trigger: object) -> Any:
+    if trigger is None or isinstance(trigger, str) or not callable(trigger):
+        return trigger
+    from .chosen import name_of_one
+
+    return name_of_one(trigger)
 
 
 def _moment(at: str | datetime | None, name: str) -> int | None:

@@ -101,7 +101,7 @@ def enter(runner: DefaultRunner) -> None:
     made = place.of_caller(), None if path is None else os.path.realpath(path)
     if path is not None and made in _made.values():
         warnings.warn(
-            f"a runner made at {made[0][0]} on {excerpt(os.fspath(path))} is still at work; this is one more,"
+            f"a runner made {made[0][0]} on {excerpt(os.fspath(path))} is still at work; this is one more,"
             " cloaca.runners() has both",
             UserWarning,
             stacklevel=4,

@@ -45,13 +45,17 @@ def of_function(function: Any) -> str:
 
 
 def of_caller() -> tuple[str, int]:
-    """The file and line of the program that called the package, and which call of that line it was."""
+    """Where the program that called the package stands, in words, and which call of that line it was. A
+    notebook's cells are one place: a cell that is run again is another file with another number."""
     if (seen := _caller.get()) is not None:
         return seen
     frame = sys._getframe(1)
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith(_PACKAGE):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}", frame.f_lasti
+    file = frame.f_code.co_filename
+    if file.startswith("<ipython-input-") or "ipykernel_" in file:
+        return "in a cell", 0
+    return f"at {file}:{frame.f_lineno}", frame.f_lasti
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from time import monotonic
 
 from . import _guard, attempt, check, copied, living, place, registry, rows
 from . import redact as redaction
-from ._awaited import SHUTDOWN_SECONDS, Awaited
+from ._awaited import Awaited
 from ._crons import Crons
 from ._cursors import Cursors
 from ._limits import NamedLimits
@@ -605,7 +605,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             raise ArgumentTypeError(f"path is {excerpt(path)}; it must be a str or a path")
         engine.store.export(check.target(path, "path"))
 
-    def run_forever(self, shutdown_timeout: Duration = SHUTDOWN_SECONDS) -> None:
+    def run_forever(self, shutdown_timeout: Duration | None = None) -> None:
         """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread. It also returns when
         another thread, or a task, has shut the runner down. SIGHUP, as the terminal closes, is like SIGTERM,
         unless it is ignored, as by `nohup`, or the program hears it itself.
@@ -617,7 +617,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         off is resumed by the next runner.
 
         Args:
-            shutdown_timeout (Duration): seconds, or `"30s"`, for what runs at the first signal.
+            shutdown_timeout (Duration | None): seconds, or `"30s"`, for what runs at the first signal;
+                `None` is the runner's `shutdown_seconds`.
 
         Raises:
             RunnerError: (a `RuntimeError`) this is not the main thread, the runner is shut down, or it has
@@ -627,7 +628,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         from .systemd import Notifying
 
         self._open()
-        limit = check.seconds(shutdown_timeout, "shutdown_timeout")
+        limit = self._patience_at_end(shutdown_timeout, "shutdown_timeout")
         if living.is_looked_at:
             # Nothing runs, and who looks waits for the import to end.
             return
@@ -668,7 +669,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
                 logging.getLogger("cloaca").info(text, limit, ", ".join(running), ends_it)
 
-    def shutdown(self, timeout: Duration = SHUTDOWN_SECONDS, *, wait: Waits = "bodies") -> None:
+    def shutdown(self, timeout: Duration | None = None, *, wait: Waits = "bodies") -> None:
         """Stops polling, waits for running tasks, writes what has gathered, ends the threads. Twice is fine:
         a second call finishes what the first one began, also if an interrupt cut that short.
 
@@ -680,15 +681,14 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         it, and waits no more where a call within the block has waited.
 
         Args:
-            timeout (Duration): seconds, or `"30s"`, for running tasks;
-                what is not done then is resumed by the
-                next runner.
+            timeout (Duration | None): seconds, or `"30s"`, for running tasks; `None` is the runner's
+                `shutdown_seconds`. What is not done then is resumed by the next runner.
             wait ("bodies" | "runs"): what is waited for.
 
         Raises:
             RunnerError: `wait="runs"` in a body of this runner, or on the event loop of its async bodies.
         """
-        limit = check.seconds(timeout, "timeout")
+        limit = self._patience_at_end(timeout, "timeout")
         check.one_of(wait, ("bodies", "runs"), "wait")
         if self._pid != os.getpid():
             return
@@ -728,6 +728,9 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             each()
         self._crew.close_spans(max(SPANS_SECONDS, until - monotonic()))
 
+    def _patience_at_end(self, timeout: Duration | None, name: str) -> float:
+        return float(self._config.shutdown_seconds) if timeout is None else check.seconds(timeout, name)
+
     def _drain(self, limit: float) -> None:
         if attempt.current(self._engine) is not None:
             raise RunnerError(
@@ -756,7 +759,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
     def _shutdown_seconds(self) -> float:
         """How long the end of a block waits: not again, if somebody has. Says for whom."""
-        limit = 0.0 if self._has_waited else SHUTDOWN_SECONDS
+        limit = 0.0 if self._has_waited else float(self._config.shutdown_seconds)
         try:
             self._say_who_is_waited_for(limit, "Ctrl-C")
         except BaseException:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from itertools import takewhile
 
-from . import filters, registry, why_run
+from . import filters, registry, rows, why_run
 from .errors import ScheduleError, excerpt
 from .near import hint
 
@@ -49,7 +49,11 @@ _UNDECLARED = """
     WHERE schedules.kind = 'trigger' AND schedules.name = ? AND heard.wanted <> 0 AND NOT EXISTS (
         SELECT 1 FROM workflows JOIN owners ON owners.epoch = workflows.owner AND owners.left_at IS NULL
         WHERE workflows.name = heard.workflow)"""
-# The oldest of them.
+# Index schedules_trigger. Who switches it on takes `not_before` back.
+_WAITS_UNTIL = """
+    SELECT not_before, failures FROM schedules
+    WHERE kind = 'trigger' AND name = ? AND wait_us IS NOT NULL AND not_before > ?"""
+# The oldest of those ends.
 _FIRST_END = f"SELECT id FROM runs WHERE row = (SELECT ends.run {_WAITING} ORDER BY ends.row LIMIT 1)"
 
 
@@ -64,12 +68,16 @@ def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:
         by = disabled_by(cause, heard) if cause else "set_trigger_enabled switched it off"
         return f"{name} is not {polled(heard)}: {by} at {trigger['disabled_at']}{ending(last, heard)}"
     if standing is None:
-        return f"{name} {_absent(trigger, polled(heard))}{ending(last, heard)}"
+        absent = f"{name} {_absent(trigger, polled(heard))}"
+        if trigger["polled_by"] is None or trigger["paused"]:
+            return f"{absent}{ending(last, heard)}"
+        return f"{absent}{trigger['put_off']}{_on_record(last, heard)}"
     if standing["in_body"]:
         since = f" since {standing['polled_since']}" if standing["polled_since"] else ""
         return f"{name} is being {polled(heard)}{since} and has not answered yet{ending(last, heard)}"
     if standing["elsewhere"]:
-        return f"{name} is {polled(heard)} by another runner of this store{ending(last, heard)}"
+        by = f"{name} is {polled(heard)} by another runner of this store"
+        return f"{by}{trigger['put_off']}{_on_record(last, heard)}"
     if last is None and heard is not None:
         return f"{name} waits for a run to end, {heard}: none has since it was declared"
     if last is None:
@@ -90,6 +98,22 @@ def backing_off(failures: int, heard: str | None) -> str:
     noun = "poll" if heard is None else "call"
     cause = f"{failures} failed {_times(failures, noun)} in a row" if failures else "its own wish"
     return cause if heard is None else f"{cause}, and is told of the same end of a run then"
+
+
+def put_off(
+    look: Callable[[str, Sequence[Any]], list[dict[str, Any]]],
+    name: str,
+    at: int,
+    due: str | None,
+    heard: str | None,
+) -> str:
+    """Until when a trigger waits, and why, as the store has it, if it does not go by its interval; `due` is
+    its next beat, `heard` as by `ends_of`."""
+    for row in look(_WAITS_UNTIL, [name, at]):
+        cause = backing_off(row["failures"], heard)
+        # Its next beat may come a while after that; who is told of ends of runs has none.
+        return f", and backs off until {due or rows.moment(row['not_before'])} after {cause}"
+    return ""
 
 
 def disabled_by(cause: str, heard: str | None) -> str:
@@ -370,6 +394,13 @@ def _absent(trigger: dict[str, Any], polled: str) -> str:
 def ending(last: TickRow | None, heard: str | None = None) -> str:
     """What was before, after a sentence."""
     return "" if last is None else f"; before that it {told(last, heard)}"
+
+
+def _on_record(last: TickRow | None, heard: str | None) -> str:
+    """What another runner has written down, and as of when."""
+    if last is None:
+        return f"; none of its {'polls' if heard is None else 'calls'} is on record yet"
+    return f"; on record, as of {last['last_at']}, it {told(last, heard)}"
 
 
 def told(last: TickRow, heard: str | None = None) -> str:

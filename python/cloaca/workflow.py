@@ -16,7 +16,7 @@ from .errors import WorkflowError, excerpt, typed
 from .limits import checked_concurrency, checked_rate_limit, checked_throttle
 from .name import SEPARATOR, checked_name, is_text
 from .namespace import DEFAULT_PACKAGE, DEFAULT_TENANT
-from .near import hint
+from .near import hint, refuse_keywords
 from .rules import tasks_named
 from .urgency import PRIORITY, checked_priority
 
@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
-    from typing import Any, NoReturn, Self
+    from typing import Any, Never, NoReturn, Self
 
     from .limits import Concurrency, RateLimit, Throttle
     from .task import TaskDefinition
@@ -101,7 +101,10 @@ class WorkflowBuilder:
         concurrency: Concurrency | None = None,
         throttle: Throttle | None = None,
         rate_limit: RateLimit | None = None,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            refuse_keywords("WorkflowBuilder", unknown, WorkflowBuilder.__init__.__kwdefaults__)
         self.name = checked_name(name, "name")
         self._tenant = checked_name(tenant, "tenant")
         self._package = checked_name(package, "package")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 from contextlib import closing
@@ -188,6 +189,26 @@ def test_who_looks_from_outside_is_told_the_next_poll_of_a_failing_trigger_as_it
             return len(seen) >= 3
 
         assert eventually(is_told_thrice)
+
+
+def test_a_runner_tells_of_another_ones_trigger_until_when_it_waits_and_how_old_that_is(
+    tmp_path: Path,
+) -> None:
+    @cloaca.trigger(workflow="w", poll_interval="10ms")
+    def broken() -> cloaca.TriggerResult:
+        raise OSError("no route to host")
+
+    @cloaca.trigger(workflow="w", poll_interval="1h")
+    def hourly() -> bool:
+        return False
+
+    flow.declare("w", flow.nothing)
+    path = tmp_path / "runs.db"
+    with cloaca.DefaultRunner(path), cloaca.DefaultRunner(path, triggers=[]) as other:
+        assert eventually(lambda: "backs off until" in other.why("broken"))
+        told = other.why("broken")
+        assert re.search(r" polls? in a row; on record, as of \S+Z, it failed at its last ", told), told
+        assert other.why("hourly").endswith("; none of its polls is on record yet")
 
 
 def test_a_runner_knows_when_its_own_triggers_are_due() -> None:

@@ -110,6 +110,29 @@ def test_a_run_is_found_by_the_time_that_it_shows(runner: cloaca.DefaultRunner) 
         assert shown["id"] in ids(runner.list_runs(since=shown["created_at"], until=after))
 
 
+def test_runs_are_found_by_a_triggers_function_and_by_the_workflow_itself(
+    manual: cloaca.testing.Runner,
+) -> None:
+    with cloaca.WorkflowBuilder("fired") as builder:
+        cloaca.task(id="only")(lambda context: None)
+    flow = builder.build()
+    declare("w", nothing)
+
+    @cloaca.trigger(workflow=flow, poll_interval="1m")
+    def minutely() -> bool:
+        return True
+
+    hourly(manual, 1)
+    other = manual.submit("w").id
+    fired = ids(manual.list_runs(trigger="minutely"))
+    assert fired
+    assert other not in fired
+    assert ids(manual.list_runs(trigger=minutely)) == ids(manual.list_runs(workflow=flow)) == fired
+    assert ids(manual.iter_runs(trigger=minutely, workflow=flow)) == fired
+    with pytest.raises(cloaca.TriggerError, match="no trigger that is declared here"):
+        manual.list_runs(trigger=hourly)
+
+
 def test_runs_are_found_by_their_run_key(runner: cloaca.DefaultRunner) -> None:
     declare("w", nothing)
     first, second = (runner.submit("w", run_key=key) for key in ("a", "b"))

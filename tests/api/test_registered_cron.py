@@ -229,7 +229,9 @@ def test_a_client_registers_for_what_a_living_runner_declares_without_a_warning(
         assert "does not declare" not in caplog.text
         assert "where its workflow is declared, 'registered'" in client.why("nightly")
         client.register_cron_workflow("gone", "0 5 * * *")
-        assert "starts workflow 'gone', which this program does not declare" in caplog.text
+        assert "cron '0 5 * * *' starts workflow 'gone', which this program does not declare" in caplog.text
+        client.register_cron_workflow("gone", "0 6 * * *", name="early")
+        assert "cron 'early', '0 6 * * *', starts workflow 'gone', which" in caplog.text
 
 
 def test_a_name_that_no_cron_has_is_told_with_those_that_there_are() -> None:

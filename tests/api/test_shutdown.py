@@ -41,6 +41,30 @@ def test_shutdown_may_be_called_twice_and_from_several_threads() -> None:
         pass
 
 
+@pytest.mark.parametrize("way", ["shutdown", "with", "shutdown_async"])
+def test_how_long_an_end_waits_is_a_setting(way: str) -> None:
+    gate = Gate()
+    declare("held", gate)
+    runner = cloaca.DefaultRunner(":memory:", shutdown_seconds=0)
+    run = runner.submit("held")
+    assert gate.entered.wait(WAIT)
+    try:
+        if way == "with":
+            with runner:
+                pass
+        elif way == "shutdown":
+            runner.shutdown()
+        else:
+            asyncio.run(runner.shutdown_async())
+        # It has come back while the body is still held.
+        with pytest.raises(cloaca.RunnerError):
+            run.result(0)
+    finally:
+        gate.open.set()
+    assert "shutdown_seconds" not in cloaca.DefaultRunnerConfig().to_dict()
+    assert cloaca.DefaultRunnerConfig(shutdown_seconds="1m").shutdown_seconds == 60
+
+
 def test_shutdown_ends_every_thread_of_the_runner() -> None:
     barrier = threading.Barrier(4)
     declare("meets", lambda context: barrier.wait(WAIT) and None)

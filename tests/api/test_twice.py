@@ -123,6 +123,20 @@ def test_one_more_runner_of_one_place_and_file_is_told_of(tmp_path: Path) -> Non
     cloaca.runners()[-1].shutdown()
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("<ipython-input-1-0a>", "<ipython-input-2-0b>"), ("/t/ipykernel_7/1.py", "/t/ipykernel_7/2.py")],
+)
+def test_a_cell_that_is_run_again_makes_one_more_runner(tmp_path: Path, names: tuple[str, str]) -> None:
+    def cell(file: str, text: str) -> None:
+        exec(compile(text, file, "exec"), {"cloaca": cloaca, "path": str(tmp_path / "a.db")})
+
+    first, edited = names
+    assert warned(cell, first, "runner = cloaca.DefaultRunner(path)") == []
+    (text,) = warned(cell, edited, "# edited\nrunner = cloaca.DefaultRunner(path)")
+    assert "a runner made in a cell" in text
+
+
 def test_runners_made_one_after_the_other_are_not_told_of(tmp_path: Path) -> None:
     def each() -> None:
         for _ in range(2):

@@ -58,6 +58,14 @@ TODAY = datetime.date(2026, 1, 31)
             lambda: cloaca.DefaultRunner(":memory:", max_workers=3),
             r"did you mean 'max_concurrent_tasks'\? known arguments: ",
         ),
+        (
+            lambda: cloaca.DefaultRunner(":memory:", ticks_kept_rows=3),
+            r"did you mean 'ticks_max'\? known arguments: ",
+        ),
+        (
+            lambda: cloaca.WorkflowBuilder("w", priorty=3),
+            r"WorkflowBuilder got an unexpected .*; did you mean 'priority'\? known arguments: ",
+        ),
         (lambda: cloaca.task(tz="UTC"), r"unexpected keyword argument 'tz'; known arguments: "),
     ],
 )
@@ -73,6 +81,17 @@ def test_a_run_key_by_another_name_is_told_with_its_own(runner: cloaca.DefaultRu
         runner.submit("nobody", {}, key="7")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=rf"submit_async\(\) got an unexpected keyword argument {said}"):
         asyncio.run(runner.submit_async("nobody", {}, key="7"))  # type: ignore[arg-type]
+
+
+def test_a_keyword_of_a_runners_method_is_told_by_the_methods_own_name(runner: cloaca.DefaultRunner) -> None:
+    with pytest.raises(
+        TypeError, match=r"^submit_many\(\) got an unexpected .* 'keys'; did you mean 'run_keys'\?"
+    ):
+        runner.submit_many("nobody", [{}], keys=["7"])  # type: ignore[arg-type]
+    with pytest.raises(
+        TypeError, match=r"^register_cron_workflow\(\) got an unexpected .* 'tz'; did you mean 'timezone'"
+    ):
+        runner.register_cron_workflow("nobody", "@daily", tz="UTC")  # type: ignore[arg-type]
 
 
 def test_how_long_ago_is_told_by_a_time(runner: cloaca.DefaultRunner) -> None:

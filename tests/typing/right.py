@@ -280,6 +280,7 @@ with cloaca.DefaultRunner.with_config(":memory:", cloaca.DefaultRunnerConfig(), 
         assert_type(found["tasks"][0]["attempts"], int)
     assert_type(runner.ticks("lists")[0]["outcome"], Literal["skip", "fire", "error"])
     assert_type(runner.tick("lists", dry_run=True)["fires"], list[types.FireRow])
+    runner.list_runs(workflow=orders.build(), trigger=polls_with_tick)
     assert_type(runner.list_trigger_schedules()[0]["poll_interval_ms"], int)
     assert_type(runner.list_cron_schedules()[0]["next_run_at"], str | None)
     assert_type(runner.list_cron_schedules()[0]["catchup"], Literal["all", "last", "none"])

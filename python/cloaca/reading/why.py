@@ -9,7 +9,6 @@ from .. import check, held, rows, why_run
 from ..errors import excerpt
 from ..why import (
     Kept,
-    backing_off,
     besides,
     disabled_by,
     ending,
@@ -17,6 +16,7 @@ from ..why import (
     named,
     of_unread,
     polled,
+    put_off,
     told,
     unnamed,
 )
@@ -44,10 +44,6 @@ RUNNERS_NAMED = 3
 _WAITS = """
     SELECT limit_seats.name, task FROM runs JOIN limit_seats ON run = runs.row
     WHERE id = ? AND granted_at IS NULL ORDER BY limit_seats.row LIMIT 20"""
-# Index schedules_trigger. Who switches it on takes `not_before` back.
-_WAITS_UNTIL = """
-    SELECT not_before, failures FROM schedules
-    WHERE kind = 'trigger' AND name = ? AND wait_us IS NOT NULL AND not_before > ?"""
 TASKS_TOLD_MAX = 5
 """So many tasks of one run are told; of the others only how many they are."""
 
@@ -149,12 +145,8 @@ def of_trigger(reader: Reader, trigger: Trigger) -> str:
 
 def _backs_off(reader: Reader, trigger: Trigger, heard: str | None) -> str:
     """Until when it waits, and why, if it does not go by its interval."""
-    for row in reader.native.query(_WAITS_UNTIL, [trigger.trigger_name, check.microseconds(now())]):
-        cause = backing_off(row["failures"], heard)
-        # Its next beat may come a while after that; who is told of ends of runs has none.
-        until = trigger.next_poll_at or rows.moment(row["not_before"])
-        return f", and backs off until {until} after {cause}"
-    return ""
+    at = check.microseconds(now())
+    return put_off(reader.native.query, trigger.trigger_name, at, trigger.next_poll_at, heard)
 
 
 def of_cron(reader: Reader, cron: Cron) -> str:
