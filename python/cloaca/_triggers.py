@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from . import check, registry, rows, why
+from . import attempt, check, registry, rows, why
 from .chosen import name_of_one
 from .context import decode_value, encode_within
 from .errors import RunnerError, StoreError, TriggerError, excerpt
@@ -391,6 +391,15 @@ class Triggers:
 
     def _tick(self, name: str, dry_run: bool) -> TickAnswer:
         engine = self._at_work("tick")
+        if (
+            (inside := attempt.innermost()) is not None
+            and inside[0] is engine
+            and inside[1:3] == (None, name)
+        ):
+            raise RunnerError(
+                f"tick({name!r}) in the function of that very trigger would wait for itself;"
+                f" poll_soon({name!r}) has it polled again after this poll"
+            )
         deadline = monotonic() + TICK_SECONDS_MAX
         if self._crew.on_loop() is not None:
             definition = registry.triggers.get(name)

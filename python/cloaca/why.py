@@ -72,8 +72,12 @@ def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:
         if trigger["polled_by"] is None or trigger["paused"]:
             return f"{absent}{ending(last, heard)}"
         return f"{absent}{trigger['put_off']}{_on_record(last, heard)}"
+    since = f" since {standing['polled_since']}" if standing["polled_since"] else ""
+    if standing["waits_for_older"]:
+        not_yet = f"was declared again and is not {polled(heard)} yet"
+        waits = f"it waits for its earlier declaration's function, which has not answered{since}"
+        return f"{name} {not_yet}: {waits}{ending(last, heard)}"
     if standing["in_body"]:
-        since = f" since {standing['polled_since']}" if standing["polled_since"] else ""
         return f"{name} is being {polled(heard)}{since} and has not answered yet{ending(last, heard)}"
     if standing["elsewhere"]:
         by = f"{name} is {polled(heard)} by another runner of this store"

@@ -72,6 +72,25 @@ def test_what_was_missed_is_made_up_for_as_the_cron_says(
         assert (row["catchup"], row["next_run_at"]) == (catchup, "2026-03-06T03:00:00.000000Z")
 
 
+@HOWS
+@pytest.mark.parametrize(("terms", "limit"), [({"catchup": "none"}, 100), ({}, 0)])
+@pytest.mark.parametrize(("second", "made_up"), [("10", ["02T03:00"]), ("11", [])])
+def test_a_moment_is_on_time_for_ten_seconds_though_nothing_is_made_up_for(
+    url: str, how: str, terms: dict[str, Any], limit: int, second: str, made_up: list[str]
+) -> None:
+    config = cloaca.DefaultRunnerConfig(cron_max_catchup_executions=limit)
+    declare(how, **terms)
+    with Dated(url, START, config=config) as runner:
+        register(runner, how, **terms)
+        runner.advance("1d")
+    with Dated(url, f"2026-03-02T03:00:{second}Z", config=config) as runner:
+        assert eventually(
+            lambda: runner.list_cron_schedules()[0]["next_run_at"] == "2026-03-03T03:00:00.000000Z"
+        )
+        runner.run_until_idle()
+        assert moments(runner) == ["01T03:00", *made_up]
+
+
 def test_a_moment_that_fails_is_tried_again_though_nothing_is_made_up_for() -> None:
     failures = iter(range(6))
 

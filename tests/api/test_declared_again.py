@@ -64,6 +64,23 @@ def alive(bodies: list[weakref.ref[Callable[..., Any]]]) -> int:
     return sum(body() is not None for body in bodies)
 
 
+def test_a_trigger_that_waits_for_its_earlier_functions_end_says_so() -> None:
+    def slow() -> bool:
+        begun.set()
+        return go.wait(WAIT) and False
+
+    declare(1)
+    cloaca.trigger(workflow="w", poll_interval="5ms", name="inbox")(slow)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        assert begun.wait(WAIT)
+        cloaca.trigger(workflow="w", poll_interval="5ms", name="inbox")(lambda: False)
+        told = runner.why("inbox")
+        assert "was declared again and is not polled yet: it waits for its earlier declaration's" in told
+        assert "function, which has not answered since 20" in told
+        go.set()
+        assert eventually(lambda: "skipped at its last" in runner.why("inbox"))
+
+
 def test_a_workflow_that_is_declared_again_and_again_keeps_its_newest_body(
     runner: cloaca.DefaultRunner,
 ) -> None:

@@ -118,6 +118,35 @@ def test_a_tick_knows_its_runs() -> None:
         assert seen[3][1] == runner.list_runs(trigger="watcher", contexts=False)[0]
 
 
+@pytest.mark.parametrize("kind", ["sync", "async", "by hand"])
+def test_a_function_that_ticks_its_own_trigger_is_refused_at_once(kind: str) -> None:
+    declare("good", lambda context: None)
+    said: list[str] = []
+
+    def ticks(tick: cloaca.Tick) -> bool:
+        try:
+            tick.runner.tick("watcher")
+        except cloaca.RunnerError as refused:
+            said.append(str(refused))
+        return False
+
+    async def awaits(tick: cloaca.Tick) -> bool:
+        try:
+            await tick.runner.tick_async("watcher")
+        except cloaca.RunnerError as refused:
+            said.append(str(refused))
+        return False
+
+    cloaca.trigger(workflow="good", name="watcher", poll_interval="1h" if kind == "by hand" else "5ms")(
+        awaits if kind == "async" else ticks
+    )
+    with cloaca.DefaultRunner(":memory:") as runner:
+        if kind == "by hand":
+            runner.tick("watcher")
+        assert eventually(lambda: said)
+    assert said[0].startswith("tick('watcher') in the function of that very trigger would wait for itself")
+
+
 def test_a_tick_that_is_made_by_hand_knows_nothing_of_runs() -> None:
     tick = cloaca.Tick("t", None, "", None, 0)
     assert (tick.last_error, tick.last_run, tick.unfinished) == (None, None, 0)

@@ -63,6 +63,7 @@ pub fn standing<'py>(
     let (standing, due, polled_since) = found;
     let dict = PyDict::new(py);
     dict.set_item("in_body", standing.in_body)?;
+    dict.set_item("waits_for_older", standing.waits_for_older)?;
     dict.set_item("failures", standing.failures)?;
     dict.set_item("next_poll_at", stamp(due))?;
     dict.set_item("backs_off", standing.backs_off)?;

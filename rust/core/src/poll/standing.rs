@@ -31,8 +31,10 @@ pub struct TickState {
 /// Where a trigger stands, for whoever asks why nothing happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
-    /// Its body runs now.
+    /// Its body runs now, that of an earlier declaration too.
     pub in_body: bool,
+    /// An earlier declaration's last poll is in flight, for whose end it waits.
+    pub waits_for_older: bool,
     /// How many polls in a row have failed.
     pub failures: u32,
     /// When it is polled next; none if not armed.
@@ -92,13 +94,15 @@ impl Poller {
     pub fn standing(&self, schedule: ScheduleKey) -> Option<Standing> {
         let place = *self.placed.get(&schedule)?;
         let (state, rest) = (&self.hot[place as usize], &self.rests[place as usize]);
+        let is_in_body = self.hot[rest.waits_for.unwrap_or(place) as usize].in_body;
         let due = self.wheel.due(place).filter(|_| !state.in_body);
         let pauses = !rest.pause().is_zero();
         // Without a kept wait the first beat comes within an interval.
         let interval = Duration::from_nanos(state.interval_ns.saturating_add(self.wheel.tick_ns()));
         let goes_on = !pauses && rest.first.is_some_and(|first| first > state.last_beat.after(interval));
         Some(Standing {
-            in_body: state.in_body,
+            in_body: is_in_body,
+            waits_for_older: rest.waits_for.is_some(),
             failures: rest.failures,
             due,
             backs_off: due.is_some() && (pauses || goes_on),
@@ -106,6 +110,11 @@ impl Poller {
             last_at: state.quiet.last_at(),
             elsewhere: rest.elsewhere,
         })
+    }
+
+    /// Where the body runs, if one does, of the trigger in that place: an earlier declaration's may hold it up.
+    pub fn place_of_body(&self, place: u32) -> u32 {
+        self.rests[place as usize].waits_for.unwrap_or(place)
     }
 
     /// How many polls in a row have failed so far. Costs nothing where none has.

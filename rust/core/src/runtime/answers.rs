@@ -194,7 +194,8 @@ impl Runtime {
         let (standing, began) = {
             let polls = lock(&self.shared.polls);
             let standing = polls.poller.standing(schedule)?;
-            (standing, polls.poller.place_of(schedule).and_then(|place| polls.began(place)))
+            let place = polls.poller.place_of(schedule).map(|place| polls.poller.place_of_body(place));
+            (standing, place.and_then(|place| polls.began(place)))
         };
         let now = self.now();
         let due = standing.due.map(|due| now.wall.after(due.since(now.mono)));
