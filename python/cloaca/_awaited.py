@@ -12,7 +12,7 @@ import warnings
 
 from . import living, urgency
 from .apart import apart, running_loop
-from .check import flag, seconds
+from .check import flag, seconds, span
 from .errors import RunnerError
 from .kind import is_a
 from .near import refuse_keywords
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Never, Self
 
+    from ._cloaca import Watch
+    from ._runs import Keyed
     from .crew import Crew
     from .inbox import Wishes
     from .redact import Redactor
@@ -51,6 +53,17 @@ class Awaited:
             self, workflow_name: object, context: ContextLike | None, when: Urgency | None = None
         ) -> Run: ...
         def _called(self, run: Run) -> Run: ...
+        def _begun_keyed(
+            self,
+            workflow_name: object,
+            context: ContextLike | None,
+            run_key: str,
+            run_key_ttl: Duration,
+            when: Urgency | None,
+        ) -> Keyed: ...
+        def _keyed(
+            self, watch: Watch, key: tuple[str, float] | None, encoded: str, is_called: bool = False
+        ) -> Run: ...
         def _asked_in(
             self,
             workflow_name: object,
@@ -148,21 +161,18 @@ class Awaited:
             when = urgency.of(priority, at, delay)
             asked = self._asked_in(workflow_name, [context], [run_key], run_key_ttl, when)
             return (await asked.ask_async(connection))[0]
-        if run_key is not None or run_key_ttl is not RUN_KEY_TTL:
-            # Which run has a key is read from the store.
-            return await apart(
-                "submit",
-                lambda: self.submit(
-                    workflow_name,
-                    context,
-                    run_key=run_key,
-                    run_key_ttl=run_key_ttl,
-                    priority=priority,
-                    at=at,
-                    delay=delay,
-                ),
-            )
-        run = self._submit(workflow_name, context, urgency.of(priority, at, delay))
+        when = urgency.of(priority, at, delay)
+        if run_key is not None:
+            parts = self._begun_keyed(workflow_name, context, run_key, run_key_ttl, when)
+            await self._crew.awaiter().wait_started(parts[0])
+            if parts[0].stands_for is None:
+                return self._keyed(*parts)
+            # Which run has the key is read from the store.
+            had: Run = await self._crew.looks().call(lambda: self._keyed(*parts))
+            return had
+        if run_key_ttl is not RUN_KEY_TTL:
+            span(run_key_ttl, "run_key_ttl")
+        run = self._submit(workflow_name, context, when)
         if run._is_called:
             return await self._called_async(run)
         assert run._watch is not None, "a run that was submitted is watched"

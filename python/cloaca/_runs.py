@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .types import ContextLike, Duration
     from .urgency import Urgency
 
+    Keyed = tuple[Watch, tuple[str, float] | None, str, bool]
+    """What is known of a run that was asked for with a run key, until it is known which run has that."""
 
 _HOLDER = """
     SELECT coalesce(runs.owner, runs.owner_before) AS owner, runs.cancelled, runs.not_before, runs.limited,
@@ -183,21 +185,14 @@ class Runs(Listings):
         if connection is not None:
             when = urgency.of(priority, at, delay)
             return self._asked_in(workflow_name, [context], [run_key], run_key_ttl, when).ask(connection)[0]
+        when = urgency.of(priority, at, delay)
         if run_key is not None:
-            name = _name_of(workflow_name)
-            keyed = self.submit_many(
-                name,
-                [context],
-                run_keys=[run_key],
-                run_key_ttl=run_key_ttl,
-                priority=priority,
-                at=at,
-                delay=delay,
-            )
-            return keyed[0]
+            parts = self._begun_keyed(workflow_name, context, run_key, run_key_ttl, when)
+            parts[0].wait_started()
+            return self._keyed(*parts)
         if run_key_ttl is not RUN_KEY_TTL:
             check.span(run_key_ttl, "run_key_ttl")
-        run = self._submit(workflow_name, context, urgency.of(priority, at, delay))
+        run = self._submit(workflow_name, context, when)
         assert run._watch is not None, "a run that was submitted is watched"
         run._watch.wait_started()
         return self._called(run) if run._is_called else run
@@ -322,6 +317,23 @@ class Runs(Listings):
         from . import inbox
 
         return inbox.is_on_server(self._url) and bool(self._open().store.look(_WAITS, [run_id]))
+
+    def _begun_keyed(
+        self,
+        workflow_name: object,
+        context: ContextLike | None,
+        run_key: str,
+        run_key_ttl: Duration,
+        when: Urgency | None,
+    ) -> Keyed:
+        """What `_keyed` is to be told once the watch knows of its run."""
+        engine, name = self._working(), _name_of(workflow_name)
+        self._declarations.chosen.refuse(name)
+        encoded = encode_within(engine.context_bytes_max, context, "the context")
+        key = check.run_key(run_key, run_key_ttl)
+        calls = self._calls(name, (True,))
+        [watch] = self._begun(name, [encoded], [key], calls, when)
+        return watch, key, encoded, calls is not None
 
     def _keyed(
         self, watch: Watch, key: tuple[str, float] | None, encoded: str, is_called: bool = False

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ._cloaca import Engine, PollNow
     from .answer import Ruling
     from .awaiter import Awaiter
+    from .bodies.aside import Aside
     from .bodies.loop import Loop
     from .bodies.remote import Polled
     from .failing import Kind
@@ -59,6 +60,8 @@ LEVEL_SECONDS = 5.0
 #: Between two attempts to start a thread that the system did not give, growing.
 THREAD_PAUSE_SECONDS = 0.01
 THREAD_PAUSE_SECONDS_MAX = 1.0
+LOOKS_MAX = 4
+"""So many threads ask the store for event loops."""
 
 #: The trade between lateness and wake-ups, where the operating system lets a thread choose.
 TIMER_SLACK_NS = 40_000
@@ -123,6 +126,7 @@ class Crew:
         self._program_loop: AbstractEventLoop | None = None
         self._is_loop_open = False
         self._awaiter: Awaiter | None = None
+        self._looks: Aside | None = None
         self._threads: list[threading.Thread] = []
         self._lock = threading.RLock()
         self._loop_lock = threading.RLock()
@@ -185,6 +189,15 @@ class Crew:
                 self._awaiter = Awaiter(self.engine, self._start)
             return self._awaiter
 
+    def looks(self) -> Aside:
+        """Threads that ask the store for who awaits the answer: however many ask, there are a few."""
+        with self._loop_lock:
+            if self._looks is None:
+                from .bodies.aside import Aside
+
+                self._looks = Aside(self._start, LOOKS_MAX)
+            return self._looks
+
     def begin(self, role: str, call: Callable[[], None]) -> None:
         """Has this called on a thread of its own."""
         self._start(role, call)
@@ -203,6 +216,8 @@ class Crew:
         """The runner has ended: nothing runs on the loop any more. Never waits."""
         if (loop := self._loop) is not None:
             loop.close()
+        if (looks := self._looks) is not None:
+            looks.close()
 
     def run(self, coroutine: Any) -> object:
         """Runs a coroutine of the program where its async bodies run, and waits for it."""

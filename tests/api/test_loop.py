@@ -461,6 +461,53 @@ def test_thousands_wait_without_a_thread_each() -> None:
     asyncio.run(main())
 
 
+HOLDS = """
+import sqlite3, sys
+outsider = sqlite3.connect(sys.argv[1], isolation_level=None)
+outsider.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_thousand_are_submitted_by_run_keys_without_a_thread_each(tmp_path: Path) -> None:
+    declare("w", lambda context: None)
+    path = tmp_path / "runs.db"
+
+    async def asked(runner: cloaca.DefaultRunner) -> list[str]:
+        async def one(n: int) -> str:
+            run = await runner.submit_async("w", {"n": n}, run_key=str(n))
+            return run.id
+
+        return await asyncio.gather(*map(one, range(1000)))
+
+    async def main() -> None:
+        async with cloaca.DefaultRunner(path) as runner:
+            command = [sys.executable, "-c", HOLDS, str(path)]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as outsider:
+                assert outsider.stdin is not None
+                assert outsider.stdout is not None
+                assert outsider.stdout.readline() == b"held\n"
+                waits = asyncio.ensure_future(asked(runner))
+                # None of them can be kept yet.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                most = len(threads())
+                outsider.stdin.close()
+            first = await waits
+            assert most <= 16, "4 workers, and those of the runner itself"
+            assert len(set(first)) == 1000
+            # Of these each is read from the store.
+            again = asyncio.ensure_future(asked(runner))
+            while not again.done():
+                await asyncio.sleep(0)
+                most = max(most, len(threads()))
+            assert await again == first
+            assert most <= 20, "and four that look"
+
+    asyncio.run(main())
+
+
 def test_a_loop_that_blocks_holds_up_its_own_bodies_and_goes_on() -> None:
     async def body(context: cloaca.Context) -> None:
         await asyncio.sleep(0)
