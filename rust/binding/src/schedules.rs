@@ -198,7 +198,7 @@ impl Schedules {
         let schedule = self.handle.written(py, move |runtime| {
             let now = runtime.now().wall;
             let new = NewCron {
-                id: Uuid::now_v7(),
+                id: cloaca_core::key::new_id(),
                 name: &parts.name,
                 origin: if parts.is_declared { Origin::Declared } else { Origin::Registered },
                 digest: version::digest(&parts.version),

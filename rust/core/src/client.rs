@@ -93,7 +93,7 @@ impl Client {
     /// # Errors
     /// As all of these: the store's.
     pub fn submit(&self, wish: &Wish, now: Wall) -> Stored<Granted> {
-        let id = Uuid::now_v7();
+        let id = crate::key::new_id();
         self.joined(now, |epoch| {
             let run = NewRun {
                 id,
@@ -206,7 +206,8 @@ impl Client {
         runs: Vec<(Arc<str>, Urgency)>,
         now: Wall,
     ) -> Stored<Vec<Foretold>> {
-        let runs = runs.into_iter().map(|(context, urgency)| (Uuid::now_v7(), context, urgency)).collect();
+        let runs =
+            runs.into_iter().map(|(context, urgency)| (crate::key::new_id(), context, urgency)).collect();
         play(&*self.store, engine::starts(&self.asked(workflow, now)?, STAND_IN, runs, now))
     }
 
@@ -234,7 +235,7 @@ pub(crate) fn rehearse_apart(
     cursor: Option<&str>,
     now: Wall,
 ) -> Stored<Vec<Foretold>> {
-    let hashed = |fire| (Uuid::now_v7(), hashed(fire, now));
+    let hashed = |fire| (crate::key::new_id(), hashed(fire, now));
     let fires: Vec<(Uuid, Fire)> = fires.into_iter().map(hashed).collect();
     let hashes: HashMap<Uuid, Option<ContextHash>> = apart.held.iter().copied().collect();
     let mut told = Vec::new();

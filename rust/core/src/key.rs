@@ -3,6 +3,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::{Display, Formatter, Result};
+use std::panic::AssertUnwindSafe;
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use uuid::{ContextV7, Timestamp, Uuid};
 
 macro_rules! keys {
     ($($(#[$doc:meta])* $key:ident),+ $(,)?) => {$(
@@ -16,6 +21,15 @@ macro_rules! keys {
             }
         }
     )+};
+}
+
+/// A new id, which grows with the clock. Of one that stands before 1970 no id can tell the time; those grow among themselves.
+pub fn new_id() -> Uuid {
+    static BEFORE: Mutex<AssertUnwindSafe<ContextV7>> = Mutex::new(AssertUnwindSafe(ContextV7::new()));
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(_) => Uuid::now_v7(),
+        Err(_) => Uuid::new_v7(Timestamp::from_unix(&BEFORE, 0, 0)),
+    }
 }
 
 /// A table by ids of runs, or of what belongs to them. They are looked up many times a run.

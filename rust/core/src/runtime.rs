@@ -399,7 +399,7 @@ impl Runtime {
         // A clock that somebody moves by hand says when anybody looks, and who stands by is told nothing.
         let is_told = services.works && !matches!(clock, Clock::Manual(_));
         let ear = if is_told { store.ear(epoch) } else { None };
-        let seed = Uuid::now_v7().as_u128() as u64;
+        let seed = crate::key::new_id().as_u128() as u64;
         let shared = Shared::of(store, epoch, (ear.clone(), ends, seed), settings, services, clock);
         shared.read_pauses();
         let writer = spawn("cloaca-writer", &shared, Shared::write_all)?;
@@ -516,7 +516,7 @@ impl Runtime {
     fn asked_for(&self, wanted: Vec<Wanted>) -> (Vec<Request>, Vec<Arc<Watch>>) {
         let now = self.now().wall;
         let request = |Wanted { context, run_key, parent, urgency, trace }| Request {
-            id: Uuid::now_v7(),
+            id: crate::key::new_id(),
             context,
             run_key: run_key.map(|(key, span)| (key, now.after(span))),
             parent,

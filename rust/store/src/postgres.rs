@@ -183,7 +183,7 @@ impl PostgresStore {
         let reader = open::connection(&address, Use::Reading).map_err(told)?;
         open::refuse_pooler(&address, &db, &reader).map_err(told)?;
         schema::migrate(&db, &address.name, &address.schema).map_err(told)?;
-        let client = Uuid::now_v7();
+        let client = cloaca_core::key::new_id();
         let number = schema::identity(&db, client).map_err(told)?;
         let locks = Locks::of(number);
         let pulse = Pulse::start(&address, number)

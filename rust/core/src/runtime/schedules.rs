@@ -56,7 +56,7 @@ impl DeclaredCron {
 
     fn anew<'a>(&'a self, name: &'a str, at: Wall) -> NewCron<'a> {
         NewCron {
-            id: Uuid::now_v7(),
+            id: crate::key::new_id(),
             name,
             origin: Origin::Declared,
             digest: self.digest,
@@ -115,7 +115,7 @@ impl Runtime {
         let mut runs = Vec::new();
         for (moment, contexts) in moments {
             let named = std::iter::once(Some(moment)).chain(std::iter::repeat(None));
-            let run = |(context, moment)| Backfilled { id: Uuid::now_v7(), moment, context };
+            let run = |(context, moment)| Backfilled { id: crate::key::new_id(), moment, context };
             runs.extend(contexts.into_iter().zip(named).map(run));
         }
         if lock(&self.shared.engine).runs_unfinished() + runs.len() > RUNS_MAX {

@@ -9,7 +9,6 @@ use std::process;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Error, OpenFlags, ToSql, ffi, named_params};
-use uuid::Uuid;
 
 use crate::rename_to_new;
 use crate::sqlite::fault::{Cause, Failure, passes};
@@ -61,7 +60,7 @@ fn part_of(path: &Path) -> PathBuf {
         true => OsString::from(String::from_utf8_lossy(&name[..NAME_BYTES]).trim_end_matches('\u{fffd}')),
         false => path.file_name().unwrap_or_default().to_owned(),
     };
-    let random = Uuid::now_v7().simple().to_string().split_off(24);
+    let random = cloaca_core::key::new_id().simple().to_string().split_off(24);
     start.push(format!("{PART}{}-{random}", process::id()));
     path.with_file_name(start)
 }

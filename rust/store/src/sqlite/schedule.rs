@@ -215,7 +215,7 @@ impl<'c> Declaring<'c> {
             others: None,
             has_crons: None,
             has_heard: None,
-            serial: Uuid::now_v7().as_u128(),
+            serial: cloaca_core::key::new_id().as_u128(),
         })
     }
 
