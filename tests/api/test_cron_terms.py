@@ -91,6 +91,23 @@ def test_a_moment_is_on_time_for_ten_seconds_though_nothing_is_made_up_for(
         assert moments(runner) == ["01T03:00", *made_up]
 
 
+@pytest.mark.parametrize("how", ["declared", "body"])
+def test_each_moment_of_the_last_ten_seconds_is_on_time(how: str) -> None:
+    body = (lambda tick: None) if how == "body" else lambda: None
+    often = cloaca.trigger(workflow="report", name="often", cron="*/3 * * * * *", catchup="none")
+    with cloaca.WorkflowBuilder("report"):
+        cloaca.task(id="only", retry_attempts=1)(lambda context: None)
+    often(body)
+    with cloaca.testing.Runner(START) as runner:
+        runner.advance("3s")
+        cloaca.unregister_trigger(body)
+        runner.advance("16s")
+        often(body)
+        runner.run_until_idle()
+        ran = [context["scheduled_time"][17:19] for context in runner.fired("report")]
+        assert ran == ["03", "09", "12", "15", "18"], "that of 06 is 13 s late"
+
+
 def test_a_moment_that_fails_is_tried_again_though_nothing_is_made_up_for() -> None:
     failures = iter(range(6))
 

@@ -263,6 +263,20 @@ def test_an_expression_that_changes_when_nothing_was_missed_is_no_news(
     assert not [record for record in caplog.records if "made up for" in record.message]
 
 
+def test_what_was_missed_is_made_up_for_by_another_workflow_of_the_same_times(url: str) -> None:
+    declare(cron="0 3 * * *")
+    with Dated(url, START) as runner:
+        runner.advance("1d")
+    registry.clear()
+    with cloaca.WorkflowBuilder("other"):
+        cloaca.task(id="only")(lambda context: None)
+    cloaca.trigger(workflow="other", name="nightly", cron="0 3 * * *")(lambda: False)
+    with Dated(url, "2026-03-03T12:00:00Z") as runner:
+        runner.run_until_idle()
+        ran = [context["scheduled_time"][8:16] for context in runner.fired("other")]
+        assert ran == ["02T03:00", "03T03:00"]
+
+
 def test_what_was_switched_off_stays_off_when_its_expression_changes(url: str) -> None:
     declare(cron="0 3 * * *")
     with Dated(url, START) as runner:

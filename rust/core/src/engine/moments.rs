@@ -22,6 +22,8 @@ const CLOCK_BACK_US: i64 = 1_000_000;
 
 /// A moment that comes later than this was missed: nobody was there for it, or the machine slept.
 const ON_TIME_US: i64 = 10_000_000;
+/// So many lie in that span at most: a cron has no more than one a second.
+const ON_TIME_MOMENTS_MAX: usize = 11;
 
 impl Engine {
     pub(super) fn cron(&mut self, schedule: Schedule, now: Now, out: &mut Effects) {
@@ -235,8 +237,13 @@ fn due_moments(
         Catchup::All if moments_max > 0 => newest_moments(cron, first, now, moments_max),
         Catchup::Last if moments_max > 0 => (newest_moments(cron, first, now, 1).0, false),
         _ => {
-            let (mut moments, _) = newest_moments(cron, first, now, 1);
-            moments.retain(|moment| now.0.saturating_sub(moment.0) <= ON_TIME_US || Some(*moment) == again);
+            let (mut moments, _) = newest_moments(cron, first, now, ON_TIME_MOMENTS_MAX);
+            let newest = moments.back().copied();
+            moments.retain(|&moment| match Some(moment) == again {
+                // Until the next one is there.
+                true => again == newest,
+                false => now.0.saturating_sub(moment.0) <= ON_TIME_US,
+            });
             (moments, false)
         }
     }

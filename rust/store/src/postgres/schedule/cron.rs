@@ -142,14 +142,15 @@ fn named_cron(db: &Db, cron: &NewCron<'_>, version: Version) -> Result<Option<Sc
     // Index schedules_cron_name. Release 0.1.0 left one for each expression that a name ever had.
     const NAMED: &str = "
         SELECT row, declared_as IS NOT DISTINCT FROM :asked OR (declared_as IS NULL AND workflow = :workflow
-            AND expression = :expression AND timezone = :timezone), registered
+            AND expression = :expression AND timezone = :timezone), registered,
+            expression = :expression AND timezone = :timezone
         FROM schedules WHERE kind = 'cron' AND name = :name AND name <> ''
         ORDER BY declared_as IS NULL, 2 DESC, row DESC LIMIT 1";
     const FORGET: &str =
         "DELETE FROM schedules WHERE kind = 'cron' AND name = :name AND name <> '' AND row <> :keep";
     const CHANGE: &str = "
-        UPDATE schedules SET workflow = :workflow, expression = :expression, timezone = :timezone, next_at = :next_at,
-            updated_at = greatest(:at, updated_at + 1)
+        UPDATE schedules SET workflow = :workflow, expression = :expression, timezone = :timezone,
+            next_at = CASE WHEN :keeps_times THEN next_at ELSE :next_at END, updated_at = greatest(:at, updated_at + 1)
         WHERE row = :row";
     let params = named_params! {
         ":name": cron.name,
@@ -158,9 +159,14 @@ fn named_cron(db: &Db, cron: &NewCron<'_>, version: Version) -> Result<Option<Sc
         ":timezone": cron.timezone,
         ":asked": asked(cron),
     };
-    let read = |row: &Row| Ok((ScheduleKey(row.get(0)?), row.get::<_, bool>(1)?, row.get::<_, bool>(2)?));
+    let read = |row: &Row| {
+        let flags: [bool; 3] = [row.get(1)?, row.get(2)?, row.get(3)?];
+        Ok((ScheduleKey(row.get(0)?), flags))
+    };
     let mut statement = db.prepare_cached(NAMED)?;
-    let Some((row, is_same, registered)) = statement.query_map(params, read)?.next().transpose()? else {
+    let Some((row, [is_same, registered, keeps_times])) =
+        statement.query_map(params, read)?.next().transpose()?
+    else {
         return Ok(None);
     };
     db.prepare_cached(FORGET)?.execute(named_params! { ":name": cron.name, ":keep": row.0 })?;
@@ -172,10 +178,14 @@ fn named_cron(db: &Db, cron: &NewCron<'_>, version: Version) -> Result<Option<Sc
             ":workflow": cron.workflow,
             ":expression": cron.expression,
             ":timezone": cron.timezone,
+            ":keeps_times": keeps_times,
             ":next_at": micros(cron.next_at),
             ":at": cron.at.0,
         })?;
-        past::change(db, row, cron.at)?;
+        // Another workflow at the same times starts what was missed of those, too.
+        if !keeps_times {
+            past::change(db, row, cron.at)?;
+        }
     }
     Ok(Some(row))
 }
