@@ -113,8 +113,8 @@ def names_of_trigger(trigger: object) -> list[str]:
     names = _names_of_function(trigger)
     if not names:
         raise TriggerError(
-            f"triggers holds {place.of_function(trigger)}, which is no trigger that is declared here;"
-            " decorate it with @cloaca.trigger(...)"
+            f"triggers holds {place.of_function(trigger)}, which is no trigger that is declared"
+            f" here{_way_in(trigger)}"
         )
     return names
 
@@ -132,9 +132,16 @@ def name_of_one(trigger: object) -> str:
         told = f"triggers {', '.join(map(repr, names))}; give the name" if names else ""
         raise TriggerError(
             f"trigger_name is {place.of_function(trigger)}, which is"
-            f" {told or 'no trigger that is declared here; decorate it with @cloaca.trigger(...)'}"
+            f" {told or f'no trigger that is declared here{_way_in(trigger)}'}"
         )
     return names[0]
+
+
+def _way_in(function: object) -> str:
+    """What to do about a function that is no trigger here: it may be one that was put aside."""
+    name = getattr(function, "__name__", None)
+    put_aside = outside(name) if isinstance(name, str) else ""
+    return put_aside or "; decorate it with @cloaca.trigger(...)"
 
 
 def _names_of_function(function: object) -> list[str]:

@@ -58,9 +58,11 @@ _MEANT = {
     "ticks_kept_rows": "ticks_max",
     "timeout": "workflow_timeout_seconds",
     "ttl": "run_key_ttl",
+    "task_timeout": "task_timeout_seconds",
     "tz": "timezone",
     "upstream": "dependencies",
     "workers": "max_concurrent_tasks",
+    "workflow_timeout": "workflow_timeout_seconds",
 }
 """What others call it: nothing that is near in letters."""
 

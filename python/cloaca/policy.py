@@ -408,7 +408,8 @@ class RetryAfter(CloacaError):
     lead beyond it, and the time-out of the run (`workflow_timeout_seconds`, an hour unless set), which goes
     on meanwhile; a cancel ends it at once. `delay` is a duration such as `"2m"`, seconds as a number, or a
     `timedelta`; `delay_us` holds it in microseconds. 0 means at once, which no number of attempts bounds
-    either; for a poll it means the next beat of its interval.
+    either; for a poll it means the next beat of its interval. What an HTTP response has in its `Retry-After`
+    may be given as it is: `"120"`, which is seconds, or a date.
 
     `pause` is a limit, or its name: no attempt under it begins for as long, of any task in any runner on the
     store. That is kept with the end of this attempt or poll, and a longer pause stays. See `runner.pause`.
@@ -423,13 +424,29 @@ class RetryAfter(CloacaError):
 
     def __init__(self, delay: Duration, *, pause: Limit | str | None = None) -> None:
         super().__init__(delay)
-        self.delay_us = microseconds_of(delay, "delay", smallest_us=0)
+        told = _of_header(delay) if isinstance(delay, str) else None
+        self.delay_us = microseconds_of(delay if told is None else told, "delay", smallest_us=0)
         if pause is not None:
             self.pause = name_of_limit(pause, "pause")
 
     def __str__(self) -> str:
         paused = "" if self.pause is None else f", and limit {excerpt(self.pause)} is paused until then"
         return f"again in {text_of(self.delay_us)}{paused}"
+
+
+def _of_header(text: str) -> float | None:
+    """The seconds that an HTTP header `Retry-After` means, RFC 9110; `None` of any other text."""
+    if text.strip().isdecimal():
+        return float(text)
+    if "GMT" not in text:
+        return None
+    from datetime import UTC, datetime
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
 
 
 def wish_of(failure: BaseException) -> int | None:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         PollBody,
         RunEnd,
         RunEndBody,
+        TriggerRef,
     )
 
     AnyPollBody = TypeVar("AnyPollBody", bound=PollBody)
@@ -347,9 +348,9 @@ def trigger(
     return decorate if function is None else decorate(function)
 
 
-def unregister_trigger(name: str) -> None:
-    """Declares a trigger no more: the runners of this process stop polling it, and its cron runs only where
-    other programs declare it.
+def unregister_trigger(name: TriggerRef) -> None:
+    """Declares a trigger, told by its name or its function, no more: the runners of this process stop polling
+    it, and its cron runs only where other programs declare it.
 
     What the store keeps of it stays: declared again, it goes on with its cursor, and one poll, or its cron,
     makes up for what it missed. A poll in flight still counts. Another process that declares it polls it from
@@ -358,6 +359,10 @@ def unregister_trigger(name: str) -> None:
     Raises:
         TriggerError: (a `ValueError`) no such trigger is declared.
     """
+    if callable(name):
+        from .chosen import name_of_one
+
+        name = name_of_one(name)
     checked = checked_name(name, "name", TriggerError)
     if not registry.drop_trigger(checked):
         known = hint(name, "triggers", sorted(registry.triggers))

@@ -147,7 +147,7 @@ def checked_failures(value: object) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**31 - 1:
         raise TriggerError(
-            f"max_consecutive_failures is {excerpt(value)}; it must be an int of at least 1, or None"
+            f"max_consecutive_failures is {excerpt(value)}; it must be an int from 1 to {2**31 - 1}, or None"
         )
     return int(value)
 

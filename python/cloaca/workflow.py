@@ -12,7 +12,7 @@ from functools import partial
 
 from . import _cloaca, registry
 from .body import name_of
-from .errors import WorkflowError, excerpt, typed
+from .errors import ArgumentTypeError, WorkflowError, excerpt, typed
 from .limits import checked_concurrency, checked_rate_limit, checked_throttle
 from .name import SEPARATOR, checked_name, is_text
 from .namespace import DEFAULT_PACKAGE, DEFAULT_TENANT
@@ -56,6 +56,10 @@ def id_of(function: Callable[..., Any], builder: WorkflowBuilder) -> str:
             f"{excerpt(function)} is no task of workflow {excerpt(builder.name)}; decorate it with @task"
         )
     return name
+
+
+_METHODS = {"description", "on_cancel", "on_failure", "on_success", "tag"}
+"""What a builder is told by methods."""
 
 
 class WorkflowBuilder:
@@ -104,6 +108,11 @@ class WorkflowBuilder:
         **unknown: Never,
     ) -> None:
         if unknown:
+            for keyword in unknown.keys() & _METHODS:
+                raise ArgumentTypeError(
+                    f"WorkflowBuilder got an unexpected keyword argument {keyword!r}, which is a method of"
+                    f" it: WorkflowBuilder(name).{keyword}(...)"
+                )
             refuse_keywords("WorkflowBuilder", unknown, WorkflowBuilder.__init__.__kwdefaults__)
         self.name = checked_name(name, "name")
         self._tenant = checked_name(tenant, "tenant")

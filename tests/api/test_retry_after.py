@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,17 @@ def row_of(runner: cloaca.DefaultRunner, run_id: str) -> dict[str, Any]:
     found = runner.get_run(run_id)
     assert found is not None
     return found
+
+
+def test_what_a_response_has_in_its_header_is_taken_as_it_is() -> None:
+    assert later("120").delay_us == 120_000_000
+    assert later(" 0 ").delay_us == 0
+    at = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    assert timedelta(minutes=59) < timedelta(microseconds=later(at).delay_us) <= timedelta(hours=1)
+    assert later("Wed, 21 Oct 2015 07:28:00 GMT").delay_us == 0
+    for odd in ("-5", "1.5", "soon", "Wed, 99 Foo 2015 07:28:00 GMT"):
+        with pytest.raises(cloaca.TriggerError, match="delay"):
+            later(odd)
 
 
 def test_a_task_that_asks_for_later_is_called_then_and_no_attempt_is_used_up(clock: Any) -> None:

@@ -66,6 +66,14 @@ TODAY = datetime.date(2026, 1, 31)
             lambda: cloaca.WorkflowBuilder("w", priorty=3),
             r"WorkflowBuilder got an unexpected .*; did you mean 'priority'\? known arguments: ",
         ),
+        (
+            lambda: cloaca.WorkflowBuilder("w", on_success=print),
+            r"'on_success', which is a method of it: WorkflowBuilder\(name\).on_success\(...\)",
+        ),
+        (
+            lambda: cloaca.DefaultRunner(":memory:", workflow_timeout=3),
+            r"did you mean 'workflow_timeout_seconds'\?",
+        ),
         (lambda: cloaca.task(tz="UTC"), r"unexpected keyword argument 'tz'; known arguments: "),
     ],
 )

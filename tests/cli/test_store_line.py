@@ -123,7 +123,7 @@ def test_a_store_that_an_old_runner_serves_is_left_alone(line: Line, tmp_path: P
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"ready\n"
         line.piped("migrate", "--database", "old.db", "--yes", code=3)
-        assert "served by a runner of cloaca 0.1.0" in line.said
+        assert f"served by a runner of cloaca 0.1.0, in process {holder.pid}: it would not see" in line.said
         assert "-- From schema version 1" in line.piped("migrate", "--database", "old.db", "--print")
         assert holder.stdin is not None
         holder.stdin.close()

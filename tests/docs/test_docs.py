@@ -119,6 +119,24 @@ def test_the_api_page_asks_for_what_shares_its_name_with_its_module_in_that() ->
                 assert f"::: {module}.{name}\n" in text, module
 
 
+def test_the_page_of_the_file_has_every_table_and_column(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "file.md").read_text()
+    told = {
+        name: sorted(columns.split())
+        for name, columns in re.findall(r"^\| `(\w+)` \| .* \| `([^`]+)` \|$", page, re.MULTILINE)
+    }
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        columns = runner.query(
+            "SELECT tables.name AS of, columns.name FROM sqlite_schema AS tables"
+            " JOIN pragma_table_info(tables.name) AS columns"
+            " WHERE tables.type = 'table' AND tables.name NOT LIKE 'sqlite_%'"
+        )
+    kept: dict[str, list[str]] = {}
+    for row in columns:
+        kept.setdefault(row["of"], []).append(row["name"])
+    assert {name: sorted(found) for name, found in kept.items()} == told
+
+
 def test_the_readme_tells_of_each_extra_and_the_last_brings_them_all() -> None:
     readme = (ROOT / "README.md").read_text()
     known = set(metadata("cloaca").get_all("Provides-Extra") or ())

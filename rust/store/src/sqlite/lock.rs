@@ -168,6 +168,29 @@ pub fn is_held_by_first_release(database: &Path, epoch: Epoch) -> bool {
     matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock))
 }
 
+/// The process that holds such a lock, as the system tells; none if it doesn't, or that process is not to be seen from here.
+pub fn holder(hint: &Path) -> Option<u32> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+
+        let inode = fs::metadata(hint).ok()?.ino().to_string();
+        // See proc(5): number, kind, manner, access, process, device and inode, start, end.
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        let told = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let held = |parts: &Vec<&str>| {
+            parts.get(1) == Some(&"FLOCK")
+                && parts.get(5).is_some_and(|at| at.rsplit(':').next() == Some(&inode))
+        };
+        told.filter(held).find_map(|parts| parts.get(4)?.parse().ok()).filter(|&process| process > 0)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = hint;
+        None
+    }
+}
+
 #[cfg(target_os = "linux")]
 mod kernel {
     use cloaca_core::key::Epoch;

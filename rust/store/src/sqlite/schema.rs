@@ -97,11 +97,14 @@ pub fn migrate(connection: &Connection, name: &str, paths: &[&Path]) -> Result<(
         let living = owner::others(&transaction, Epoch(0))?;
         let is_held = |epoch: &Epoch| paths.iter().any(|path| lock::is_held_by_first_release(path, *epoch));
         if let Some(epoch) = living.into_iter().find(is_held) {
-            let hint = lock::hint(paths[0], epoch);
+            let holders = paths.iter().find_map(|path| lock::holder(&lock::hint(path, epoch)));
+            let of = holders.map_or_else(
+                || format!("which holds '{}'; 'fuser' names it", lock::hint(paths[0], epoch).display()),
+                |process| format!("in process {process}"),
+            );
             return Err(Failure::Refused(format!(
-                "database '{name}' is served by a runner of cloaca 0.1.0, which holds '{}' and would not see this one; \
-                 stop that process first ('fuser' names it), then start again",
-                hint.display()
+                "database '{name}' is served by a runner of cloaca 0.1.0, {of}: it would not see this one; stop that process \
+                 first, then start again"
             )));
         }
     }
