@@ -170,6 +170,93 @@ def test_an_act_needs_the_forms_token(page: Asking, runner: cloaca.DefaultRunner
     assert runner.get_run(bad)["status"] == "Failed"
 
 
+def outdated(page: Asking, **form: str) -> Any:
+    """What a form of a tab gets whose browser was started anew, or whose cookies were cleared."""
+    token = page.token()
+    page.client.cookies.clear()
+    return page.post("disable inbox", token=token, **form)
+
+
+def test_an_outdated_form_leads_back_to_what_was_looked_at_and_a_new_one(
+    page: Asking, runner: cloaca.DefaultRunner
+) -> None:
+    answer = outdated(page, back="/trigger?name=inbox")
+    assert answer.status_code == 403
+    assert "Nothing was changed" in answer.text
+    assert '<a href="/trigger?name=inbox">Back</a>' in answer.text
+    row = runner.get_trigger_schedule("inbox")
+    assert row is not None
+    assert row["enabled"] is True
+    found = re.search(r'name="form_token" value="([^"]+)"', answer.text)
+    assert found is not None
+    assert page.post("disable inbox", token=found[1]).status_code == 303
+    assert 'href="/"' in outdated(page, back="https://evil.example/").text
+
+
+def test_an_outdated_form_is_not_answered_with_what_one_may_not_see(runner: cloaca.DefaultRunner) -> None:
+    levels = ["view"]
+    page = Asking(cloaca.ui.app(runner, access=lambda request: levels[0]))
+    page.get("/")
+    answer = page.post("disable inbox", token="x" * 43)
+    assert (answer.status_code, "form_token" in answer.text) == (403, False)
+    levels[0] = "none"
+    assert page.post("disable inbox", token="x" * 43).text.count("You may not see this page.") == 1
+
+
+class Host:
+    """A host at which a page is served by several, each with a token, one of which answers."""
+
+    def __init__(self, runner: cloaca.DefaultRunner, *tokens: str) -> None:
+        self._pages = [cloaca.ui.app(runner, access=TokenAccess(token)) for token in tokens]
+        self.answers = 0
+
+    async def __call__(self, *call: Any) -> None:
+        await self._pages[self.answers](*call)
+
+
+def test_a_form_counts_at_each_process_of_a_page_and_after_a_start_anew(
+    runner: cloaca.DefaultRunner,
+) -> None:
+    host = Host(runner, "s3cret", "s3cret")
+    page = Asking(host)
+    page.get("/?token=s3cret")
+    token = page.token()
+    host.answers = 1
+    assert page.post("disable inbox", token=token).status_code == 303
+
+
+def test_who_is_not_let_in_any_more_is_told_that_nothing_was_changed(runner: cloaca.DefaultRunner) -> None:
+    host = Host(runner, "before", "after")
+    page = Asking(host)
+    page.get("/?token=before")
+    token = page.token()
+    host.answers = 1
+    answer = page.post("disable inbox", token=token)
+    assert (answer.status_code, "Nothing was changed" in answer.text) == (401, True)
+    assert "Nothing was changed" not in page.get("/").text
+    # As of two ports of one host: who has entered one page stays there while entering the other.
+    page.get("/?token=after")
+    assert page.get("/").status_code == 200
+    host.answers = 0
+    assert page.get("/").status_code == 200
+
+
+def test_an_outdated_form_for_the_token_is_shown_anew(runner: cloaca.DefaultRunner) -> None:
+    page = Asking(cloaca.ui.app(runner, access=TokenAccess("s3cret")))
+    form = {"token": "s3cret", "form_token": "x" * 43}
+    answer = page.client.post("/login", data=form, headers={"Origin": BASE})
+    assert (answer.status_code, "here is a new one" in answer.text) == (403, True)
+    found = re.search(r'name="form_token" value="([^"]+)"', answer.text)
+    assert found is not None
+    form["form_token"] = found[1]
+    assert page.client.post("/login", data=form, headers={"Origin": BASE}).status_code == 303
+
+
+def test_what_was_refused_leads_back_to_what_was_looked_at(page: Asking) -> None:
+    answer = page.post("enable nobody", back="/triggers")
+    assert (answer.status_code, '<a href="/triggers">Back</a>' in answer.text) == (409, True)
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -111,7 +111,7 @@ def _tell_all(ask: Ask) -> Done:
         if (after := page.after) is None:
             break
     number = show.count(told, "callback", 10**9)
-    seen = Screen.saying("Done", f"{number} called now.", 200, ask)
+    seen = Screen.saying("Done", f"{number} called now.", 200, ask, ask.root + ask.path)
     return Done(seen, f"tell-all of {number}" if told else "")
 
 
@@ -137,14 +137,15 @@ def _many(ask: Ask, word: str, is_sure: bool) -> Done:
     number = show.count(len(done), "run", 10**9)
     text = f"{number} {'opened again' if word == 'retry' else 'asked to end'}.{_left_out(left_out)}"
     by = ", ".join(f"{name} {value}" for name, value in _asked(listed).items())
-    return Done(Screen.saying("Done", text, 200, ask), f"{word}-all of {number}: {by}" if done else "")
+    seen = Screen.saying("Done", text, 200, ask, ask.root + ask.path)
+    return Done(seen, f"{word}-all of {number}: {by}" if done else "")
 
 
 def _question(listed: Ask, back: str, word: str, number: int, left_out: str) -> Screen:
     if not number:
         done = "retried" if word == "retry" else "cancelled"
         text = f"No run that matches can be {done}.{left_out}"
-        return Screen.saying("Nothing to do", text, 200, listed)
+        return Screen.saying("Nothing to do", text, 200, listed, listed.root + back)
     values = {
         "root": listed.root,
         "word": word,

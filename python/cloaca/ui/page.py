@@ -25,7 +25,7 @@ from . import acts, safety, show
 from .live import Live
 from .once import Once
 from .rendering import rendered
-from .safety import Refusal, TokenAccess
+from .safety import OutdatedForm, Refusal, TokenAccess
 from .screens import Ask, Screen, find
 from .source import Source
 
@@ -161,22 +161,26 @@ class Page:
         root, given = request.scope.get("root_path", ""), request.query_params.get("token")
         if path == "/login" and request.method == "POST":
             form = await _form(request)
-            safety.refuse_forged(request, form.get("form_token", ""), self._hosts)
+            try:
+                safety.refuse_forged(request, form.get("form_token", ""), self._hosts)
+            except OutdatedForm:
+                return self._with_form(request, self._login(request, 403, "outdated"))
             given = form.get("token", "")
         elif given is None:
             if access(request) == "act":
                 return None
-            return self._with_form(request, self._login(request, 401))
+            lost = "changes" if (path, request.method) == ("/act", "POST") else ""
+            return self._with_form(request, self._login(request, 401, lost))
         if not access.knows(given):
-            return self._with_form(request, self._login(request, 403))
+            return self._with_form(request, self._login(request, 403, "token"))
         kept = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
         to = path if path != "/login" and is_own(path) else "/"
         response = RedirectResponse(show.link(root, to, **dict(kept)), 303)
-        safety.set_cookie(response, request, safety.TOKEN_COOKIE, access.proof)
+        safety.set_cookie(response, request, access.cookie, access.proof)
         return response
 
-    def _login(self, request: Request, status: int) -> Response:
-        words = self._words(request, "none") | {"title": "Token", "is_wrong": status == 403}
+    def _login(self, request: Request, status: int, wrong: str) -> Response:
+        words = self._words(request, "none") | {"title": "Token", "wrong": wrong}
         return HTMLResponse(rendered("login.html", words), status)
 
     def _with_form(self, request: Request, response: Response) -> Response:
@@ -268,13 +272,17 @@ class Page:
 
     async def _act(self, request: Request, level: Level) -> Response:
         form = await _form(request)
-        safety.refuse_forged(request, form.get("form_token", ""), self._hosts)
-        if level != "act":
-            raise Refusal(403, "You may look at this page, and change nothing by it.")
         root, back = request.scope.get("root_path", ""), form.get("back", "/")
         if not is_own(back):
             back = "/"
         ask = Ask(self._source, root, back, {}, level)
+        try:
+            safety.refuse_forged(request, form.get("form_token", ""), self._hosts)
+        except OutdatedForm as refusal:
+            screen = Screen.saying("That form is outdated", str(refusal), refusal.status, ask, root + back)
+            return self._after(request, screen, level, back)
+        if level != "act":
+            raise Refusal(403, "You may look at this page, and change nothing by it.")
 
         def did() -> tuple[Screen | str | None, bool]:
             return self._did(request, ask, form)
@@ -288,6 +296,10 @@ class Page:
             screen, _ = await run_in_threadpool(did)
         if not isinstance(screen, Screen):
             return RedirectResponse(root + (screen or back), 303)
+        return self._after(request, screen, level, back)
+
+    def _after(self, request: Request, screen: Screen, level: Level, back: str) -> Response:
+        """What is seen after a form that was sent from the view `back`."""
         main = rendered(screen.template, screen.values)
         words = self._words(request, level)
         words |= {
@@ -304,11 +316,11 @@ class Page:
         try:
             done = acts.act(ask, form, safety.who_is(request), _client(request))
         except (CloacaError, LookupError) as error:
-            return Screen.saying("That was not done", str(error), 409, ask), False
+            return Screen.saying("That was not done", str(error), 409, ask, ask.root + ask.path), False
         except Exception as error:  # a body of the user may have raised whatever there is
             say(_log, ERROR, "a change by the page failed", raised=error)
             text = f"{type(error).__name__}: {error}"
-            return Screen.saying("That was not done", text, 500, ask), False
+            return Screen.saying("That was not done", text, 500, ask, ask.root + ask.path), False
         if done.note:
             self._note(request, done.note)
         return done.seen, bool(done.note)

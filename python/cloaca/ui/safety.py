@@ -23,7 +23,6 @@ Answer: TypeAlias = Level | tuple[Level, str]
 Access: TypeAlias = Callable[[Request], Answer | Awaitable[Answer]]
 
 COOKIE = "cloaca_page"
-TOKEN_COOKIE = "cloaca_token"
 WHO = "cloaca_who"
 """Where a request's scope has the name that `access` told."""
 SECRET_CHARS = 43
@@ -60,6 +59,18 @@ class Refusal(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
+
+
+class OutdatedForm(Refusal):
+    """It is a form of this page that the browser's cookie does not fit, or no longer."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            403,
+            "Nothing was changed: that form is older than what your browser keeps for this page, as after it"
+            " was started anew or its cookies were cleared; or it keeps no cookie for this page at all. Load"
+            " anew what you looked at, and press the button there.",
+        )
 
 
 async def level_of(request: Request, access: Access | None, hosts: frozenset[str]) -> Level:
@@ -132,7 +143,8 @@ def refuse_forged(request: Request, token: str, hosts: frozenset[str]) -> None:
     """Lets only a form of this page pass.
 
     Raises:
-        Refusal: it is another's, or of a browser that was given no cookie.
+        Refusal: it is another's.
+        OutdatedForm: the browser has no cookie, or that of another form.
     """
     origin, host = request.headers.get("origin"), request.headers.get("host", "")
     if origin is None:
@@ -146,7 +158,7 @@ def refuse_forged(request: Request, token: str, hosts: frozenset[str]) -> None:
         raise Refusal(403, "That form was not sent by this page. Behind a proxy, let it pass Host on.")
     known = request.cookies.get(COOKIE, "")
     if len(known) != SECRET_CHARS or not hmac.compare_digest(known.encode(), token.encode()):
-        raise Refusal(403, "That form is no longer valid; load the page anew.")
+        raise OutdatedForm
 
 
 def form_token(request: Request) -> str:
@@ -176,6 +188,8 @@ class TokenAccess:
         self._token = token.encode()
         # A cookie that tells nobody the token.
         self.proof = hmac.new(self._token, b"cloaca page", hashlib.sha256).hexdigest()
+        # A host's ports share their cookies: who has entered one page stays there while entering another.
+        self.cookie = f"cloaca_token_{self.proof[:8]}"
 
     def knows(self, token: str) -> bool:
         """Whether that is the token."""
@@ -185,5 +199,5 @@ class TokenAccess:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self.knows(given.strip()):
             return "act"
-        proof = request.cookies.get(TOKEN_COOKIE, "")
+        proof = request.cookies.get(self.cookie, "")
         return "act" if hmac.compare_digest(proof.encode(), self.proof.encode()) else "none"

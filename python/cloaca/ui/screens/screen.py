@@ -93,7 +93,7 @@ class Screen:
     attachment: str | None = None
 
     @classmethod
-    def saying(cls, title: str, text: str, status: int, ask: Ask) -> Screen:
-        """A screen with a sentence."""
-        values = {"title": title, "text": show.line(text, 2000), "root": ask.root, "back": None}
+    def saying(cls, title: str, text: str, status: int, ask: Ask, back: str | None = None) -> Screen:
+        """A screen with a sentence, and the way back."""
+        values = {"title": title, "text": show.line(text, 2000), "root": ask.root, "back": back}
         return cls(title, "message.html", values, is_live=False, status=status)
