@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from . import attempt, audit, check, filters, held, registry, tracing, urgency, why_run
+from . import attempt, audit, check, filters, held, registry, rows, tracing, urgency, why_run
 from ._listings import Listings
 from .check import flag
 from .context import decode_value, encode_within, same
@@ -16,6 +16,7 @@ from .near import refuse_keywords
 from .plain import INFO, say
 from .rows import moment
 from .run import RUN_KEY_TTL, Run
+from .served import RUNNERS_MAX, SERVED, version_of
 from .why import STOPPED
 from .workflow import Workflow
 
@@ -74,7 +75,15 @@ class Runs(Listings):
         """That this runner does nothing of itself, if so, as the end of a sentence."""
         if not self._works:
             return "; this runner polls and runs nothing (work=False)"
-        return "; this runner is paused" if self._paused else ""
+        return "; this runner is paused, until resume() is called" if self._paused else ""
+
+    def _of_idle(self, workflow: str | None) -> str:
+        """That other runners are paused, if no living one declares that workflow, or what nobody serves."""
+        engine = self._open()
+        owners = engine.store.owners(RUNNERS_MAX, engine.now())
+        if workflow is not None and version_of(engine.store.look(SERVED, [workflow]), rows.living(owners)):
+            return ""
+        return rows.of_paused(owners, engine.runs.owner())
 
     _way_out = ""
     """What to do about a run that is not final in time."""
@@ -577,7 +586,7 @@ class Runs(Listings):
         engine = self._open()
         found = engine.store.look(_HOLDER, [row["id"]])
         if not found and self._waits_in_inbox(row["id"]):
-            return why_run.of_asked(row) + self._idles
+            return why_run.of_asked(row) + self._idles + self._of_idle(row["workflow_name"])
         gone = {"owner": None, "cancelled": 0, "not_before": None, "limited": 0, "is_living": 0}
         holder = found[0] if found else gone
         owner = holder["owner"]
@@ -589,10 +598,10 @@ class Runs(Listings):
         waits = row["due_at"] if holder["not_before"] is not None else None
         if holder["limited"] and (told := self._why_held(engine, row["id"])):
             return why_run.of_held(row, told, bool(holder["cancelled"])) + self._idles
-        told = why_run.of_other(
-            row, owner, bool(holder["is_living"]), bool(holder["cancelled"]), looks, waits
-        )
-        return told + self._idles
+        is_living = owner is not None and bool(holder["is_living"])
+        told = why_run.of_other(row, owner, is_living, bool(holder["cancelled"]), looks, waits)
+        idle = "" if is_living or looks else self._of_idle(row["workflow_name"])
+        return told + self._idles + idle
 
     def _why_held(self, engine: Any, run_id: str) -> str | None:
         keyed = self._redactor.keyed(self._redactor.mask())

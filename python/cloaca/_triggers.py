@@ -93,6 +93,7 @@ class Triggers:
 
         @property
         def _idles(self) -> str: ...
+        def _of_idle(self, workflow: str | None) -> str: ...
         def _open(self) -> Any: ...
         def _of_paused(self, workflow: str) -> str: ...
         def _has_stopped(self) -> bool: ...
@@ -315,13 +316,15 @@ class Triggers:
                     absent = why.absent_cron(is_declared, self._leaves_out(name))
                 deciding = self._open().polls.deciding(cron["id"])
                 told = why.of_cron(name, cron, deciding, absent, self._served.is_served)
-                return f"{told}{self._besides(name, None, cron['workflow_name'], way)}{self._idles}"
+                besides = f"{self._besides(name, None, cron['workflow_name'], way)}{self._idles}"
+                return f"{told}{besides}{self._of_idle(cron['workflow_name'])}"
         if standing is None:
             if self._paused and name in registry.triggers:
                 return why.unknown_yet(name)
             if check.is_uuid(name) and (row := self._open().schedules.cron(name)) is not None:
                 told = why.of_cron(name, row, None, None, self._served.is_served)
-                return f"{told}{self._idles}{self._of_paused(row['workflow_name'])}"
+                idle = f"{self._idles}{self._of_idle(row['workflow_name'])}"
+                return f"{told}{idle}{self._of_paused(row['workflow_name'])}"
             raise TriggerError(self._unknown_trigger(name))
         if standing["standing"] is None:
             standing["declared"] = name in self._declarations.places
@@ -339,6 +342,8 @@ class Triggers:
         last = ticks[0] if ticks else None
         fires = fired if is_known else None
         told = f"{why.sentence(standing, ticks)}{self._besides(name, last, fires, way)}"
+        if standing["standing"] is None and standing["polled_by"] is None and standing["enabled"]:
+            told += self._of_idle(None)
         return told if fired is None or is_known else f"{told}; it {why.undeclared(fired)}"
 
     def _besides(self, name: str, last: TickRow | None, workflow: str | None, way: Way) -> str:
@@ -351,6 +356,7 @@ class Triggers:
             hide=lambda run_id, text: self._redactor.of_run(mask, run_id).hide(text),
             look=engine.store.look,
             way=way,
+            idle=lambda: self._of_idle(None),
         )
         return why.besides(kept, name, last, workflow)
 

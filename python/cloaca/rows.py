@@ -86,6 +86,8 @@ _ENDS = (
     "cancel_requested",
 )
 
+PAUSED_NAMED = 3
+"""So many runners that are paused are named."""
 HANDED_ON_SECONDS = 1.0
 """What a shutdown has to leave behind has its new number within so long."""
 TRIES_FIRST = 3
@@ -286,6 +288,23 @@ def living(owners: list[dict[str, Any]]) -> set[int]:
 def paused(owners: list[dict[str, Any]]) -> set[int]:
     """The numbers of those that are open and that their programs have not let begin yet."""
     return {row["number"] for row in owners if state_of(row) == "paused"}
+
+
+def of_paused(owners: list[dict[str, Any]], besides: int | None = None) -> str:
+    """That there are runners which are paused, but for `besides`, and what has them begin, as the end of a
+    sentence about what nobody serves; nothing if there is none. What they will declare is not known."""
+    waiting = sorted(paused(owners) - {besides})
+    if not waiting:
+        return ""
+    named = (
+        f"{', '.join(map(str, waiting[:PAUSED_NAMED]))}{' and more' if len(waiting) > PAUSED_NAMED else ''}"
+    )
+    are = (
+        f"runner {named} is paused, and declares"
+        if len(waiting) == 1
+        else f"runners {named} are paused, and declare"
+    )
+    return f"; {are} nothing until resume() is called"
 
 
 def state_of(row: dict[str, Any]) -> Literal["living", "paused", "draining", "dead", "left"]:

@@ -150,7 +150,7 @@ def undeclared(workflow: str) -> str:
 class Kept:
     """How the store is asked by whoever tells of a trigger, a runner or not."""
 
-    __slots__ = ("hide", "look", "pauses", "run", "runs", "way")
+    __slots__ = ("hide", "idle", "look", "pauses", "run", "runs", "way")
 
     def __init__(
         self,
@@ -161,6 +161,7 @@ class Kept:
         hide: Callable[[str, str], str],
         look: Callable[[str, Sequence[Any]], list[dict[str, Any]]],
         way: Way,
+        idle: Callable[[], str],
     ) -> None:
         self.run = run
         """One run by its id."""
@@ -174,6 +175,8 @@ class Kept:
         """What a statement reads of the store."""
         self.way = way
         """How an act is named where that is read."""
+        self.idle = idle
+        """That there are paused runners, which may declare what no living one does."""
 
 
 def by_call(act: str, of: str) -> str:
@@ -205,6 +208,7 @@ def besides(kept: Kept, name: str | None, last: Mapping[str, Any] | None, workfl
             told += _of_failures(failed, kept.hide(failed[0]["id"], failed[0]["error_message"] or ""))
         if (unknown := unheard(kept.look, name)) is not None:
             told += f"; no living runner declares workflow {excerpt(unknown)}, of whose ends it is to be told"
+            told += kept.idle()
         if many := ends_waiting(kept.look, name):
             told += _of_ends(many, first_end(kept.look, name))
             if last is not None and last["outcome"] == "error":

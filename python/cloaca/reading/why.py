@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from .schedules import Cron
     from .store import Reader
 
-RUNNERS_NAMED = 3
-"""So many that are paused are named."""
-
 # Index limit_seats_attempt.
 _WAITS = """
     SELECT limit_seats.name, task FROM runs JOIN limit_seats ON run = runs.row
@@ -81,10 +78,12 @@ def _of_schedule(reader: Reader, found: Trigger | Cron, way: Way) -> str:
         hide=lambda run_id, text: reader.of_run(mask, run_id).hide(text),
         look=native.query,
         way=way,
+        idle=lambda: _of_idle(reader),
     )
     told += _of_silent(reader, found)
     if unstarted(reader, [found]):
-        told += f"; no living runner declares workflow {excerpt(found.workflow_name)}, which it starts"
+        workflow = excerpt(found.workflow_name)
+        told += f"; no living runner declares workflow {workflow}, which it starts{_of_idle(reader)}"
     last = None if found.last is None else _row(found.last)
     is_off = found.state in ("stopped", "disabled")
     return f"{told}{besides(kept, found.trigger_name, last, None if is_off else found.workflow_name)}"
@@ -101,15 +100,13 @@ def _of_silent(reader: Reader, found: Trigger | Cron) -> str:
 
 def _nobody(reader: Reader) -> str:
     """That no living runner has a trigger, and the way out. What a paused one will declare is not known."""
-    waiting = sorted(rows.paused(reader.native.owners(RUNNERS_MAX)))
-    way_out = "start a program that declares it"
-    if waiting:
-        named = ", ".join(map(str, waiting[:RUNNERS_NAMED]))
-        verb = "runner" if len(waiting) == 1 else "runners"
-        way_out = (
-            f"{verb} {named} {'is' if len(waiting) == 1 else 'are'} paused, until resume(); or {way_out}"
-        )
-    return f"no living runner has it; {way_out}"
+    idle = _of_idle(reader)
+    return f"no living runner has it{idle}; {'or ' if idle else ''}start a program that declares it"
+
+
+def _of_idle(reader: Reader) -> str:
+    """That who may serve what nobody does is paused, as the end of a sentence."""
+    return rows.of_paused(reader.native.owners(RUNNERS_MAX))
 
 
 def _serving(reader: Reader, cron: Cron) -> list[int]:
@@ -160,7 +157,7 @@ def of_cron(reader: Reader, cron: Cron) -> str:
     if cron.state == "disabled":
         return f"{says}, and was switched off at {cron.disabled_at}{before}"
     if cron.state == "unserved":
-        return f"{says}, and nobody is there for it: no living runner declares it{before}"
+        return f"{says}, and nobody is there for it: no living runner declares it{_of_idle(reader)}{before}"
     if (unread := of_unread(cron.cron_expression, cron.timezone)) is not None:
         return f"{says}, and {unread}{before}"
     if cron.in_body_since is not None:
@@ -168,7 +165,8 @@ def of_cron(reader: Reader, cron: Cron) -> str:
     if cron.state == "failing":
         return f"{says}, and its function is called again for {cron.next_run_at}{before}"
     if cron.state == "late":
-        why = "" if _serving(reader, cron) else ": no living runner declares it or its workflow"
+        nobody = f": no living runner declares it or its workflow{_of_idle(reader)}"
+        why = "" if _serving(reader, cron) else nobody
         return f"{says}, and was due at {cron.next_run_at}{why}{before}"
     return f"{says}, and runs next at {cron.next_run_at}{before}"
 
@@ -177,7 +175,8 @@ def of_workflow(reader: Reader, name: str) -> str:
     """One sentence about a workflow: who serves it, what holds it up, and what waits."""
     found = workflow(reader, name)
     pauses = reader.pauses()
-    told = [f"workflow {excerpt(name)} is declared by no living runner: its runs wait for one"]
+    nobody = f"workflow {excerpt(name)} is declared by no living runner: its runs wait for one"
+    told = [f"{nobody}{'' if found.runners else _of_idle(reader)}"]
     if found.runners:
         one = len(found.runners) == 1
         by = f"declared by runner{'' if one else 's'} {named(found.runners)}"
@@ -255,9 +254,10 @@ def of_run(reader: Reader, details: RunDetails) -> str:
     ends += paused
     if found.started_at is None and found.due_at is not None and found.due_at > _now():
         nobody = "" if numbers else ", and for a runner that declares its workflow, which no living one does"
+        nobody += "" if numbers else _of_idle(reader)
         return f"{name} waits for its time, {found.due_at}{nobody}{ends}"
     if not numbers:
-        waits = "a runner that declares its workflow, which no living one does"
+        waits = f"a runner that declares its workflow, which no living one does{_of_idle(reader)}"
     elif len(numbers) == 1:
         waits = f"runner {numbers[0]}, which declares its workflow and has not taken it yet"
     else:
