@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from program import eventually, run_program
 
 import cloaca
+from cloaca import _cloaca, reading
 
 SQL = """
     import sqlite3, sys
@@ -169,3 +172,52 @@ def test_the_error_of_one_long_exception_is_kept_whole_once(runner: cloaca.Defau
     lengths = runner.query("SELECT length(r.error) AS run, length(t.error) AS task FROM runs r, tasks t")[0]
     assert lengths["task"] > 10_000
     assert lengths["run"] < 2_000
+
+
+@pytest.mark.parametrize("store", ["file", "server"])
+def test_what_would_be_deleted_is_what_is_deleted(
+    store: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = str(tmp_path / "runs.db") if store == "file" else request.getfixturevalue("postgres_url")
+    entered, leave = threading.Event(), threading.Event()
+
+    def away(run: object) -> None:
+        raise ConnectionError
+
+    def hold(context: cloaca.Context) -> None:
+        entered.set()
+        assert leave.wait(20)
+
+    def calls(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        handle.runner.execute("w")
+        handle.runner.submit("held")
+        if context.get("waits"):
+            hold(context)
+
+    declare()
+    for name, body in (("held", hold), ("calls", calls)):
+        with cloaca.WorkflowBuilder(name):
+            cloaca.task(id="t")(body)
+    with cloaca.WorkflowBuilder("told").on_success(away):
+        cloaca.task(id="t")(lambda context: None)
+    with cloaca.DefaultRunner(url) as runner, closing(_cloaca.Client.open(url)) as client:
+        for run in runner.submit_many("w", [{}] * 5):
+            run.result()
+        # Its key is in use; its callback waits; a run that it started goes on; the run that started it does.
+        runner.submit("w", run_key="order 7").result()
+        runner.execute("told")
+        runner.execute("calls")
+        runner.submit("calls", {"waits": True})
+        assert entered.wait(20)
+        assert eventually(lambda: len(runner.list_runs(workflow="w", status="Completed")) == 8)
+        before_us = int(time.time() * 1e6) + 10**12
+        with reading.Reader(url) as reader:
+            assert reader.native.ended_before(before_us, 100) == 10
+            foretold = reader.native.prunable(before_us, 100)
+            assert reader.native.prunable(before_us, 3) == 3
+        assert foretold == 6
+        gone = 0
+        while step := client.prune(before_us):
+            gone += step
+        assert gone == foretold
+        leave.set()

@@ -189,6 +189,11 @@ impl Reader {
         self.read(py, move |store| store.ended_before(Wall(before_us), limit))
     }
 
+    /// How many of them would go if they were to be deleted now, counted to `limit`.
+    fn prunable(&self, py: Python<'_>, before_us: i64, limit: u64) -> PyResult<u64> {
+        self.read(py, move |store| store.prunable(Wall(before_us), now(), limit))
+    }
+
     /// Limits with names, as they stand now.
     fn limits<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let found = self.read(py, move |store| store.limits(now()))?;

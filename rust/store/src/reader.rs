@@ -99,6 +99,8 @@ impl Reader {
         version(workflow: &str) -> Stored<Option<String>>;
         /// How many runs ended before a time, counted to `limit`.
         ended_before(before: Wall, limit: u64) -> Stored<u64>;
+        /// How many of them would go if they were to be deleted at `now`, counted to `limit`.
+        prunable(before: Wall, now: Wall, limit: u64) -> Stored<u64>;
         /// Limits with names, by name, as they stand at that time.
         limits(at: Wall) -> Stored<Vec<ListedLimit>>;
         /// What is held up at that time.

@@ -22,7 +22,8 @@ use crate::postgres::fault::{self, Failure};
 use crate::postgres::lock::Locks;
 use crate::postgres::open::{self, Use};
 use crate::postgres::{
-    asked, copy, export, graph, history, inbox, look, owner, query, redacted, run, schedule, schema, seat,
+    asked, copy, export, graph, history, inbox, look, owner, prune, query, redacted, run, schedule, schema,
+    seat,
 };
 
 /// A store on a server that is only read.
@@ -224,6 +225,11 @@ impl Reader {
     /// How many runs ended before a time, counted to `limit`.
     pub fn ended_before(&self, before: Wall, limit: u64) -> Stored<u64> {
         self.read(|db| look::ended_before(db, before, limit))
+    }
+
+    /// How many of them would go if they were to be deleted at `now`, counted to `limit`.
+    pub fn prunable(&self, before: Wall, now: Wall, limit: u64) -> Stored<u64> {
+        self.read(|db| prune::count(db, before, now, limit))
     }
 
     /// Limits with names, by name, as they stand at that time.

@@ -13,7 +13,7 @@ use super::db::{self, Db, OptionalExtension as _, Row, ToParam, named_params};
 use super::dialect::{ABOUT_PRUNE, LAST_SIGN};
 use super::fault::Failure;
 use super::run::tries;
-use super::value::signed;
+use super::value::{count_at, signed};
 use super::{end, graph, history, logged};
 
 /// Whether a run was started by hand with a run key that is in use: who comes with it once more gets that run.
@@ -57,18 +57,34 @@ macro_rules! has_family {
     };
 }
 
+/// Which runs go, in three statements alike: what is foretold is what is found and deleted.
+macro_rules! is_old {
+    () => {
+        concat!(
+            "completed_at < :before AND NOT ",
+            is_keyed!(),
+            " AND NOT ",
+            is_overdue!(),
+            " AND NOT ",
+            has_family!()
+        )
+    };
+}
+
+/// How many runs would go if all that ended before `before` were to, counted to `limit`. May walk all of them.
+pub fn count(db: &Db, before: Wall, now: Wall, limit: u64) -> Result<u64, Failure> {
+    // Index runs_completed.
+    const SQL: &str =
+        concat!("SELECT count(*) FROM (SELECT 1 FROM runs WHERE ", is_old!(), " LIMIT :limit) AS old");
+    let params = named_params! { ":before": before.0, ":now": now.0, ":limit": signed(limit) };
+    Ok(db.prepare_cached(SQL)?.query_row(params, |row| count_at(row, 0))?)
+}
+
 /// At most `limit` of each kind. May walk all of `ticks`, so that it needs a connection where it is in nobody's way.
 pub fn find(db: &Db, old: &Old, limit: u64) -> Result<Found, Failure> {
     // Index runs_completed.
-    const RUNS: &str = concat!(
-        "SELECT row FROM runs WHERE completed_at < :before AND NOT ",
-        is_keyed!(),
-        " AND NOT ",
-        is_overdue!(),
-        " AND NOT ",
-        has_family!(),
-        " ORDER BY completed_at DESC LIMIT :limit"
-    );
+    const RUNS: &str =
+        concat!("SELECT row FROM runs WHERE ", is_old!(), " ORDER BY completed_at DESC LIMIT :limit");
     // Index run_keys_expiry.
     const KEYS: &str = "SELECT schedule, key FROM run_keys WHERE expires_at <= :now LIMIT :limit";
     // No index: it would cost each poll that is written down.
@@ -104,15 +120,7 @@ pub fn find(db: &Db, old: &Old, limit: u64) -> Result<Found, Failure> {
 
 /// Deletes what is still as `old` says; returns how much that was.
 pub fn run(db: &Db, old: &Old, found: &Found) -> Result<u64, Failure> {
-    const RUN: &str = concat!(
-        "DELETE FROM runs WHERE row = :row AND completed_at < :before AND NOT ",
-        is_keyed!(),
-        " AND NOT ",
-        is_overdue!(),
-        " AND NOT ",
-        has_family!(),
-        " RETURNING workflow"
-    );
+    const RUN: &str = concat!("DELETE FROM runs WHERE row = :row AND ", is_old!(), " RETURNING workflow");
     const TASKS: &str = "DELETE FROM tasks WHERE run = :row";
     // Index ends_run.
     const ENDS: &str = "DELETE FROM ends WHERE run = :row RETURNING listener";

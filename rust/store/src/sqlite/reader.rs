@@ -22,8 +22,8 @@ use crate::sqlite::lock::Locks;
 use crate::sqlite::shield::Shield;
 use crate::sqlite::view::View;
 use crate::sqlite::{
-    copy, entered, export, gate, graph, history, last_entered, look, open, owner, query, redacted, run,
-    schedule, seat,
+    copy, entered, export, gate, graph, history, last_entered, look, open, owner, prune, query, redacted,
+    run, schedule, seat,
 };
 
 /// SQLite counts commits below that.
@@ -222,6 +222,11 @@ impl Reader {
     /// How many runs ended before a time, counted to `limit`.
     pub fn ended_before(&self, before: Wall, limit: u64) -> Stored<u64> {
         self.read(|db| look::ended_before(db, before, limit))
+    }
+
+    /// How many of them would go if they were to be deleted at `now`, counted to `limit`.
+    pub fn prunable(&self, before: Wall, now: Wall, limit: u64) -> Stored<u64> {
+        self.read(|db| prune::count(db, before, now, limit))
     }
 
     /// Limits with names, by name, as they stand at that time.
