@@ -37,14 +37,28 @@ FAMILY_MAX = 8
 NAME_CHARS_MAX = 200
 
 
+class Acting:
+    """What came of a block in which somebody acts.
+
+    Attributes:
+        has_changed (bool): once it is over, whether a change was noted: what was so already is none.
+    """
+
+    __slots__ = ("has_changed",)
+
+    def __init__(self) -> None:
+        self.has_changed = False
+
+
 @contextmanager
-def acting(who: str, door: str, place: str | None = None) -> Iterator[None]:
+def acting(who: str, door: str, place: str | None = None) -> Iterator[Acting]:
     """What is changed in the block is noted in that name; nothing of it may be put off to another thread."""
+    told = Acting()
     _cloaca.work_as((_plain(who), door, None if place is None else _plain(place)))
     try:
-        yield
+        yield told
     finally:
-        _cloaca.work_as(None)
+        told.has_changed = _cloaca.work_as(None)
 
 
 def _plain(text: str) -> str:

@@ -69,7 +69,7 @@ def test_a_run_that_ends_as_it_is_cancelled_is_told_of(
     with served(tmp_path / "runs.db", "slow"):
         (failed,) = fields(line.piped("runs", "--failed"))
         # As where it was not over a moment ago.
-        monkeypatch.setattr("cloaca.cli.change._refuse_over", lambda reader, run_id: None)
+        monkeypatch.setattr("cloaca.cli.change._was_asked", lambda reader, run_id: None)
         assert line.piped("cancel", failed[0], code=1) == ""
         assert f"run {failed[0]} is over already" in line.said
 
@@ -310,10 +310,7 @@ def test_old_runs_are_deleted_and_no_others(line: Line, tmp_path: Path) -> None:
         assert line.piped("prune", "--before", "1h", "--yes") == "pruned\t0\n"
         line.piped("prune", code=2)
         line.piped("prune", "--before", "2090-01-01", code=2)
-        assert (
-            "this would delete at most 2 runs, which ended before 2090-01-01 00:00:00 UTC; give --yes"
-            in line.said
-        )
+        assert "this would delete 2 runs, which ended before 2090-01-01 00:00:00 UTC; give --yes" in line.said
         assert line.piped("prune", "--before", "2090-01-01", "--yes", "--json") == (
             '{"kind": "pruned", "runs": 2}\n'
         )
@@ -327,8 +324,12 @@ def test_old_runs_that_are_still_needed_stay_and_are_counted(line: Line, tmp_pat
         runner.submit("w").result(WAIT)
         runner.submit("w", run_key="order 7").result(WAIT)
     line.piped("prune", "--before", "2090-01-01", code=2)
-    assert "delete at most 2 runs" in line.said
+    assert "1 stays, as its run key is in use" in line.said
+    assert "delete 1 run, which ended" in line.said
     assert line.piped("prune", "--before", "2090-01-01", "--yes") == "pruned\t1\n"
+    assert "1 stays, as its run key is in use" in line.said
+    # Where all of them stay there is nothing to ask.
+    assert line.piped("prune", "--before", "2090-01-01") == "pruned\t0\n"
     assert "1 stays, as its run key is in use" in line.said
 
 

@@ -375,6 +375,24 @@ def test_only_what_was_changed_is_logged(
         runner.run(id).result(WAIT)
 
 
+def test_what_is_so_already_is_neither_logged_nor_listed(
+    page: Asking, runner: cloaca.DefaultRunner, gate: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = runner.submit("slow")
+    runner.cancel(run.id)
+    runner.set_trigger_enabled("share", False)
+    # Both are known by now, or there would be nothing to switch.
+    with caplog.at_level(logging.INFO, "cloaca.ui"):
+        for do in (f"cancel {run.id}", "disable share", "enable inbox", "enable nightly", "pause ingest"):
+            assert page.post(do).status_code == 303, do
+        assert page.post("pause ingest").status_code == 303
+    lines = [record.getMessage() for record in caplog.records if record.name == "cloaca.ui"]
+    assert [line.partition(": ")[2] for line in lines] == ["pause ingest"]
+    assert [(row["what"], row["about"]) for row in runner.audit()] == [("pause", "ingest")]
+    gate.set()
+    run.result(WAIT)
+
+
 def test_a_cancel_that_comes_too_late_is_said_and_changes_nothing(
     page: Asking, runner: cloaca.DefaultRunner, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -30,7 +30,7 @@ from ..errors import (
 )
 from ..name import already_kept, checked_name, unheard
 from ..near import hint
-from ..reading.runners import living
+from ..reading.runners import RUNNERS_MAX, living
 from ..reading.store import PAGE_ITEMS, now
 from ..reading.why import of_workflow
 from ..repeats import repeated, repeats
@@ -98,6 +98,8 @@ def _switch(arguments: Namespace, show: Show, enabled: bool) -> int:
             else:
                 runner.set_trigger_enabled(name, enabled)
             _told(show, "enabled" if enabled else "disabled", name)
+            if all(each.enabled is enabled for each in named):
+                show.note(f"cloaca: {excerpt(name)} was {'enabled' if enabled else 'disabled'} already")
     with reading.Reader(url) as reader:
         for name, named in found:
             if enabled:
@@ -139,6 +141,9 @@ def pause(arguments: Namespace, show: Show) -> int:
         kind, name, key = _held(reader, arguments)
         if key is not None and not arguments.yes:
             _refuse_unknown_key(reader, name, key)
+        held = [
+            each for each in reading.pauses(reader) if (each.what, each.name, each.key) == (kind, name, key)
+        ]
     with closing(_cloaca.Client.open(url)) as client:
         if not client.pause(kind, name, key, until_us, f"{audit.user()}, by the command line"):
             raise WorkflowError(keyless(name))
@@ -147,6 +152,9 @@ def pause(arguments: Namespace, show: Show) -> int:
         show.record("paused", {"of": name, "key": key, "until": until})
     else:
         _told(show, "paused", name, {"key": key})
+    for each in held:
+        before = "" if each.until is None else f" until {show.time(each.until)}"
+        show.note(f"cloaca: it was paused already{before}, by {each.by}")
     resume = shlex.join(["cloaca", "resume", f"--{kind}", name, *([] if key is None else ["--key", key])])
     ends = f"until `{resume}`" if until is None else f"until {show.time(until)}, or `{resume}` before"
     show.note(f"{ends}; what has begun goes on")
@@ -239,7 +247,8 @@ def cancel(arguments: Namespace, show: Show) -> int:
     with reading.Reader(url) as reader:
         ids = _meant(reader, arguments, arguments.status, filters.UNFINISHED, "cancel", show)
         for run_id in [] if arguments.all else ids:
-            _refuse_over(reader, run_id)
+            if _was_asked(reader, run_id):
+                show.note(f"cloaca: the end of run {run_id} was asked for already")
     is_late = False
     with closing(_cloaca.Client.open(url)) as client:
         for batch in _batches(ids, "asked to end", show):
@@ -253,9 +262,16 @@ def cancel(arguments: Namespace, show: Show) -> int:
     return FAILED if is_late else OK
 
 
-def _refuse_over(reader: Reader, run_id: str) -> None:
-    if reading.run(reader, run_id).run.completed_at is not None:
+def _was_asked(reader: Reader, run_id: str) -> bool:
+    """Whether a run that is not over was asked to end before.
+
+    Raises:
+        WorkflowError: (a `ValueError`) it is over.
+    """
+    found = reading.run(reader, run_id).run
+    if found.completed_at is not None:
         raise WorkflowError(over_already(run_id))
+    return found.cancel_requested
 
 
 def retry(arguments: Namespace, show: Show) -> int:
@@ -293,7 +309,10 @@ def _refuse_retry(reader: Reader, run_id: str) -> None:
 
 def _say_who_takes_them(reader: Reader, show: Show) -> None:
     if not living(reader):
-        show.note("no runner is alive: it waits until one that declares its workflow serves this store")
+        idle = rows.of_paused(reader.native.owners(RUNNERS_MAX))
+        show.note(
+            f"no runner is alive: it waits until one that declares its workflow serves this store{idle}"
+        )
 
 
 def _meant(
@@ -695,20 +714,22 @@ def prune(arguments: Namespace, show: Show) -> int:
     before_us = check.microseconds(before)
     url = database(arguments.database)
     with reading.Reader(url) as reader:
-        count = reader.native.ended_before(before_us, PRUNE_COUNTED_MAX)
+        ended = reader.native.ended_before(before_us, PRUNE_COUNTED_MAX)
+        count = reader.native.prunable(before_us, PRUNE_COUNTED_MAX) if ended else 0
     gone = 0
+    if ended > count:
+        stay = "1 stays, as" if ended - count == 1 else f"{ended - count:,} stay, each because"
+        show.note(
+            f"{stay} its run key is in use, a body of it still runs, somebody is still to be told of its end,"
+            " or a run that it started, or that started it, is not as old"
+        )
     if count:
         shown = Show(utc=arguments.utc).time(before.isoformat())
-        # How many of them are still needed is known once they are looked at one by one.
-        ask(f"delete at most {count:,} runs, which ended before {shown}", arguments)
+        more = " or more" if count == PRUNE_COUNTED_MAX else ""
+        which = "runs, which" if count > 1 else "run, which"
+        ask(f"delete {count:,}{more} {which} ended before {shown}", arguments)
         with closing(_cloaca.Client.open(url)) as client:
             gone = _pruned(client, before_us, count, show)
-        if gone < count:
-            stay = "1 stays, as" if count - gone == 1 else f"{count - gone:,} stay, each because"
-            show.note(
-                f"{stay} its run key is in use, somebody is still to be told of its end, or a run that it"
-                " started, or that started it, is not as old"
-            )
     if show.as_json:
         show.record("pruned", {"runs": gone})
     else:

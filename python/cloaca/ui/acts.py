@@ -50,8 +50,10 @@ def act(ask: Ask, form: Mapping[str, str], who: str, place: str | None) -> Done:
     word, _, about = form.get("do", "").partition(" ")
     if word == "preview":
         return Done(_preview(ask, unquote(about)))
-    with acting(who, "page", place):
-        return _changed(ask, form, word, unquote(about), who)
+    with acting(who, "page", place) as acted:
+        done = _changed(ask, form, word, unquote(about), who)
+    # What was so already is no change.
+    return done if acted.has_changed else Done(done.seen)
 
 
 def _preview(ask: Ask, name: str) -> Screen:

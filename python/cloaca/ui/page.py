@@ -279,8 +279,8 @@ class Page:
         try:
             safety.refuse_forged(request, form.get("form_token", ""), self._hosts)
         except OutdatedForm as refusal:
-            screen = Screen.saying("That form is outdated", str(refusal), refusal.status, ask, root + back)
-            return self._after(request, screen, level, back)
+            said = Screen.saying("That form is outdated", str(refusal), refusal.status, ask, root + back)
+            return self._after(request, said, level, back)
         if level != "act":
             raise Refusal(403, "You may look at this page, and change nothing by it.")
 

@@ -217,12 +217,12 @@ fn remove_tenant(py: Python<'_>, url: &str, schema: &str, user: &str) -> PyResul
     removed.map_err(|refused| error::raise_open(py, refused))
 }
 
-/// From here on this thread changes stores in that name, by that door and from that place; in nobody's if there is none.
+/// From here on this thread changes stores in that name, by that door and from that place; in nobody's if there is none. Whether something
+/// was changed in the name before.
 #[pyfunction]
-fn work_as(by: Option<(String, String, Option<String>)>) {
-    cloaca_core::audit::work_as(
-        by.map(|(who, door, place)| Arc::new(cloaca_core::audit::By { who, door, place })),
-    );
+fn work_as(by: Option<(String, String, Option<String>)>) -> bool {
+    use cloaca_core::audit::{By, work_as};
+    work_as(by.map(|(who, door, place)| Arc::new(By { who, door, place, ..By::default() })))
 }
 
 fn shared(texts: Vec<String>) -> Vec<Arc<str>> {

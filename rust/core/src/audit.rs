@@ -3,11 +3,12 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::seat::Kind;
 
 /// Who is at work, and by which door they came.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct By {
     /// Who, as far as the door knows.
     pub who: String,
@@ -15,6 +16,8 @@ pub struct By {
     pub door: String,
     /// From where, if the door can tell.
     pub place: Option<String>,
+    /// Whether a store has noted a change in that name.
+    pub has_changed: AtomicBool,
 }
 
 thread_local! {
@@ -26,9 +29,9 @@ pub fn current() -> Option<Arc<By>> {
     BY.with_borrow(Clone::clone)
 }
 
-/// From here on this thread is at work in that name.
-pub fn work_as(by: Option<Arc<By>>) {
-    BY.set(by);
+/// From here on this thread is at work in that name; whether something was changed in the one before.
+pub fn work_as(by: Option<Arc<By>>) -> bool {
+    BY.replace(by).is_some_and(|before| before.has_changed.load(Ordering::Acquire))
 }
 
 /// Works in a name, and in what was this thread's before after that.
@@ -53,14 +56,23 @@ mod tests {
     use super::*;
 
     fn ann() -> Option<Arc<By>> {
-        Some(Arc::new(By { who: "ann".to_owned(), door: "cli".to_owned(), place: None }))
+        Some(Arc::new(By { who: "ann".to_owned(), door: "cli".to_owned(), ..By::default() }))
     }
 
     #[test]
     fn a_name_ends_with_the_work_also_if_that_panics() {
-        assert_eq!(within(ann(), current), ann());
-        assert_eq!(current(), None);
+        assert_eq!(within(ann(), current).expect("somebody").who, "ann");
+        assert!(current().is_none());
         let _ = std::panic::catch_unwind(|| within(ann(), || panic!("no")));
-        assert_eq!(current(), None);
+        assert!(current().is_none());
+    }
+
+    #[test]
+    fn a_name_tells_whether_something_was_changed_in_it() {
+        for changes in [false, true] {
+            assert!(!work_as(ann()));
+            current().expect("ann").has_changed.store(changes, Ordering::Release);
+            assert_eq!(work_as(None), changes);
+        }
     }
 }

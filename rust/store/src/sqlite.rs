@@ -535,8 +535,9 @@ impl Store for SqliteStore {
     fn call_soon(&self, run: Uuid, at: Wall) -> Stored<bool> {
         self.write(Step::EndTold, |db| {
             let Some(place) = run::place(db, run)? else { return Ok(false) };
+            let waits = end::waits_longer(db, place.row, at)?;
             let is_due = end::call_soon(db, place.row, at)?;
-            if is_due {
+            if waits {
                 audit::note(db, "tell", &run.to_string())?;
             }
             Ok(is_due)
@@ -661,8 +662,9 @@ impl Store for SqliteStore {
 
     fn set_enabled(&self, row: ScheduleKey, enabled: bool, cause: Option<&str>, at: Wall) -> Stored<bool> {
         self.write(Step::SetEnabled, |db| {
+            let is_new = schedule::would_switch(db, row, enabled, cause)?;
             let done = schedule::set_enabled(db, row, enabled, cause, at)?;
-            if done {
+            if is_new {
                 audit::note_schedule(db, if enabled { "enable" } else { "disable" }, row)?;
             }
             Ok(done)
@@ -685,8 +687,9 @@ impl Store for SqliteStore {
 
     fn set_cursor(&self, row: ScheduleKey, cursor: Option<&str>) -> Stored<Option<i64>> {
         self.write(Step::SetCursor, |db| {
+            let is_new = schedule::would_set_cursor(db, row, cursor)?;
             let set = schedule::set_cursor(db, row, cursor)?;
-            if set.is_some() {
+            if is_new {
                 audit::note_schedule(db, "set_cursor", row)?;
             }
             Ok(set)
@@ -807,8 +810,9 @@ impl Store for SqliteStore {
 
     fn set_limit(&self, name: &str, terms: Option<Terms>) -> Stored<bool> {
         self.write(Step::SetEnabled, |db| {
+            let is_new = seat::would_set(db, name, terms)?;
             let done = seat::set(db, name, terms)?;
-            if done {
+            if is_new {
                 audit::note(db, "set_limit", name)?;
             }
             Ok(done)
@@ -825,8 +829,10 @@ impl Store for SqliteStore {
             if is_key && !limits::move_key(db, &pause.name, &pause.key)? {
                 return Ok(false);
             }
-            seat::pause(db, pause)?;
-            audit::note(db, "pause", &of_pause(pause.kind, &pause.name, &pause.key))?;
+            if !seat::is_paused_so(db, pause)? {
+                seat::pause(db, pause)?;
+                audit::note(db, "pause", &of_pause(pause.kind, &pause.name, &pause.key))?;
+            }
             Ok(true)
         })
     }

@@ -1,5 +1,7 @@
 //! Which changes people made, by the page or the command line. Invariant: who changes something in a person's name notes it in the same
-//! transaction; what the program does by itself is not noted.
+//! transaction; what was so already is no change, and what the program does by itself is not noted.
+
+use std::sync::atomic::Ordering;
 
 use cloaca_core::audit::current;
 use cloaca_core::key::ScheduleKey;
@@ -38,6 +40,7 @@ pub fn note_many(db: &Db, what: &str, about: &str, many: u64) -> Result<(), Fail
         db.prepare_cached(NOTE)?.execute(params)?;
         db.prepare_cached(FORGET)?.execute(named_params! { ":kept": KEPT })?;
     }
+    by.has_changed.store(true, Ordering::Release);
     Ok(())
 }
 

@@ -318,6 +318,13 @@ macro_rules! waits_for_call {
     };
 }
 
+/// Whether the end of a run that waits for its callback is not due yet.
+pub fn waits_longer(db: &Db, run: RunRow, at: Wall) -> Result<bool, Failure> {
+    // Index ends_run.
+    const SQL: &str = concat!("SELECT 1 FROM ends WHERE due_at > :at AND ", waits_for_call!());
+    Ok(db.prepare_cached(SQL)?.exists(named_params! { ":run": run.0, ":at": at.0 })?)
+}
+
 /// The end of a run that waits for its callback is due; false if there is none.
 pub fn call_soon(db: &Db, run: RunRow, at: Wall) -> Result<bool, Failure> {
     // Index ends_run.

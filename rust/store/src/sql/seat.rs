@@ -141,6 +141,17 @@ pub fn declare(db: &Db, limits: &[Limit]) -> Result<Vec<Differs>, Failure> {
     Ok(differs)
 }
 
+/// Whether a limit allows something else, or by another's word.
+pub fn would_set(db: &Db, name: &str, terms: Option<Terms>) -> Result<bool, Failure> {
+    const SQL: &str = "
+        SELECT is_set, set_concurrency, set_throttle, set_per_us, set_burst FROM named_limits WHERE name = :name";
+    let kept = db
+        .prepare_cached(SQL)?
+        .query_row(named_params! { ":name": name }, |row| Ok((row.get::<_, bool>(0)?, terms_at(row, 1)?)))
+        .optional()?;
+    Ok(kept.is_some_and(|(is_set, kept)| is_set.then_some(kept) != terms))
+}
+
 /// What a limit allows from now on; none goes back to what was declared. False if there is no such limit.
 pub fn set(db: &Db, name: &str, terms: Option<Terms>) -> Result<bool, Failure> {
     const SQL: &str = "
@@ -193,6 +204,22 @@ pub fn list(db: &Db, at: Wall) -> Result<Vec<ListedLimit>, Failure> {
         limit.pause = pause_of(db, Kind::Limit, &limit.name)?.filter(|pause| !pause.until.is_over(at));
     }
     Ok(limits)
+}
+
+/// Whether it is held up just so, by the same.
+pub fn is_paused_so(db: &Db, pause: &Pause) -> Result<bool, Failure> {
+    const SQL: &str = "
+        SELECT 1 FROM pauses
+        WHERE kind = :kind AND name = :name AND key = :key AND by = :by AND until IS NOT DISTINCT FROM :until
+            AND (until IS NULL OR until > :at)";
+    Ok(db.prepare_cached(SQL)?.exists(named_params! {
+        ":kind": pause.kind.name(),
+        ":name": pause.name,
+        ":key": pause.key,
+        ":by": pause.by,
+        ":until": pause.until.instant().map(|until| until.0),
+        ":at": pause.since.0,
+    })?)
 }
 
 /// Holds something up, in place of how it was held up before.

@@ -36,9 +36,11 @@ use crate::sqlite::value::{failures_at, id_at, past_at, signed, wall_at, wall_ma
 
 pub use cursor::{
     Advanced, ByHand, advance, ask_poll, begin_poll, end_calls, move_cursor, moved_on, set_cursor,
+    would_set_cursor,
 };
 pub use name::{delete_cron, forget, rename};
 pub use spread::{contested, crons_of_many, want, wished};
+pub use twin::would_switch;
 
 pub use cron::{cron, cron_named, moment, move_cron, pass_moment, put_cron, update_cron, withdraw};
 

@@ -112,6 +112,17 @@ pub fn end_calls(db: &Db, epoch: Epoch) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether a schedule, or what else its name is or was, has another cursor.
+pub fn would_set_cursor(db: &Db, row: ScheduleKey, cursor: Option<&str>) -> Result<bool, Failure> {
+    // Primary key; indices schedules_trigger, schedules_cron_name.
+    const SQL: &str = concat!(
+        "SELECT 1 FROM schedules WHERE cursor IS DISTINCT FROM :cursor AND (row = :row OR row IN (",
+        twins!(),
+        "))"
+    );
+    Ok(db.prepare_cached(SQL)?.exists(named_params! { ":row": row.0, ":cursor": cursor })?)
+}
+
 /// Sets a cursor, also for what else the name is or was; how often that has been done now, none if there is no such row.
 pub fn set_cursor(db: &Db, row: ScheduleKey, cursor: Option<&str>) -> Result<Option<i64>, Failure> {
     const SQL: &str = "

@@ -22,6 +22,21 @@ macro_rules! twins {
 }
 pub(crate) use twins;
 
+/// Whether that would switch a schedule, or what its name was while it was a cron, or polled; to switch on what fails ends its count, too.
+pub fn would_switch(db: &Db, row: ScheduleKey, enabled: bool, cause: Option<&str>) -> Result<bool, Failure> {
+    // Primary key; indices schedules_trigger, schedules_cron_name.
+    const SQL: &str = concat!(
+        "SELECT 1 FROM schedules
+        WHERE row = :row AND (enabled <> :enabled OR disabled_cause IS DISTINCT FROM :cause OR :enabled AND failures > 0)
+            OR enabled <> :enabled AND row IN (",
+        twins!(),
+        ")"
+    );
+    let cause = cause.filter(|_| !enabled);
+    let params = named_params! { ":row": row.0, ":enabled": enabled, ":cause": cause };
+    Ok(db.prepare_cached(SQL)?.exists(params)?)
+}
+
 /// The other row of a name, and whose it is: who polls it, or decides a moment of it.
 #[derive(Clone, Copy)]
 pub struct Twin {

@@ -400,6 +400,7 @@ pub fn reopen(
 /// them, the run itself first; none if it is unknown or final.
 pub fn request_cancel(db: &Connection, epoch: Epoch, id: Uuid, at: Wall) -> Result<Vec<Uuid>, Failure> {
     let text = id.to_string();
+    let mut is_new = would_ask(db, &text)?;
     if !ask(db, &text)? {
         return Ok(Vec::new());
     }
@@ -407,13 +408,22 @@ pub fn request_cancel(db: &Connection, epoch: Epoch, id: Uuid, at: Wall) -> Resu
     // Before it ends itself, so that there is one moment at which all of them are asked.
     for child in child::family(db, &text)? {
         let child_text = child.to_string();
+        is_new |= would_ask(db, &child_text)?;
         ask(db, &child_text)?;
         end_if_free(db, epoch, &child_text, at)?;
         asked.push(child);
     }
     end_if_free(db, epoch, &text, at)?;
-    audit::note(db, "cancel", &text)?;
+    if is_new {
+        audit::note(db, "cancel", &text)?;
+    }
     Ok(asked)
+}
+
+/// Whether nobody has asked for the end of that run, which is not final.
+fn would_ask(db: &Connection, id: &str) -> Result<bool, Failure> {
+    const SQL: &str = "SELECT 1 FROM runs WHERE id = :id AND completed_at IS NULL AND NOT cancelled";
+    Ok(db.prepare_cached(SQL)?.exists(named_params! { ":id": id })?)
 }
 
 /// Notes that somebody asked for a run's end; false if it is unknown or final.
