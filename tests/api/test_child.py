@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from program import eventually, run_program
 
 import cloaca
 import cloaca.testing
+from cloaca import reading
 
 SECONDS = 30.0
 
@@ -924,3 +926,43 @@ def test_nobody_waits_for_a_run_that_waits_for_him(runner: cloaca.DefaultRunner,
             cloaca.task(id="t", retry_attempts=1)(body)
     for workflow in ("waits", "awaits") if whose == "own" else ("calls",):
         runner.execute(workflow, {}, check=True, timeout=60)
+
+
+@pytest.mark.parametrize("store", ["file", "server"])
+def test_what_failed_below_a_failed_run_is_told_with_it(
+    store: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = str(tmp_path / "runs.db") if store == "file" else request.getfixturevalue("postgres_url")
+    caught = ["leaf"]
+
+    def fails(context: cloaca.Context) -> None:
+        raise ValueError("boom")
+
+    def calls(name: str) -> Callable[..., None]:
+        def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            result = handle.runner.execute(name)
+            if name not in context.get("catches", ()):
+                result.raise_for_failure()
+
+        return body
+
+    workflow("leaf", fails)
+    workflow("mid", calls("leaf"))
+    workflow("top", calls("mid"))
+    with cloaca.DefaultRunner(url) as runner, reading.Reader(url) as reader:
+        since = datetime.now(UTC) - timedelta(days=1)
+
+        def told() -> tuple[str, str]:
+            (text,) = [each.text for each in reading.doctor(reader, brief=True) if each.subject == "failures"]
+            return text, text.partition("; ")[2]
+
+        assert runner.execute("top").status == "Failed"
+        assert told()[0] == (
+            "1 run failed in the last 24 hours: RunFailedError (1); 2 runs that it had started failed, too"
+        )
+        assert [(each.count, each.workflows) for each in reading.failures(reader, since)] == [(1, ["top"])]
+        # What its caller has caught is a failure of its own.
+        assert runner.execute("mid", {"catches": caught}).status == "Completed"
+        kinds = {each.error_type: each.count for each in reading.failures(reader, since)}
+        assert kinds == {"RunFailedError": 1, "ValueError": 1}
+        assert told()[1] == "2 runs that they had started failed, too"

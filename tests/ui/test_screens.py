@@ -53,6 +53,25 @@ def test_a_runner_that_says_nothing_is_not_called_well(
     assert "silent" in text
 
 
+def test_one_failure_is_told_once_with_what_failed_below_it(
+    page: Asking, runner: cloaca.DefaultRunner
+) -> None:
+    with cloaca.WorkflowBuilder("calls"):
+
+        @cloaca.task(retry_attempts=1)
+        def call(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            handle.runner.execute("ingest", {"file": "bad"}).raise_for_failure()
+
+    runner.set_trigger_enabled("nightly", False)
+    runner.execute("calls")
+    text = page.text("/")
+    assert (
+        "1 run failed in the last 24 hours; 1 run that it had started failed, too; 1 schedule disabled."
+        in text
+    )
+    assert "Failed in the last 24 hours 1 run, and 1 that it had started" in text
+
+
 def test_what_fails_or_is_switched_off_comes_first(page: Asking, runner: cloaca.DefaultRunner) -> None:
     runner.tick("share")
     runner.set_trigger_enabled("nightly", False)

@@ -52,17 +52,22 @@ _UNWELL = """
     ORDER BY NOT enabled AND disabled_cause IS NOT NULL DESC, enabled AND hangs DESC,
         enabled AND fails DESC, enabled DESC
     LIMIT ?3"""
-# By runs_failed_ends. Of equal ones the row of the newest is told.
-_FAILED = """
+# By runs_failed_ends, then by their parents' ids. What failed below a run that failed, too, is no failure of
+# its own: that one's error holds it, and to retry that one opens it again.
+_NEWEST_FAILED = """
+    SELECT completed_at, id, workflow, error_type, substr(error, 1, ?3) AS error, EXISTS (
+            SELECT 1 FROM runs AS own WHERE own.id = runs.parent AND own.status = 'Failed') AS is_below
+    FROM runs INDEXED BY runs_failed_ends
+    WHERE error_type IS NOT NULL AND completed_at >= ?1 AND status = 'Failed'
+    ORDER BY completed_at DESC LIMIT ?2"""
+_FAILED_BELOW = f"SELECT count(*) AS many FROM ({_NEWEST_FAILED}) AS newest WHERE is_below"
+# Of equal ones the row of the newest is told.
+_FAILED = f"""
     SELECT error_type, error, workflow, many, completed_at AS last_us, id FROM (
         SELECT error_type, error, workflow, completed_at, id, count(*) OVER same AS many,
             row_number() OVER (same ORDER BY completed_at DESC) AS place
-        FROM (
-            SELECT completed_at, id, workflow, error_type, substr(error, 1, ?3) AS error
-            FROM runs INDEXED BY runs_failed_ends
-            WHERE error_type IS NOT NULL AND completed_at >= ?1 AND status = 'Failed'
-            ORDER BY completed_at DESC LIMIT ?2
-        ) AS newest WINDOW same AS (PARTITION BY error_type, error, workflow)
+        FROM ({_NEWEST_FAILED}) AS newest WHERE NOT is_below
+        WINDOW same AS (PARTITION BY error_type, error, workflow)
     ) AS ranked WHERE place = 1 ORDER BY last_us DESC"""
 # By ends_due and ends_owner, and of each workflow the oldest by its row: what is called again and again.
 _FAILING_CALLBACKS = """
@@ -280,7 +285,8 @@ def _untold(rows: list[dict[str, Any]]) -> list[UntoldEnds]:
 
 
 def failures(reader: Reader, since: datetime) -> list[Failures]:
-    """Runs that failed since then by their kind, the most frequent first, among the 1,000 last ones."""
+    """Runs that failed since then by their kind, the most frequent first, among the 1,000 last ones; without
+    those that `failed_below` counts."""
     mask = reader.mask()
     kinds: dict[tuple[str | None, str], list[dict[str, Any]]] = {}
     # What is hidden is found in whole texts alone.
@@ -302,6 +308,18 @@ def failures(reader: Reader, since: datetime) -> list[Failures]:
         for (error_type, _), several in kinds.items()
     ]
     return sorted(found, key=lambda each: -each.count)
+
+
+def failed_below(reader: Reader, since: datetime) -> int:
+    """How many of these 1,000 were started by a run that failed, too: one failure is told once."""
+    [row] = reader.native.query(_FAILED_BELOW, [microseconds(since), FAILED_MAX, 0])
+    return int(row["many"])
+
+
+def also_failed(failed: int, below: int) -> str:
+    """That so many runs which the failed ones had started failed, too; nothing if none did."""
+    runs = "1 run" if below == 1 else f"{below:,} runs"
+    return f"; {runs} that {'it' if failed == 1 else 'they'} had started failed, too" if below else ""
 
 
 _ADDRESS = re.compile(r"\b[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}\b|0x[0-9a-fA-F]+|\d+")

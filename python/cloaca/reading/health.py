@@ -21,7 +21,9 @@ from ..why import of_unread, unheard
 from ..why_run import of_pause
 from .attention import (
     FAILED_MAX,
+    also_failed,
     dropped_callbacks,
+    failed_below,
     failing_callbacks,
     failures,
     given_up_callbacks,
@@ -494,10 +496,12 @@ def _failed(reader: Reader, at: datetime) -> Finding:
     if not total:
         return Finding("ok", "failures", "no run failed in the last 24 hours")
     most = sorted(kinds.items(), key=lambda item: -item[1])[:NAMED_MAX]
-    shown = f"{FAILED_MAX:,} or more runs" if total >= FAILED_MAX else _count(total, "run")
+    below = failed_below(reader, since)
+    shown = f"{total:,} or more runs" if total + below >= FAILED_MAX else _count(total, "run")
     rest = sum(kinds.values()) - sum(count for _, count in most)
     others = f" and others ({rest})" if rest else ""
     text = f"{shown} failed in the last 24 hours: {', '.join(f'{kind} ({n})' for kind, n in most)}{others}"
+    text += also_failed(total, below)
     return Finding("warn", "failures", text, "`cloaca runs --failed --since 24h`")
 
 

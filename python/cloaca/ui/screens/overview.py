@@ -13,6 +13,8 @@ from ...reading.attention import (
     FailingCallbacks,
     Failures,
     GivenUpCallbacks,
+    also_failed,
+    failed_below,
     failing_callbacks,
     failures,
     given_up_callbacks,
@@ -101,7 +103,7 @@ def overview(ask: Ask) -> Screen:
     waits = _backlog(
         rows, {each.number for each in found if each.state in ("living", "draining") and each.works}
     )
-    kinds = failures(reader, since)
+    kinds, below = failures(reader, since), failed_below(reader, since)
     callbacks = failing_callbacks(reader)
     given_up = given_up_callbacks(reader, since)
     if (copied_us := made_at(reader.native.query)) is not None:
@@ -116,6 +118,7 @@ def overview(ask: Ask) -> Screen:
             found,
             waits,
             kinds,
+            below,
             callbacks,
             given_up,
             reader.pauses(),
@@ -137,6 +140,7 @@ def overview(ask: Ask) -> Screen:
         "kinds": kinds[:KINDS_MAX],
         "kinds_more": max(0, len(kinds) - KINDS_MAX),
         "failed": sum(each.count for each in kinds),
+        "below": below,
         "since": since.isoformat(timespec="minutes").replace("+00:00", "Z"),
         "newest": runs(reader, limit=NEWEST).items,
         "runs_spark": show.sparkline(
@@ -156,6 +160,7 @@ def verdict(
     found: list[Runner],
     waits: Backlog,
     kinds: list[Failures],
+    below: int,
     callbacks: list[FailingCallbacks],
     given_up: list[GivenUpCallbacks],
     pauses: list[dict[str, Any]],
@@ -187,6 +192,7 @@ def verdict(
         wrong[0] = wrong[0].replace(" ", f" {noun} ", 1)
     failed = sum(each.count for each in kinds)
     told = f"{show.count(failed, 'run', 1000)} failed in the last 24 hours" if failed else ""
+    told += also_failed(failed, below) if failed else ""
     late = ""
     if waits.oldest_at is not None and (age_of(waits.oldest_at, now()) or 0.0) > WAITING_SECONDS:
         late = f"runs wait for {show.span(show.between(waits.oldest_at, None))}"
