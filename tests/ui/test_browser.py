@@ -128,6 +128,37 @@ def test_it_fits_a_phone(browser: webdriver.Chrome, base: str, runner: cloaca.De
         assert width <= 360, path
 
 
+BROKEN = """
+    const broken = [];
+    for (const cell of document.querySelectorAll(".rows th, .rows td:not(.error, .text, .name)")) {
+      const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+      for (let node = walk.nextNode(); node; node = walk.nextNode())
+        for (const word of node.data.matchAll(/[A-Za-z]+/g)) {
+          const range = document.createRange();
+          range.setStart(node, word.index);
+          range.setEnd(node, word.index + word[0].length);
+          const lines = new Set([...range.getClientRects()].map((each) => each.top));
+          if (lines.size > 1 && cell.closest("tr.more") === null) broken.push(word[0]);
+        }
+    }
+    return broken"""
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_no_word_of_a_table_is_torn(
+    browser: webdriver.Chrome, base: str, runner: cloaca.DefaultRunner, width: int
+) -> None:
+    metrics = {"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    failed(runner, 2)
+    long = "the file that was asked for is not there, and nobody knows where it went " * 3
+    runner.execute("ingest", {"error": long})
+    for path in screens(runner)[:-1]:
+        browser.get(base + path)
+        assert browser.execute_script(BROKEN) == [], path
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width, path
+
+
 def test_a_run_is_seen_while_it_runs(
     browser: webdriver.Chrome, base: str, runner: cloaca.DefaultRunner, gate: threading.Event
 ) -> None:

@@ -172,6 +172,28 @@ def test_all_is_not_well_while_runs_wait_that_nobody_declares(
     assert "All is well" not in text
 
 
+def test_a_trigger_that_hangs_is_due_once_it_has_come_back(
+    page: Asking, runner: cloaca.DefaultRunner, tmp_path: Path
+) -> None:
+    @cloaca.trigger(workflow="ingest", poll_interval="9s", name="often")
+    def often() -> bool:
+        return False
+
+    while runner.get_trigger_schedule("often") is None:
+        pass
+    assert "Next due within 9 s" in page.text("/trigger?name=often")
+    _change(tmp_path / "runs.db", f"UPDATE schedules SET in_body_since = {_AGO} WHERE name = 'often'")
+    assert "Next due once its function has come back" in page.text("/trigger?name=often")
+    assert "often ingest 9 s - -" in page.text("/triggers")
+
+
+def test_what_is_switched_off_is_polled_by_nobody(page: Asking, runner: cloaca.DefaultRunner) -> None:
+    while "Polled by runner 1" not in page.text("/trigger?name=share"):
+        pass
+    runner.set_trigger_enabled("share", False)
+    assert "Polled by nobody" in page.text("/trigger?name=share")
+
+
 def test_what_the_doctor_warns_of_is_told_where_all_would_be_well(
     page: Asking, runner: cloaca.DefaultRunner, tmp_path: Path
 ) -> None:
