@@ -647,10 +647,12 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
                 stop.is_heard = True
                 notifying.stopping()
                 try:
-                    self._say_who_is_waited_for(limit, "another signal")
-                    self.shutdown(limit)
+                    with stop.hurried():
+                        self._say_who_is_waited_for(limit, "another signal")
+                        self.shutdown(limit)
                 except KeyboardInterrupt:
-                    self.shutdown(0.0)
+                    with stop.hurried():
+                        self.shutdown(0.0)
 
     def _lives(self) -> bool:
         """Whether its engine answers and has not stopped. Where that hangs, so does this call."""

@@ -16,9 +16,9 @@ from . import imported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
-    from typing import Any, Self
+    from typing import Any, NoReturn, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 HANG_UP: int | None = getattr(signal, "SIGHUP", None)
@@ -46,6 +46,12 @@ def hear(number: int, handler: Callable[[int, FrameType | None], object]) -> Any
     # The program may have begun to hear it itself, where one of these did.
     _ours[number] = handler, theirs if before is not None and before == ours else before
     return before
+
+
+def is_ours(number: int) -> bool:
+    """Whether one of these hears it."""
+    ours = _ours.get(number)
+    return ours is not None and signal.getsignal(number) == ours[0]
 
 
 def give_back(number: int, before: Any) -> None:
@@ -77,7 +83,8 @@ def _is_ignored(number: int) -> bool:
 
 
 class Stop:
-    """As a context manager, hears the first of `SIGNALS`; each further one raises `KeyboardInterrupt`.
+    """As a context manager, hears the first of `SIGNALS`; each further one raises `KeyboardInterrupt`, in a
+    block of `hurried`, as soon as there is one.
 
     Ctrl-C that is ignored, as what a script begins with `&` finds it, stays so. It hears `HANG_UP` too,
     unless somebody has that ignored, as by `nohup`, or heard for something else. That never is the further
@@ -88,6 +95,8 @@ class Stop:
     def __init__(self) -> None:
         self.is_heard = False
         self._is_over = False
+        self._is_hurried = False
+        self._raises = False
         self._is_hung_up = False
         self._before: dict[int, Any] = {}
         self._descriptor_before = -1
@@ -102,7 +111,7 @@ class Stop:
         try:
             numbers: list[int] = [each for each in SIGNALS if each == signal.SIGTERM or not _is_ignored(each)]
             # The command line ends by it what imports the program, until that serves.
-            theirs = signal.SIG_DFL, imported.found("cloaca.cli.children", "tell")
+            theirs = signal.SIG_DFL, imported.found("cloaca.cli.told", "hear")
             if HANG_UP is not None and signal.getsignal(HANG_UP) in theirs:
                 numbers.append(HANG_UP)
             for number in numbers:
@@ -126,16 +135,32 @@ class Stop:
         with contextlib.suppress(OSError):
             self._outlet.send(b"\0")
 
+    @contextlib.contextmanager
+    def hurried(self) -> Iterator[None]:
+        """In the block a further signal raises, also one that has come before."""
+        try:
+            self._raises = True
+            if self._is_hurried:
+                self._hurry()
+            yield
+        finally:
+            self._raises = False
+
+    def _hurry(self) -> NoReturn:
+        self._is_hurried = False
+        raise KeyboardInterrupt
+
     def _hear(self, number: int, *_: object) -> None:
         global is_told
         is_told = True
         if number != HANG_UP:
-            if self.is_heard and not self._is_hung_up:
-                raise KeyboardInterrupt
+            self._is_hurried |= self.is_heard and not self._is_hung_up
             self._is_hung_up = False
         elif not self.is_heard:
             self._is_hung_up = True
         self.is_heard = True
+        if self._is_hurried and self._raises:
+            self._hurry()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -8,23 +8,19 @@ import subprocess
 import sys
 import time
 
+from . import told
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import FrameType
-    from typing import NoReturn
 
 END_SECONDS = 35.0
 """A runner that is told to end drains for 30 s; then it is killed."""
-
-
-class Told(BaseException):
-    """This process was told to end."""
-
-
-def tell(number: int, frame: FrameType | None) -> NoReturn:
-    """Raises that where a signal is heard."""
-    raise Told
+HURRIED_SECONDS = 5.0
+"""And no longer than that if its drain is ended."""
+LOOK_SECONDS = 0.05
+"""So often it is looked who has ended."""
 
 
 def hear_hangup(handler: Callable[[int, FrameType | None], object]) -> None:
@@ -71,29 +67,32 @@ def _is_told_by_terminal() -> bool:
 
 def all_ended(children: Sequence[subprocess.Popen[bytes]]) -> list[int]:
     """The exit codes of processes that were told to end. Who tells this one once more ends their drain."""
-    until = time.monotonic() + END_SECONDS
-    codes: list[int] = []
-    for child in children:
-        while True:
-            try:
-                codes.append(child.wait(max(0.0, until - time.monotonic())))
-                break
-            except subprocess.TimeoutExpired:
+    until, seen = time.monotonic() + END_SECONDS, _heard()
+    while any(child.poll() is None for child in children):
+        if _heard() > seen:
+            seen = _heard()
+            until = min(until, time.monotonic() + HURRIED_SECONDS)
+            for child in children:
+                child.send_signal(signal.SIGINT)
+        if time.monotonic() >= until:
+            for child in children:
                 child.kill()
-            except (KeyboardInterrupt, Told):
-                until = min(until, time.monotonic() + 5.0)
-                for each in children:
-                    each.send_signal(signal.SIGINT)
-    return codes
+        told.pause(LOOK_SECONDS)
+    return [child.wait() for child in children]
+
+
+def _heard() -> int:
+    """How many signals have come; of its terminal's end a process may be told twice."""
+    return sum(number != getattr(signal, "SIGHUP", None) for number in told.heard)
 
 
 def drained(child: subprocess.Popen[bytes]) -> None:
     """Returns once one has ended that was told to. A signal ends the wait, and not the drain."""
-    try:
-        child.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+    until = time.monotonic() + END_SECONDS
+    while child.poll() is None and not told.heard:
+        if time.monotonic() >= until:
+            child.kill()
+        told.pause(LOOK_SECONDS)
 
 
 def ended(child: subprocess.Popen[bytes]) -> int:

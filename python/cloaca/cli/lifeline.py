@@ -14,6 +14,7 @@ import subprocess
 import threading
 
 from .. import stop
+from . import told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,5 +57,5 @@ def _watch(descriptor: int) -> None:
     with contextlib.suppress(OSError):
         os.read(descriptor, 1)
     # A second signal would end the drain that a first one has begun.
-    if not stop.is_told:
+    if not stop.is_told and not told.heard:
         os.kill(os.getpid(), signal.SIGTERM)

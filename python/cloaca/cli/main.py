@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
+from .. import imported
 from ..errors import ArgumentError, CloacaError, StoreError, UrlError
 from ..terminal import clean, cleaned
 from . import ending
@@ -28,7 +29,13 @@ CUT_OFF = 141
 def main(words: Sequence[str] | None = None) -> int:
     """Carries a line out, and returns what the process exits with."""
     ending.is_whole_process = words is None
-    words = list(sys.argv[1:] if words is None else words)
+    code = _code(list(sys.argv[1:] if words is None else words))
+    if (ends := imported.found("cloaca.cli.told", "ends")) is not None:
+        ends(code)
+    return code
+
+
+def _code(words: list[str]) -> int:
     _open_streams()
     try:
         code = _carried_out(words)

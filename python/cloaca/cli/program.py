@@ -83,7 +83,11 @@ def imported(module: str, *, serves: bool = False) -> ModuleType:
                 f"there is no module {excerpt(name)} here; name the program's module or file, such as app.py"
             ) from None
         raise ProgramError(f"{module} cannot be imported: {error}; install what it needs") from None
-    except SystemExit:
+    except SystemExit as left:
+        from .told import Told
+
+        if isinstance(left, Told):
+            raise
         raise ProgramError(
             f"{module} leaves while it is imported, by sys.exit or the like; put what it does below"
             ' if __name__ == "__main__":'

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -16,8 +15,8 @@ from .. import living, stop
 from ..check import run_id as checked_run_id
 from ..errors import ArgumentError, ArgumentTypeError, CloacaError, StoreError, excerpt
 from ..terminal import clean
-from . import outage
-from .children import Told, command, drained, end, ended, hear_hangup, how_it_ended, tell
+from . import outage, told
+from .children import command, drained, end, ended, how_it_ended
 from .lifeline import Lifeline, hold
 from .main import OK, STORE, USAGE, code_of
 from .parse import UsageError
@@ -57,7 +56,11 @@ def run(arguments: Namespace, show: Show) -> int:
 
         arguments.run = target
         return show_run(arguments, show)
-    target = program(target)
+    return told.over(lambda: _run(arguments))
+
+
+def _run(arguments: Namespace) -> int:
+    target = program(arguments.module)
     if target is None:
         raise UsageError("what to run? Name a module or a file, such as app.py, or [tool.cloaca] app")
     split(target)
@@ -81,6 +84,10 @@ def run(arguments: Namespace, show: Show) -> int:
 
 def dev(arguments: Namespace, show: Show) -> int:
     """Serves a program, and starts it again when it changes."""
+    return told.over(lambda: _dev(arguments))
+
+
+def _dev(arguments: Namespace) -> int:
     target = program(arguments.module)
     if target is None:
         raise UsageError("what to run? Name a module or a file, such as app.py, or [tool.cloaca] app")
@@ -227,9 +234,11 @@ def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, in
     hold()
     try:
         return _served(target, url, log, listens)
-    except Told:
-        # While the program was imported, or waited for its store.
-        return OK
+    except KeyboardInterrupt:
+        if stop.is_told:
+            # A third one, as a runner was shut down at once.
+            return OK
+        raise
     except CloacaError as error:
         code = UNFIT if isinstance(error, ProgramError) else _TOLD_AS.get(code_of(error))
         if WORKER not in os.environ or code is None:
@@ -252,11 +261,10 @@ def _served(target: str, url: str | None, log: str | None, listens: tuple[str, i
     with (
         living.refusing(meant.awaits if name is not None else meant.opens),
         living.holding(meant.is_other),
-        outage.hearing(),
     ):
         loaded = _imported(module)
-    if stop.is_told:
-        # It has served itself, and was told to end.
+    if stop.is_told or told.heard:
+        # It has served itself, or let nothing pass, and was told to end.
         return OK
     if log == "json":
         from .logged import install
@@ -454,43 +462,44 @@ def _hidden_runner(loaded: object) -> str | None:
 
 
 def _reloading(line: list[str], target: str, beside: Beside | None = None) -> int:
-    signal.signal(signal.SIGTERM, tell)
-    hear_hangup(tell)
+    with told.noting():
+        try:
+            return _reloaded(line, target, beside)
+        finally:
+            if beside is not None:
+                beside.end()
+
+
+def _reloaded(line: list[str], target: str, beside: Beside | None) -> int:
     lifeline = Lifeline()
     module = split(target)[0]
     folder = os.path.dirname(os.path.abspath(module)) if module.endswith(".py") else os.getcwd()
     seen = _files(folder)
     child = lifeline.begin(line)
-    is_told = drains = False
-    try:
-        while True:
-            time.sleep(LOOK_SECONDS)
-            if not is_told and (code := child.poll()) is not None:
-                is_told = True
-                text = f"{excerpt(target)} (process {child.pid}) {how_it_ended(code)}"
-                sys.stderr.write(f"cloaca: {text}; it is started again when one of its files changes\n")
-            if beside is not None:
-                beside.look(lifeline)
-            if (now := _files(folder)) == seen:
-                continue
-            changed = sorted(path for path, _ in now ^ seen)
-            seen = now
-            sys.stderr.write(
-                f"cloaca: {excerpt(os.path.relpath(changed[0], folder))} changed; starting again\n"
-            )
-            child.terminate()
-            drains = True
-            drained(child)
-            child = lifeline.begin(line)
-            is_told = drains = False
-    except (Told, KeyboardInterrupt) as told:
-        if not drains:  # a second time would end that
-            end([child], signal.SIGTERM if isinstance(told, Told) else signal.SIGINT)
-        ended(child)
-        return OK
-    finally:
+    has_ended = False
+    while not told.heard:
+        told.pause(LOOK_SECONDS)
+        if not has_ended and (code := child.poll()) is not None:
+            has_ended = True
+            text = f"{excerpt(target)} (process {child.pid}) {how_it_ended(code)}"
+            sys.stderr.write(f"cloaca: {text}; it is started again when one of its files changes\n")
         if beside is not None:
-            beside.end()
+            beside.look(lifeline)
+        if told.heard or (now := _files(folder)) == seen or told.heard:
+            continue
+        changed = sorted(path for path, _ in now ^ seen)
+        seen = now
+        sys.stderr.write(f"cloaca: {excerpt(os.path.relpath(changed[0], folder))} changed; starting again\n")
+        child.terminate()
+        drained(child)
+        if told.heard:  # a second time would end the drain
+            ended(child)
+            return OK
+        child = lifeline.begin(line)
+        has_ended = False
+    end([child], told.heard[0])
+    ended(child)
+    return OK
 
 
 def _files(folder: str) -> set[tuple[str, int]]:
@@ -513,4 +522,6 @@ def _files(folder: str) -> set[tuple[str, int]]:
                     continue
                 if len(found) >= FILES_MAX:
                     return found
+        if told.heard:
+            break
     return found

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 import time
 
 from .. import systemd
-from .children import all_ended, command, end, hear_hangup, how_it_ended, tell
+from . import told
+from .children import all_ended, command, end, how_it_ended
 from .lifeline import Lifeline
 from .main import FAILED, INTERRUPTED, OK, STORE, USAGE
 from .program import QUIET, REFUSED, TELLS, UNFIT, WORKER, WRONG
@@ -20,7 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Sequence
-    from types import FrameType
 
     from ..systemd import Relay
 
@@ -123,7 +122,7 @@ def serve(
     """Serves a program by so many processes until this one is told to end, or they have ended. The first one
     listens at that address, each other one at the next port."""
     _hear_log(log)
-    with systemd.Relay() as relay:
+    with told.noting(), systemd.Relay() as relay:
         return _serve(target, url, many, log, listens, relay)
 
 
@@ -134,30 +133,14 @@ def _serve(
     for number in range(1, many + 1):
         at = None if listens is None else (listens[0], listens[1] + number - 1)
         workers.append(Worker(number, command(target, url, log, at), relay, lifeline))
-    told = threading.Event()
-    by: list[int] = []
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        by.append(number)
-        told.set()
-
-    signal.signal(signal.SIGTERM, hear)
-    hear_hangup(hear)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, hear)
     code = None
-    while code is None and not told.is_set():
+    while code is None and not told.heard:
         code = _looked(workers)
         if code is None:
-            told.wait(LOOK_SECONDS)
+            told.pause(LOOK_SECONDS)
     systemd.told(systemd.STOPPING)
-    # From here on a signal ends the wait for those that drain.
-    signal.signal(signal.SIGTERM, tell)
-    hear_hangup(tell)
-    if signal.getsignal(signal.SIGINT) is hear:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     processes = [worker.process for worker in workers if worker.process is not None]
-    end(processes, by[0] if by else signal.SIGTERM)
+    end(processes, told.heard[0] if told.heard else signal.SIGTERM)
     codes = all_ended(processes)
     is_well = all(each in ENDED for each in codes)
     return code if code is not None else OK if is_well else FAILED

@@ -1,0 +1,138 @@
+"""Several signals at once, whatever what serves is about: it ends with its documented code all the same."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from stage import free_port, reads, serving
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="there are no signals")
+WAIT = 30.0
+TERM, INT = signal.SIGTERM, signal.SIGINT
+PAIRS = {"TERM TERM": (TERM, TERM), "INT TERM": (INT, TERM)}
+MODES = {
+    "plain": ["run", "app.py"],
+    "workers": ["run", "app.py", "--workers", "2"],
+    "reload": ["run", "app.py", "--reload"],
+    "dev": ["dev", "app.py"],
+}
+APP = """
+import signal
+import threading
+import time
+
+import cloaca
+
+with cloaca.WorkflowBuilder("w"):
+
+    @cloaca.task()
+    def t(context):
+        print("here", flush=True)
+        while True:
+            time.sleep(0.01)
+
+
+def tells():
+    heard = signal.getsignal(signal.SIGTERM)
+    while signal.getsignal(signal.SIGTERM) is heard:
+        time.sleep(0.01)
+    print("here", flush=True)
+
+
+"""
+WAITS = "print('here', flush=True)\ntime.sleep(60)\n"
+CLEANS = """
+try:
+    print("here", flush=True)
+    time.sleep(60)
+{}:
+    time.sleep(0.3)
+"""
+MOMENTS = {
+    "import": WAITS,
+    "import that cleans up": CLEANS.format("finally"),
+    "import that lets nothing pass": CLEANS.format("except BaseException"),
+    "serving": "cloaca.DefaultRunner('runs.db')\nthreading.Thread(target=tells).start()\n",
+}
+GOES_ON = """
+def goes_on():
+    while threading.main_thread().is_alive():
+        time.sleep(0.01)
+    print("goes on", flush=True)
+    time.sleep(60)
+
+
+"""
+END = {
+    "atexit": f"{GOES_ON}import atexit\natexit.register(goes_on)\n{WAITS}",
+    "thread": f"{GOES_ON}threading.Thread(target=goes_on).start()\n{WAITS}",
+}
+DRAINS = "cloaca.DefaultRunner('runs.db').submit('w')\n"
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize(
+    ("mode", "moment"),
+    [
+        *(("plain", moment) for moment in MOMENTS),
+        ("workers", "serving"),
+        ("reload", "import"),
+        ("dev", "serving"),
+    ],
+)
+def test_two_signals_at_once_end_it_as_one_does(tmp_path: Path, mode: str, moment: str, pair: str) -> None:
+    (tmp_path / "app.py").write_text(APP + MOMENTS[moment])
+    with at_work(tmp_path, mode) as process:
+        for number in PAIRS[pair]:
+            process.send_signal(number)
+        assert_ends_well(process)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("mode", ["plain", "workers"])
+def test_two_more_at_once_end_a_drain(tmp_path: Path, mode: str, pair: str) -> None:
+    (tmp_path / "app.py").write_text(APP + DRAINS)
+    with at_work(tmp_path, mode) as process:
+        process.send_signal(PAIRS[pair][0])
+        reads(process, "shutting down")
+        for number in PAIRS[pair]:
+            process.send_signal(number)
+        assert_ends_well(process)
+
+
+@pytest.mark.parametrize("number", [TERM, INT])
+@pytest.mark.parametrize("waits", ["atexit", "thread"])
+def test_a_program_that_does_not_end_is_ended_by_one_more(
+    tmp_path: Path, waits: str, number: signal.Signals
+) -> None:
+    (tmp_path / "app.py").write_text(APP + END[waits])
+    with at_work(tmp_path, "plain") as process:
+        process.send_signal(number)
+        reads(process, "goes on")
+        process.send_signal(number)
+        assert_ends_well(process)
+
+
+@contextmanager
+def at_work(folder: Path, mode: str) -> Iterator[subprocess.Popen[str]]:
+    """What serves, at the moment at which its program says that it is there."""
+    words = [*MODES[mode], *(["--port", str(free_port())] if mode == "dev" else [])]
+    with serving(folder, *words, "--database", "runs.db") as process:
+        try:
+            for _ in range(2 if mode == "workers" else 1):
+                reads(process, "here")
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def assert_ends_well(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    told = process.stdout.read()
+    assert process.wait(WAIT) == 0, told
+    assert "Traceback" not in told
