@@ -238,3 +238,50 @@ def tells(process: subprocess.Popen[str], pattern: str) -> None:
         if pattern in text:
             return
     raise AssertionError("".join(told))
+
+
+SWALLOWS = {
+    "handled": "try:\n    cloaca.DefaultRunner('B.db')\nexcept Exception:\n    pass\n",
+    "handled all": (
+        "try:\n    cloaca.DefaultRunner('B.db')\nexcept BaseException:\n    cloaca.DefaultRunner('A.db')\n"
+    ),
+    "turned into another": (
+        "try:\n    cloaca.DefaultRunner('B.db')\nexcept BaseException:\n    raise ValueError('no')\n"
+    ),
+    "in a thread": (
+        "import threading\nthread = threading.Thread(target=lambda: cloaca.DefaultRunner('B.db'))\n"
+        "thread.start()\nthread.join()\n"
+    ),
+    "in a thread while it serves": (
+        "import threading\nrunner = cloaca.DefaultRunner('A.db')\n"
+        "threading.Thread(target=lambda: cloaca.DefaultRunner('B.db')).start()\nrunner.run_forever()\n"
+    ),
+    "on a loop": (
+        "import asyncio\nasync def makes():\n    await cloaca.DefaultRunner.open('B.db')\n"
+        "asyncio.run(makes())\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", SWALLOWS)
+def test_a_refused_store_is_told_whatever_the_program_makes_of_it(tmp_path: Path, how: str) -> None:
+    for own, text in (
+        ("", SWALLOWS[how]),
+        (
+            ":make",
+            "def make():\n"
+            + "".join(
+                f"    {each}\n"
+                for each in (*SWALLOWS[how].splitlines(), "return cloaca.DefaultRunner('A.db')")
+            ),
+        ),
+    ):
+        (tmp_path / "app.py").write_text(MOVES.replace("other", ".") + text)
+        done = run_command(["run", f"app.py{own}", "--database", "A.db"], cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        lines = [each for each in done.stderr.splitlines() if " INFO " not in each]
+        assert lines[-1].startswith(
+            f"cloaca: --database names 'A.db', and the runner of app.py{own} is on 'B.db'"
+        )
+        assert len(lines) == 1 or how == "turned into another"
+        assert not (tmp_path / "B.db").exists()

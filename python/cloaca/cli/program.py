@@ -92,8 +92,6 @@ def imported(module: str, *, serves: bool = False) -> ModuleType:
             f"{module} leaves while it is imported, by sys.exit or the like; put what it does below"
             ' if __name__ == "__main__":'
         ) from None
-    except UsageError:  # of ours: its runner is on another store than the one that is meant
-        raise
     except Exception as error:
         if not is_quiet():
             sys.stderr.write(cleaned("".join(_traceback(error))))

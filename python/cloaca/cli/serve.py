@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ from .. import living, stop
 from ..check import run_id as checked_run_id
 from ..errors import ArgumentError, ArgumentTypeError, CloacaError, StoreError, excerpt
 from ..terminal import clean
-from . import outage, told
+from . import ending, outage, told
 from .children import command, drained, end, ended, how_it_ended
 from .lifeline import Lifeline, hold
 from .main import OK, STORE, USAGE, code_of
@@ -28,7 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
     from argparse import Namespace
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ..runner import DefaultRunner
     from ..telemetry.listening import Listening
@@ -259,6 +260,7 @@ def _served(target: str, url: str | None, log: str | None, listens: tuple[str, i
     # Nothing begins before it is known that the line is right. Without a name the program has one runner;
     # with one, others may be on whatever store.
     with (
+        meant.heeded(),
         living.refusing(meant.awaits if name is not None else meant.opens),
         living.holding(meant.is_other),
     ):
@@ -298,6 +300,7 @@ class _Meant:
         self._named = named(given)
         self._target = target
         self._folder = os.getcwd()
+        self._refused: _OtherStore | None = None
 
     def url(self) -> str:
         """It, or what is guessed if none is named.
@@ -321,8 +324,25 @@ class _Meant:
 
     def opens(self, url: str) -> None:
         """The program is about to open that: refuses it, or waits for its server."""
-        self.refuse(url)
+        try:
+            self.refuse(url)
+        except _OtherStore as refused:
+            self._refused = refused
+            if threading.current_thread() is not threading.main_thread() and ending.is_whole_process:
+                # Whatever the main one waits for meanwhile.
+                os.kill(os.getpid(), signal.SIGTERM)
+            # The program does not go on: this is no error to be handled, and threads say nothing of it.
+            raise SystemExit(USAGE) from None
         self.awaits(url)
+
+    @contextlib.contextmanager
+    def heeded(self) -> Iterator[None]:
+        """What was refused in the block is raised as it ends, whatever the program has made of that."""
+        try:
+            yield
+        finally:
+            if self._refused is not None:
+                raise self._refused from None
 
     def refuse(self, url: str) -> None:
         """Raises `_OtherStore` if that is not the store that is meant."""
@@ -394,7 +414,7 @@ def _runner(loaded: object, module: str, name: str | None, meant: _Meant) -> Def
         made = found
         if callable(found) and not isinstance(found, DefaultRunner):
             _refuse_asking(found, module, name)
-            with living.refusing(meant.opens), living.holding(meant.is_other):
+            with meant.heeded(), living.refusing(meant.opens), living.holding(meant.is_other):
                 made = found()
         if not isinstance(made, DefaultRunner):
             raise UsageError(
