@@ -451,6 +451,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         if self._paused:
             living.begin(self)
         if self._paused:
+            engine.now()  # refused after a fork
             raise RunnerError("the runner is paused, and starts nothing; call resume() first")
         return engine
 
