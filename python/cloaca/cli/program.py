@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 
-from ..errors import CloacaError, excerpt
+from ..errors import CloacaError, StoreError, excerpt
 from ..living import only_looked_at
 from ..terminal import cleaned
 from .parse import UsageError
@@ -93,6 +93,8 @@ def imported(module: str, *, serves: bool = False) -> ModuleType:
             ' if __name__ == "__main__":'
         ) from None
     except Exception as error:
+        if isinstance(error, StoreError) and _is_of_opening(error):
+            raise
         if not is_quiet():
             sys.stderr.write(cleaned("".join(_traceback(error))))
         kind = type(error).__name__
@@ -103,6 +105,18 @@ def imported(module: str, *, serves: bool = False) -> ModuleType:
             f"{module} is called like module {name} at {own}, which Python takes; rename the file"
         )
     return found
+
+
+def _is_of_opening(error: BaseException) -> bool:
+    """Whether that is why a runner cannot open its store, which is no fault of the program: where it stands
+    tells nobody more."""
+    import traceback
+
+    from ..runner import DefaultRunner
+
+    opens = DefaultRunner._opened.__code__
+    told = [error] if error.__cause__ is None else [error, error.__cause__]
+    return any(frame.f_code is opens for each in told for frame, _ in traceback.walk_tb(each.__traceback__))
 
 
 def refuse_missing(module: str) -> None:
