@@ -285,3 +285,73 @@ def test_a_refused_store_is_told_whatever_the_program_makes_of_it(tmp_path: Path
         )
         assert len(lines) == 1 or how == "turned into another"
         assert not (tmp_path / "B.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("terms", "line"),
+    [
+        ("work=False", "app.py is a client of 'A.db', and serves nothing (work=False); Ctrl-C ends it"),
+        ("paused=True", "app.py is open on 'A.db' and paused: nothing begins until resume(); Ctrl-C ends it"),
+        ("work=True", "serving app.py on 'A.db'; Ctrl-C drains and ends"),
+    ],
+)
+def test_the_line_says_what_the_runner_does(tmp_path: Path, terms: str, line: str) -> None:
+    (tmp_path / "app.py").write_text(f"import cloaca\ncloaca.DefaultRunner('A.db', {terms})\n")
+    with serving(tmp_path, "run", "app.py") as process:
+        try:
+            assert line in reads(process, "Ctrl-C")
+            end(process)
+            assert process.returncode == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="forks")
+def test_a_forked_child_is_told_that_it_is_one_also_by_a_runner_that_waits(tmp_path: Path) -> None:
+    told = (
+        "import os, sys, cloaca\n"
+        "with cloaca.WorkflowBuilder('w'):\n    cloaca.task(id='t')(print)\n"
+        "runner = cloaca.DefaultRunner('A.db'{})\n"
+        "if os.fork() == 0:\n    try:\n        runner.submit('w')\n    except cloaca.RunnerError as error:\n"
+        "        print(error, flush=True)\n    os._exit(0)\nos.wait()\nsys.exit()\n"
+    )
+    for terms in ("", ", paused=True"):
+        (tmp_path / "app.py").write_text(told.format(terms))
+        done = run_command(["run", "app.py"], cwd=tmp_path)
+        assert "fork" in done.stdout, done
+        assert "resume" not in done.stdout
+
+
+OPENS = {
+    "module": ("app.py", "cloaca.DefaultRunner({})\n"),
+    "name": ("app.py:runner", "runner = cloaca.DefaultRunner({})\n"),
+    "maker": ("app.py:make", "def make():\n    return cloaca.DefaultRunner({})\n"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("how", OPENS)
+def test_a_store_of_the_program_s_own_that_cannot_be_opened_is_told_in_one_line(
+    tmp_path: Path, how: str, form: str
+) -> None:
+    (tmp_path / "broken.db").write_text("no database, and longer than a header of one would be" * 100)
+    if form == "reload":
+        pytest.skip("it waits for a change")
+    target, text = OPENS[how]
+    for store in ("'broken.db'", "'nowhere/A.db'"):
+        (tmp_path / "app.py").write_text(
+            "import cloaca\nwith cloaca.WorkflowBuilder('w'):\n    cloaca.task(id='t')(print)\n"
+            + text.format(store)
+        )
+        done = run_command(["run", target, *FORMS[form]], cwd=tmp_path)
+        assert done.returncode == 3, done.stderr
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("cloaca: ")
+        assert store.strip("'") in line
+
+
+def test_another_error_of_a_store_has_its_traceback(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("import cloaca\ncloaca.DefaultRunner('A.db').query('DROP TABLE runs')\n")
+    done = run_command(["run", "app.py"], cwd=tmp_path)
+    assert done.returncode == 1
+    assert "in <module>" in done.stderr

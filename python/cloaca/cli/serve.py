@@ -284,9 +284,18 @@ def _served(target: str, url: str | None, log: str | None, listens: tuple[str, i
     elif listens is not None:
         threading.Thread(target=_listen_later, args=(listens, runner), daemon=True).start()
     store = meant.shown(_store_of(runner))
-    logging.getLogger("cloaca").info("serving %s on %s; Ctrl-C drains and ends", target, store)
+    logging.getLogger("cloaca").info(_serving(runner), target, store)
     runner.run_forever()
     return OK
+
+
+def _serving(runner: DefaultRunner) -> str:
+    """What it does, of a program and its store."""
+    if not runner._works:
+        return "%s is a client of %s, and serves nothing (work=False); Ctrl-C ends it"
+    if runner._paused:
+        return "%s is open on %s and paused: nothing begins until resume(); Ctrl-C ends it"
+    return "serving %s on %s; Ctrl-C drains and ends"
 
 
 class _OtherStore(UsageError):
