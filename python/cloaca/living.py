@@ -26,6 +26,8 @@ runners: set[DefaultRunner] = set()
 or not."""
 _made: dict[DefaultRunner, tuple[tuple[str, int], str | None]] = {}
 """Where in the program each of them was made, in that order, and on which file."""
+has_made = False
+"""Whether there was any."""
 _inherited: set[DefaultRunner] = set()
 _hooked = False
 is_looked_at = False
@@ -79,6 +81,8 @@ def begin(runner: DefaultRunner) -> None:
     try:
         held.remove(runner)
     except ValueError:  # another thread has let it begin, or it never waited
+        if refuse is not None and runner in kept:
+            refuse(runner._url)
         return
     runner.resume()
 
@@ -97,6 +101,7 @@ def only_looked_at() -> Iterator[None]:
 
 def enter(runner: DefaultRunner) -> None:
     """Keeps a runner until it leaves."""
+    global has_made
     path = runner._engine.path
     made = place.of_caller(), None if path is None else os.path.realpath(path)
     if path is not None and made in _made.values():
@@ -106,6 +111,7 @@ def enter(runner: DefaultRunner) -> None:
             UserWarning,
             stacklevel=4,
         )
+    has_made = True
     runners.add(runner)
     _made[runner] = made
     hook()
@@ -115,6 +121,9 @@ def leave(runner: DefaultRunner) -> None:
     """Forgets a runner that was shut down. Twice is fine."""
     runners.discard(runner)
     _made.pop(runner, None)
+    for waiting in (held, kept):
+        if runner in waiting:
+            waiting.remove(runner)
 
 
 def hook() -> None:

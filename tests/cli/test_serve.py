@@ -355,3 +355,77 @@ def test_another_error_of_a_store_has_its_traceback(tmp_path: Path) -> None:
     done = run_command(["run", "app.py"], cwd=tmp_path)
     assert done.returncode == 1
     assert "in <module>" in done.stderr
+
+
+BEAT = (
+    "import asyncio, time\nimport cloaca\nwith cloaca.WorkflowBuilder('w'):\n    cloaca.task(id='t')(print)\n"
+    "cloaca.trigger(name='beat', poll_interval='50ms')(lambda: print('beat', flush=True))\n"
+)
+SERVES = {
+    "run_forever": "def main():\n    cloaca.DefaultRunner('A.db').run_forever()\n",
+    "its module's": (
+        "runner = cloaca.DefaultRunner('A.db')\ndef main():\n    runner.run_forever()\n    return 0\n"
+    ),
+    "block": "def main():\n    with cloaca.DefaultRunner('A.db'):\n        time.sleep(60)\n",
+    "async block": (
+        "async def main():\n    async with cloaca.DefaultRunner('A.db'):\n        await asyncio.sleep(60)\n"
+    ),
+    "async run": "def main():\n    asyncio.run(serves())\nasync def serves():\n"
+    "    async with cloaca.DefaultRunner('A.db'):\n        await asyncio.sleep(60)\n",
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", SERVES)
+def test_a_function_that_serves_by_itself_is_called(tmp_path: Path, how: str, number: signal.Signals) -> None:
+    (tmp_path / "app.py").write_text(BEAT + SERVES[how])
+    with serving(tmp_path, "run", "app.py:main") as process:
+        try:
+            reads(process, "^beat")
+            process.send_signal(number)
+            assert process.stdout is not None
+            told = process.stdout.read()
+            assert process.wait(WAIT) == 0, told
+            assert "Traceback" not in told
+            assert "never awaited" not in told
+        finally:
+            process.kill()
+    assert run_command(["runners"], cwd=tmp_path).stdout == "", "it has left"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "told"),
+    [
+        ("def main():\n    cloaca.DefaultRunner('A.db').shutdown()\n", 0, ""),
+        ("def main():\n    cloaca.DefaultRunner('A.db').shutdown()\n    return 5\n", 5, ""),
+        ("async def main():\n    cloaca.DefaultRunner('A.db').shutdown()\n    return 5\n", 5, ""),
+        ("def main():\n    cloaca.DefaultRunner('A.db').execute('w')\n", 0, ""),
+        ("def main():\n    cloaca.DefaultRunner('A.db')\n", 2, "neither returns it nor has it serve"),
+        ("def main():\n    pass\n", 2, "that is None; name a DefaultRunner"),
+        ("async def main():\n    pass\n", 2, "that is None; name a DefaultRunner"),
+        ("async def main():\n    return cloaca.DefaultRunner('A.db')\n", 2, "app.py:main is async"),
+        (
+            "async def main():\n    return await cloaca.DefaultRunner.open('A.db')\n",
+            2,
+            "app.py:main is async",
+        ),
+    ],
+)
+def test_a_function_that_serves_nothing_is_told_of(tmp_path: Path, text: str, code: int, told: str) -> None:
+    (tmp_path / "app.py").write_text(BEAT.replace("50ms", "1h") + text)
+    done = run_command(["run", "app.py:main"], cwd=tmp_path)
+    assert (done.returncode, told in done.stderr) == (code, True), done.stderr
+    assert "Warning" not in done.stderr
+    assert done.stderr.count("cloaca: ") == (code == 2)
+
+
+def test_a_function_that_serves_on_another_store_is_refused(tmp_path: Path) -> None:
+    for how in ("run_forever", "its module's", "async block"):
+        (tmp_path / "app.py").write_text(BEAT + SERVES[how])
+        done = run_command(["run", "app.py:main", "--database", "B.db"], cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        said = [each for each in done.stderr.splitlines() if each.startswith("cloaca: ")]
+        assert said[0].startswith(
+            "cloaca: --database names 'B.db', and the runner of app.py:main is on 'A.db'"
+        )

@@ -454,8 +454,8 @@ COMMANDS = (
             Option("--traceback", "of a run: see show"),
             Option("--wait", "of a run: see show"),
         ),
-        "RUNNER is a DefaultRunner of the module, or a function that makes one. Without it, it is the one\n"
-        "that importing made, or else one is made on the store.",
+        "RUNNER is a DefaultRunner of the module, or a function, which makes one or serves by itself.\n"
+        "Without it, it is the one that importing made, or else one is made on the store.",
     ),
     Command(
         "dev",

@@ -277,6 +277,11 @@ def _served(target: str, url: str | None, log: str | None, listens: tuple[str, i
 
         plain("%(asctime)s %(levelname)s %(message)s")
     runner = _runner(loaded, module, name, meant)
+    if stop.is_told or told.heard:
+        return OK
+    if isinstance(runner, int):
+        # A function that has served by itself.
+        return runner
     _begin(module)
     meant.say_what_is_kept()
     if listening is not None:
@@ -310,6 +315,7 @@ class _Meant:
         self._target = target
         self._folder = os.getcwd()
         self._refused: _OtherStore | None = None
+        self._said = 0
 
     def url(self) -> str:
         """It, or what is guessed if none is named.
@@ -377,7 +383,8 @@ class _Meant:
         if self._named is None:
             return
         by, meant = self._named
-        for runner in living.kept:
+        said, self._said = self._said, len(living.kept)
+        for runner in living.kept[said:]:
             logging.getLogger("cloaca").warning(
                 "a runner of %s is on %s and stays paused: %s names %s; leave that out to serve both",
                 self._target,
@@ -389,13 +396,24 @@ class _Meant:
 
 def _imported(module: str) -> object:
     """The program. One that waits for its end as it is imported, as for `python app.py`, serves meanwhile."""
-    waits = threading.Timer(HELD_SECONDS, living.let_go)
-    waits.daemon = True
-    waits.start()
-    try:
+    with _letting_go():
         return imported(module, serves=True)
+
+
+@contextlib.contextmanager
+def _letting_go() -> Iterator[None]:
+    """Those that are held in the block begin in it, if it goes on."""
+    is_over = threading.Event()
+
+    def look() -> None:
+        while not is_over.wait(HELD_SECONDS):
+            living.let_go()
+
+    threading.Thread(target=look, name="cloaca-held", daemon=True).start()
+    try:
+        yield
     finally:
-        waits.cancel()
+        is_over.set()
 
 
 def _begin(module: str) -> None:
@@ -414,7 +432,8 @@ def _store_of(runner: DefaultRunner) -> str:
     return runner._url if path is None else os.fspath(path)
 
 
-def _runner(loaded: object, module: str, name: str | None, meant: _Meant) -> DefaultRunner:
+def _runner(loaded: object, module: str, name: str | None, meant: _Meant) -> DefaultRunner | int:
+    """What is to be served, or the exit code of a function that has served by itself."""
     from .. import registry
     from ..runner import DefaultRunner
 
@@ -423,12 +442,17 @@ def _runner(loaded: object, module: str, name: str | None, meant: _Meant) -> Def
         made = found
         if callable(found) and not isinstance(found, DefaultRunner):
             _refuse_asking(found, module, name)
-            with meant.heeded(), living.refusing(meant.opens), living.holding(meant.is_other):
-                made = found()
+            made = _called(found, f"{module}:{name}", meant)
+            if living.has_made and (made is None or type(made) is int):
+                if living.held and not stop.is_told and not told.heard:
+                    raise UsageError(
+                        f"{module}:{name} makes a runner, and neither returns it nor has it serve; return it"
+                    )
+                return made or OK
         if not isinstance(made, DefaultRunner):
             raise UsageError(
                 f"{module} has no runner {excerpt(name)}: that is {excerpt(made)}; name a DefaultRunner, or a"
-                " function that makes one"
+                " function that makes one or serves by itself"
             )
         meant.refuse_opened(made)
         return made
@@ -453,6 +477,33 @@ def _runner(loaded: object, module: str, name: str | None, meant: _Meant) -> Def
     return DefaultRunner(found_url)
 
 
+def _called(found: Callable[..., object], shown: str, meant: _Meant) -> object:
+    """What a function returns that is called to make a runner, or to serve by itself."""
+    meant.say_what_is_kept()
+    before = living.made()
+    with (
+        meant.heeded(),
+        living.refusing(meant.opens),
+        living.holding(meant.is_other),
+        _letting_go(),
+    ):
+        made = found()
+        if not hasattr(made, "cr_code"):
+            return made
+        import asyncio
+
+        made = asyncio.run(made)  # type: ignore[arg-type]
+    if made is None or type(made) is int:
+        return made
+    for runner in living.made():
+        if runner not in before:
+            runner.shutdown(0.0)
+    raise UsageError(
+        f"{shown} is async, and its event loop is over once it returns, here {excerpt(made)}: let it serve by"
+        " itself and return nothing, or have a function without async make the runner"
+    )
+
+
 def _refuse_asking(found: Callable[..., object], module: str, name: str) -> None:
     """Of what is called to make a runner nobody knows what else it is to be given; a task is called so."""
     import inspect
@@ -464,7 +515,7 @@ def _refuse_asking(found: Callable[..., object], module: str, name: str) -> None
     except TypeError as error:
         raise UsageError(
             f"{module} has no runner {excerpt(name)}: that is called with arguments ({error}); name a"
-            " DefaultRunner, or a function without any that makes one"
+            " DefaultRunner, or a function without any that makes one or serves by itself"
         ) from None
 
 
