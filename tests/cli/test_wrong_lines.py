@@ -272,3 +272,70 @@ def test_ctrl_c_at_a_question_ends_without_a_word(tmp_path: Path) -> None:
         assert process.wait(WAIT) == 130
     os.close(ours)
     assert b"Traceback" not in said
+
+
+ACTS = "import cloaca\nrunner = cloaca.DefaultRunner('A.db')\nopen('acted', 'w').close()\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["run"], ["run", "--workers", "2"], ["run", "--reload"], ["dev"]], ids=" ".join
+)
+@pytest.mark.parametrize(
+    "target",
+    ["app.py:nope", "app:nope", "pack.nope", "pack.app:nope", "pack.app.nope", "pack:nope", "space.nope"],
+)
+def test_nothing_of_a_program_acts_where_the_line_names_what_is_not_there(
+    line: Line, tmp_path: Path, words: list[str], target: str
+) -> None:
+    for folder in ("pack", "space"):
+        (tmp_path / folder).mkdir()
+    for file in ("app.py", "pack/__init__.py", "pack/app.py", "space/app.py"):
+        (tmp_path / file).write_text(f"{ACTS}def f():\n    nope = 1\n    return nope\n")
+    before = sorted(os.listdir(tmp_path))
+    line.piped(*words, target, code=2)
+    assert "nope" in line.said
+    assert line.said.count("\n") == 1
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+BINDS = {
+    "assigned": "nope = 1",
+    "in a block": "if True:\n    try:\n        nope: int = 1\n    finally:\n        pass",
+    "imported": "from os import sep as nope",
+    "a class": "class nope: pass",
+    "global": "def f():\n    global nope\n    nope = 1\nf()",
+    "walrus": "print(nope := 1)",
+    "loop": "for nope in [1]: pass",
+    "star": "from other import *",
+    "globals": "globals()['nope'] = 1",
+    "getattr": "def __getattr__(name):\n    return 1",
+}
+
+
+@pytest.mark.parametrize("how", BINDS)
+def test_what_a_module_may_have_is_looked_for_in_it(line: Line, tmp_path: Path, how: str) -> None:
+    (tmp_path / "other.py").write_text("nope = 1\n")
+    (tmp_path / "app.py").write_text(f"{BINDS[how]}\n")
+    line.piped("run", "app.py:nope", code=2)
+    assert "app.py has no runner 'nope': that is " in line.said
+
+
+@pytest.mark.parametrize(
+    ("package", "told"),
+    [
+        (
+            "import sys, types\nsys.modules['pack.inner'] = types.ModuleType('pack.inner')\n",
+            "declares no trigger",
+        ),
+        ("__path__.append('elsewhere')\n", "declares no trigger"),
+    ],
+)
+def test_a_module_that_a_package_finds_elsewhere_is_found(
+    line: Line, tmp_path: Path, package: str, told: str
+) -> None:
+    for folder in ("pack", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "pack/__init__.py").write_text(package)
+    (tmp_path / "elsewhere/inner.py").write_text("")
+    line.piped("run", "pack.inner", code=2)
+    assert told in line.said

@@ -12,6 +12,7 @@ from ..errors import CloacaError, StoreError, excerpt
 from ..living import only_looked_at
 from ..terminal import cleaned
 from .parse import UsageError
+from .unimported import is_path, refuse_missing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,15 +44,11 @@ def split(text: str) -> tuple[str, str | None]:
         module, mark, name = text.rpartition(":") if text.count(":") > 1 else (text, "", "")
     if not module or (mark and not name):
         raise UsageError(f"MODULE is {excerpt(text)}; write a module or a file, such as app or app.py:runner")
-    if not _is_path(module) and "" in module.split("."):
+    if not is_path(module) and "" in module.split("."):
         raise UsageError(
             f"there is no module {excerpt(module)}; name the program's module or file, such as app.py"
         )
     return module, name or None
-
-
-def _is_path(module: str) -> bool:
-    return module.endswith(".py") or os.sep in module
 
 
 def imported(module: str, *, serves: bool = False) -> ModuleType:
@@ -63,11 +60,10 @@ def imported(module: str, *, serves: bool = False) -> ModuleType:
         UsageError: there is no such module.
         ProgramError: importing it failed; its traceback has gone to standard error.
     """
+    refuse_missing(module)
     folder, name, path = os.getcwd(), module, None
-    if _is_path(module):
+    if is_path(module):
         path = os.path.abspath(module)
-        if not os.path.isfile(path):
-            raise UsageError(f"there is no file {excerpt(module)}; name the program's module or file")
         folder, name = os.path.dirname(path), os.path.basename(path).removesuffix(".py")
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -117,26 +113,6 @@ def _is_of_opening(error: BaseException) -> bool:
     opens = DefaultRunner._opened.__code__
     told = [error] if error.__cause__ is None else [error, error.__cause__]
     return any(frame.f_code is opens for each in told for frame, _ in traceback.walk_tb(each.__traceback__))
-
-
-def refuse_missing(module: str) -> None:
-    """Says that there is no such program where another process is to import it.
-
-    Raises:
-        UsageError: there is none.
-    """
-    from importlib.machinery import PathFinder
-
-    if _is_path(module):
-        if not os.path.isfile(module):
-            raise UsageError(f"there is no file {excerpt(module)}; name the program's module or file")
-    elif (
-        module not in sys.modules
-        and PathFinder.find_spec(module.partition(".")[0], [os.getcwd(), *sys.path]) is None
-    ):
-        raise UsageError(
-            f"there is no module {excerpt(module)} here; name the program's module or file, such as app.py"
-        )
 
 
 def is_quiet() -> bool:

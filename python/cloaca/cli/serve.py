@@ -21,8 +21,9 @@ from .children import command, drained, end, ended, how_it_ended
 from .lifeline import Lifeline, hold
 from .main import OK, STORE, USAGE, code_of
 from .parse import UsageError
-from .program import REFUSED, UNFIT, WORKER, WRONG, ProgramError, imported, is_quiet, refuse_missing, split
+from .program import REFUSED, UNFIT, WORKER, WRONG, ProgramError, imported, is_quiet, split
 from .show import Show
+from .unimported import refuse_missing
 from .where import ENVIRONMENT, database, is_same, named, program, settled, shown
 
 TYPE_CHECKING = False
@@ -68,11 +69,11 @@ def _run(arguments: Namespace) -> int:
     if not 0 < arguments.workers <= WORKERS_MAX:
         raise UsageError(f"--workers is {arguments.workers}; it is a number from 1 to {WORKERS_MAX}")
     url = settled(arguments.database)
+    refuse_missing(*split(target))
     listens = None if arguments.metrics is None else _address(arguments.metrics, arguments.workers)
     if arguments.reload:
         if arguments.workers > 1:
             raise UsageError("--reload serves in one process; leave --workers out")
-        refuse_missing(split(target)[0])
         return _reloading(command(target, url, arguments.log, listens), target)
     if arguments.workers > 1:
         from .workers import serve
@@ -92,7 +93,7 @@ def _dev(arguments: Namespace) -> int:
     target = program(arguments.module)
     if target is None:
         raise UsageError("what to run? Name a module or a file, such as app.py, or [tool.cloaca] app")
-    refuse_missing(split(target)[0])
+    refuse_missing(*split(target))
     _refuse_port(arguments.port)
     url = settled(arguments.database)
     beside = Beside(url, arguments.port, arguments.open, arguments.log)
