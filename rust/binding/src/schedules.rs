@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use uuid::Uuid;
 
 use cloaca_core::admit::Overlap;
 use cloaca_core::cron::Cron;
