@@ -251,7 +251,8 @@ class Crew:
     def running(self) -> list[str]:
         """What tasks run now, in words."""
         elsewhere = [in_words(task_id, job) for task_id, job in self.places.running()]
-        return sorted([*self._worker.running(), *elsewhere])
+        on_loop = [] if self._loop is None else self._loop.running()
+        return sorted([*self._worker.running(), *on_loop, *elsewhere])
 
     def place(
         self, places: Sequence[int], definitions: Sequence[TriggerDefinition], executors: Mapping[str, int]

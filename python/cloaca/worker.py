@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     Hear = Callable[[tuple[str | None, BaseException]], None]
     """Called with the run if it was a task, and with what was raised."""
 
-_UNBEGUN: Any = object()
-"""What a body returns that has not been called."""
-
 _callback_log = "cloaca.callback"
 _engine_log = "cloaca"
 _task_log = "cloaca.task"
@@ -64,7 +61,7 @@ class Worker:
         self.logbook = logbook
         self.tasks = tasks
         self._loop = loop
-        self._running: dict[object, tuple[str, Job]] = {}
+        self._running: dict[int, tuple[str, Job]] = {}
         self.deferred = Deferred(lambda coroutine: loop().run(coroutine), redactor.say)
         self._pid = os.getpid()
         self._spans: Spans | None = None
@@ -74,8 +71,8 @@ class Worker:
         return self._redactor.mask() is not None
 
     def running(self) -> list[str]:
-        """What tasks run now, in words."""
-        return sorted(in_words(task_id, job) for task_id, job in list(self._running.values()))
+        """What tasks run now on threads, in words."""
+        return [in_words(task_id, job) for task_id, job in list(self._running.values())]
 
     def entered(self, job: Job, task_id: str, trace: Handed, loop: Loop | None = None) -> attempt.inside:
         """An attempt's body, that is about to be called."""
@@ -128,7 +125,7 @@ class Worker:
             return
         job, where = Job(*parts), ""
         for ident, (_, running) in list(self._running.items()):
-            if running == job and isinstance(ident, int):
+            if running == job:
                 where = stack_of(ident)
         level, text, about = log
         say(_engine_log, level, "%s%s", text, f". Its thread is at\n{where}" if where else "", about=about)
@@ -176,8 +173,9 @@ class Worker:
         if failure is None and is_awaitable(returned):
             # A decorator around an `async def`: it goes on where that would have begun.
             loop = self._loop()
-            rest = (task, task_id, context_json, context, handle, returned)
-            loop.adopt(entered, self._finish_on, loop, entered, *rest)
+            begun = (context, handle, returned)
+            body = self.attempt_on(loop, entered, task, task_id, context_json, None, begun)
+            loop.adopt(entered, body, task_id)
             return
         if handle is not None:
             handle._close()
@@ -189,85 +187,78 @@ class Worker:
         else:
             self._fail(job, task, task_id, failure, context_json, context, handle)
 
-    def attempt_on(
-        self,
-        loop: Loop,
-        entered: attempt.inside,
-        task: TaskDefinition,
-        task_id: str,
-        context_json: str,
-        error: str,
-        checkpoint: str | None,
-        trace: Handed,
-    ) -> Coroutine[Any, Any, None]:
-        """The same on an event loop, where nothing may wait. No coroutine itself: each layer of them costs
-        half a kilobyte, times the bodies in flight."""
-        job = entered.job
-        context = Context._wrap(decode_value(context_json))
-        if job.callback_only:
-            loop.is_over(job)
-            telling = task.on_failure and loop.call_back(task.on_failure, task_id, error, context)
-            return self._tell_on(loop, job, task_id, "on_failure", telling, context)
-        handle = None
-        if task.takes_handle:
-            handle = TaskHandle(self.engine, entered, task_id, checkpoint, self.deferred)
-        if self.logbook is not None:
-            entered.lines = self.logbook.of_attempt(job, task_id, context_json, context, handle)
-        return self._finish_on(loop, entered, task, task_id, context_json, context, handle)
-
-    async def _finish_on(
+    async def attempt_on(
         self,
         loop: Loop,
         entered: attempt.inside,
         task: TaskDefinition,
         task_id: str,
         given: str,
-        context: Context,
-        handle: TaskHandle | None,
-        returned: Any = _UNBEGUN,
+        checkpoint: str | None,
+        begun: tuple[Context, TaskHandle | None, Any] | None = None,
     ) -> None:
+        """The same on an event loop, where nothing may wait. One coroutine for all of it: each layer of them
+        costs a quarter of a kilobyte, times the bodies in flight.
+
+        Args:
+            begun: what a body has that was called on a thread, and what it returned there.
+        """
         carrier, job = loop.open(), entered.job
         failure: BaseException | None = None
-        left = ""
-        self._running[job] = (task_id, job)
+        handle = None
         try:
-            if returned is _UNBEGUN:
-                if loop.is_told(job):
-                    from asyncio import CancelledError
-
-                    raise CancelledError
-                fitting(self.engine.context_bytes_max, given, "the context that it is given")
-                returned = task.function(context) if handle is None else task.function(context, handle)
-            if is_awaitable(returned):
-                returned = await returned
-            left, context = self._left(task, context, returned)
-            if handle is not None:
-                handle._check_awaited()
-        except BaseException as raised:
-            if self._goes_home(loop, raised):
-                self.traced(job, "Interrupted")
-                carrier.interrupted(job)
-                if is_a(raised, GeneratorExit) or is_a(raised, KeyboardInterrupt):
-                    raise
+            if not loop.begins(job):
                 return
-            # SystemExit too: raised on, it would end the loop.
-            failure = raised
-        finally:
-            self._running.pop(job, None)
-            entered.close()
-            if handle is not None:
-                handle._close()
-        if attempt.is_forked(self._pid):
-            return
-        if failure is None:
+            if begun is None:
+                context = Context._wrap(decode_value(given))
+                if task.takes_handle:
+                    handle = TaskHandle(self.engine, entered, task_id, checkpoint, self.deferred)
+                if self.logbook is not None:
+                    entered.lines = self.logbook.of_attempt(job, task_id, given, context, handle)
+            else:
+                context, handle, returned = begun
+            try:
+                if begun is None:
+                    if loop.is_told(job):
+                        from asyncio import CancelledError
+
+                        raise CancelledError
+                    fitting(self.engine.context_bytes_max, given, "the context that it is given")
+                    returned = task.function(context) if handle is None else task.function(context, handle)
+                if is_awaitable(returned):
+                    returned = await returned
+                left, context = self._left(task, context, returned)
+                if handle is not None:
+                    handle._check_awaited()
+            except BaseException as raised:
+                if self._goes_home(loop, raised):
+                    self.traced(job, "Interrupted")
+                    carrier.interrupted(job)
+                    if is_a(raised, GeneratorExit) or is_a(raised, KeyboardInterrupt):
+                        raise
+                    return
+                # SystemExit too: raised on, it would end the loop.
+                failure = raised
+            finally:
+                entered.close()
+                if handle is not None:
+                    handle._close()
+            if attempt.is_forked(self._pid):
+                return
+            if failure is not None:
+                await self._fail_on(loop, job, task, task_id, failure, given, context, handle)
+                return
             self.traced(job, "Completed")
-        if failure is not None:
-            await self._fail_on(loop, job, task, task_id, failure, given, context, handle)
-        elif task.on_success is None:
-            carrier.succeeded(job, left, False)
-        elif await loop.ruled(job, lambda carrier: carrier.succeeded(job, left, True)):
-            telling = loop.call_back(task.on_success, task_id, context)
-            await self._tell_on(loop, job, task_id, "on_success", telling, context)
+            if task.on_success is None:
+                carrier.succeeded(job, left, False)
+            elif await loop.ruled(job, lambda carrier: carrier.succeeded(job, left, True)):
+                telling = loop.call_back(task.on_success, task_id, context)
+                await self._tell_on(loop, job, task_id, "on_success", telling, context)
+        except BaseException as raised:
+            if loop.is_passed_on(raised):
+                raise
+        finally:
+            loop.is_home(job)
 
     def _goes_home(self, loop: Loop, raised: BaseException) -> bool:
         from asyncio import CancelledError
@@ -312,6 +303,30 @@ class Worker:
             assert task.on_failure is not None, "it has one"
             telling = loop.call_back(task.on_failure, task_id, raised.text, context)
             await self._tell_on(loop, job, task_id, "on_failure", telling, context)
+
+    def failed_on(
+        self, loop: Loop, job: Job, task: TaskDefinition, task_id: str, given: str, error: str
+    ) -> Coroutine[Any, Any, None]:
+        """Tells the callback of a task that failed before, on an event loop."""
+        context = Context._wrap(decode_value(given))
+
+        def tell() -> Any:
+            return task.on_failure and loop.call_back(task.on_failure, task_id, error, context)
+
+        return self._telling_on(loop, job, task_id, "on_failure", tell, error, context)
+
+    async def _telling_on(
+        self, loop: Loop, job: Job, task_id: str, name: str, tell: Callable[[], Any], *arguments: object
+    ) -> None:
+        """A callback that is all there is of an attempt there."""
+        try:
+            if loop.begins(job):
+                await self._tell_on(loop, job, task_id, name, tell(), *arguments)
+        except BaseException as raised:
+            if loop.is_passed_on(raised):
+                raise
+        finally:
+            loop.is_home(job)
 
     async def _tell_on(
         self, loop: Loop, job: Job, task_id: str, name: str, telling: Any, *arguments: object
@@ -446,7 +461,8 @@ class Worker:
                 returned = callback(*arguments)
             if is_awaitable(returned):
                 loop = self._loop()
-                loop.adopt(entered, self._tell_on, loop, job, task_id, name, returned, *arguments)
+                body = self._telling_on(loop, job, task_id, name, lambda: returned, *arguments)
+                loop.adopt(entered, body, task_id)
                 return
             refuse_generator(returned)
         except BaseException as raised:

@@ -770,6 +770,20 @@ def test_a_body_knows_what_it_is() -> None:
     asyncio.run(main())
 
 
+def test_the_loop_knows_a_body_by_the_name_of_its_task() -> None:
+    names: list[str] = []
+
+    async def body(context: cloaca.Context) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        names.append(task.get_name())
+
+    declare("w", body, id="load")
+    with cloaca.DefaultRunner(":memory:") as runner:
+        assert runner.execute("w").status == "Completed"
+    assert names == ["load"]
+
+
 def test_a_loop_that_is_none_is_refused() -> None:
     with pytest.raises(TypeError, match="loop is 3; it must be an event loop"):
         cloaca.DefaultRunner(":memory:", loop=3)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from ..job import Job
 from ..kind import is_a, is_awaitable
 from ..plain import ERROR, say
 from ..tick import Ticked
+from ..worker import in_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Loop:
         self._carrier: Carrier | None = None
         self._handed: deque[Callable[[], object]] = deque()
         self._is_asked = False
-        self._bodies: dict[JobParts, asyncio.Task[None]] = {}
+        self._bodies: dict[JobParts, tuple[asyncio.Task[None], str]] = {}
         self._unbegun: set[JobParts] = set()
         self._deferred: set[JobParts] = set()
         self._stopped: set[JobParts] = set()
@@ -116,6 +117,11 @@ class Loop:
     def has_bodies(self, own: object) -> bool:
         """Whether tasks are in their bodies on it, beside the one that asks."""
         return any(job != own for job in self._bodies)
+
+    def running(self) -> list[str]:
+        """What tasks run now, in words."""
+        bodies = list(self._bodies.items())
+        return [in_words(task_id, Job(*job)) for job, (_, task_id) in bodies if job not in self._unbegun]
 
     def open(self) -> Carrier:
         """What its attempts and their ends go through, from now on."""
@@ -171,14 +177,12 @@ class Loop:
         poll = partial(self._poll, carrier, ticket, tick, coroutine, ruling)
         self.hand(partial(self._begin_poll, poll, trigger, partial(carrier.called_off, ticket), coroutine))
 
-    def adopt(
-        self, entered: attempt.inside, body: Callable[..., Coroutine[Any, Any, None]], *arguments: object
-    ) -> None:
+    def adopt(self, entered: attempt.inside, body: Coroutine[Any, Any, None], task_id: str) -> None:
         """Has an attempt that began on a thread go on here: the thread and its permit are free."""
         self.open()
         entered.goes_on(self)
         self._engine.jobs.move_to(entered.job, EXECUTOR)
-        self.hand(partial(self._body, entered, body, *arguments))
+        self.hand(partial(self._body, entered, body, task_id))
 
     def look(self) -> None:
         """Notices that the loop was closed."""
@@ -196,6 +200,29 @@ class Loop:
             self.hand(self._leave)
 
     # For whom has nothing but an attempt's parts, on the loop
+
+    def begins(self, job: Job) -> bool:
+        """An attempt takes its first step; false if it must not: what is still to be called in this turn of
+        the loop is not a forked child's."""
+        self._unbegun.discard(job)
+        return not attempt.is_forked(self._pid)
+
+    def is_home(self, job: Job) -> None:
+        """Nothing of it is called any more."""
+        self._bodies.pop(job, None)
+        self._wanted.pop(job, None)
+        self._stopped.discard(job)
+        self._deferred.discard(job)
+
+    def is_passed_on(self, raised: BaseException) -> bool:
+        """Whether what an attempt's coroutine raises, beside what its body did, is its loop's to hear of."""
+        if is_a(raised, Exception):
+            _say_fault(raised)
+            return False
+        if is_a(raised, KeyboardInterrupt) and (task := asyncio.current_task()) is not None:
+            # The loop raises it, to whom runs it: the task need not be asked once more.
+            task.add_done_callback(asyncio.Task.exception)
+        return True
 
     async def regained(self, job: Job, has: Callable[[], None]) -> None:
         """Waits until the attempt has its permit again, and calls `has` then.
@@ -292,9 +319,13 @@ class Loop:
 
     def _heed(self, what: str, *about: Any) -> None:
         if what == "begun":
-            parts, *work = about[0]
-            entered = self._worker.entered(Job(*parts), work[1], work[-1], self)
-            self._body(entered, self._worker.attempt_on, self, entered, *work)
+            parts, task, task_id, given, error, checkpoint, trace = about[0]
+            entered = self._worker.entered(Job(*parts), task_id, trace, self)
+            if entered.job.callback_only:
+                body = self._worker.failed_on(self, entered.job, task, task_id, given, error)
+            else:
+                body = self._worker.attempt_on(self, entered, task, task_id, given, checkpoint)
+            self._body(entered, body, task_id)
         elif what == "closing":
             self._is_closing = True
             # Those that wait for their conditions go home at once.
@@ -313,38 +344,15 @@ class Loop:
                 future.set_result(about[1])
 
     def _cancel(self, job: JobParts) -> None:
-        if (body := self._bodies.get(job)) is not None:
-            body.cancel()
+        if (found := self._bodies.get(job)) is not None:
+            found[0].cancel()
             if job in self._unbegun:
                 self._never_begins(job)
 
-    def _body(
-        self, entered: attempt.inside, body: Callable[..., Coroutine[Any, Any, None]], *arguments: object
-    ) -> None:
+    def _body(self, entered: attempt.inside, body: Coroutine[Any, Any, None], task_id: str) -> None:
         job = entered.job
         self._unbegun.add(job)
-        self._bodies[job] = self._task(self._attempt(job, body, arguments), entered)
-
-    async def _attempt(
-        self, job: Job, body: Callable[..., Coroutine[Any, Any, None]], arguments: tuple[object, ...]
-    ) -> None:
-        self._unbegun.discard(job)
-        try:
-            # What is still to be called in this turn of the loop is not a forked child's.
-            if not attempt.is_forked(self._pid):
-                await body(*arguments)
-        except KeyboardInterrupt:
-            # The loop raises it, to whom runs it: the task need not be asked once more.
-            if (task := asyncio.current_task()) is not None:
-                task.add_done_callback(asyncio.Task.exception)
-            raise
-        except Exception as fault:
-            _say_fault(fault)
-        finally:
-            self._bodies.pop(job, None)
-            self._wanted.pop(job, None)
-            self._stopped.discard(job)
-            self._deferred.discard(job)
+        self._bodies[job] = self._task(body, entered, task_id), task_id
 
     def _never_begins(self, job: JobParts) -> None:
         """Its task is cancelled before its first step: then nothing of it is ever called."""
@@ -361,7 +369,7 @@ class Loop:
         call_off: Callable[[], None],
         coroutine: Any,
     ) -> None:
-        task = self._task(poll(), attempt.inside(self._engine, None, trigger))
+        task = self._task(poll(), attempt.inside(self._engine, None, trigger), trigger)
         self._polls.add(task)
         task.add_done_callback(partial(self._poll_done, call_off, coroutine))
 
@@ -373,10 +381,12 @@ class Loop:
             call_off()
         _done(task)
 
-    def _task(self, body: Coroutine[Any, Any, None], entered: attempt.inside) -> asyncio.Task[None]:
+    def _task(
+        self, body: Coroutine[Any, Any, None], entered: attempt.inside, name: str
+    ) -> asyncio.Task[None]:
         loop = self._loop
         assert loop is not None, "it is bound before anything is handed out"
-        return loop.create_task(body, context=attempt.fresh(entered))
+        return loop.create_task(body, name=name, context=attempt.fresh(entered))
 
     def _future(self) -> asyncio.Future[bool]:
         loop = self._loop
