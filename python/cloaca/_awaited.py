@@ -130,7 +130,7 @@ class Awaited:
     async def _called_async(self, run: Run) -> Run:
         """What `Runs._called` gives, for a run that may not be kept yet."""
         assert run._watch is not None, "a run that was submitted is watched"
-        await self._crew.awaiter().wait_started(run._watch)
+        await self._crew.awaiter().wait_started(run._watch, run.id)
         if run._watch.stands_for is None:
             return run
         # What has become of that one is read from the store.
@@ -176,7 +176,7 @@ class Awaited:
         if run._is_called:
             return await self._called_async(run)
         assert run._watch is not None, "a run that was submitted is watched"
-        await self._crew.awaiter().wait_started(run._watch)
+        await self._crew.awaiter().wait_started(run._watch, run.id)
         return run
 
     async def tick_async(

@@ -141,7 +141,13 @@ class Run:
             if (body := attempt.body(self._runner._engine)) is not None:
                 self._refuse_own(body)
             try:
-                ended = await self._runner._crew.awaiter().wait(self._watch, limit)
+                awaiter = self._runner._crew.awaiter()
+                if body is not None or limit is not None:
+                    ended = await awaiter.wait(self._watch, self.id, limit)
+                else:
+                    while (ended := self._watch.wait(0.0)) is None:
+                        with awaiter.hearing(self._watch, self.id) as news:
+                            await news
             except BaseException:
                 self._look_after_caller()
                 raise

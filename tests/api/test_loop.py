@@ -770,6 +770,65 @@ def test_a_body_knows_what_it_is() -> None:
     asyncio.run(main())
 
 
+class DeafLoop(asyncio.SelectorEventLoop):
+    """A loop that reads no descriptors for others, as that of Windows does."""
+
+    def add_reader(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("kinds", [(None, None), (DeafLoop, None), (DeafLoop, DeafLoop)])
+def test_loops_of_every_kind_hear_of_one_run(kinds: tuple[Callable[[], Any] | None, ...]) -> None:
+    gate, waiting = threading.Event(), threading.Barrier(len(kinds) + 1)
+    declare("w", lambda context: gate.wait(WAIT) and None)
+    ends: list[str] = []
+
+    with cloaca.DefaultRunner(":memory:") as runner:
+        # Each loop is another one, and those before are closed.
+        for _ in range(2):
+            gate.clear()
+            run = runner.submit("w")
+
+            async def wait(run: cloaca.Run = run) -> None:
+                task = asyncio.ensure_future(run.wait())
+                await asyncio.sleep(0)
+                waiting.wait(WAIT)
+                ends.append((await task).status)
+
+            def serve(kind: Callable[[], Any] | None, wait: Callable[[], Any] = wait) -> None:
+                with asyncio.Runner(loop_factory=kind) as loop:
+                    loop.run(wait())
+
+            waits = [threading.Thread(target=serve, args=(kind,)) for kind in kinds]
+            for thread in waits:
+                thread.start()
+            waiting.wait(WAIT)
+            gate.set()
+            for thread in waits:
+                thread.join(WAIT)
+    assert ends == ["Completed"] * 2 * len(kinds)
+
+
+@pytest.mark.parametrize("kind", [None, DeafLoop])
+def test_who_waits_on_a_loop_hears_that_the_runner_shuts_down(kind: Callable[[], Any] | None) -> None:
+    gate = threading.Event()
+    declare("w", lambda context: gate.wait(WAIT) and None)
+
+    async def main() -> None:
+        runner = cloaca.DefaultRunner(":memory:")
+        try:
+            waits = asyncio.ensure_future(runner.execute_async("w"))
+            await until(lambda: runner.list_runs(status="Running"))
+            await runner.shutdown_async(0)
+            with pytest.raises(cloaca.RunnerError, match="shut down"):
+                await waits
+        finally:
+            gate.set()
+
+    with asyncio.Runner(loop_factory=kind) as loop:
+        loop.run(main())
+
+
 def test_the_loop_knows_a_body_by_the_name_of_its_task() -> None:
     names: list[str] = []
 

@@ -9,54 +9,15 @@ use pyo3::types::{PyAny, PyDict, PyList};
 
 use cloaca_core::port::Failure;
 use cloaca_core::run::{Ended, Ruling};
-use cloaca_core::runtime::{Carrier as Core, Fetched, Report, Waker};
+use cloaca_core::runtime::{Carrier as Core, Fetched, Report, Waker as _};
 use cloaca_core::workflow::Executor;
 
-#[cfg(target_os = "linux")]
-use crate::event_fd::EventFd;
 use crate::gil::free;
 use crate::handle::{Handle, span_of};
 use crate::jobs::{JobParts, job_of, parts_of};
-use crate::pump::{Bell, work_parts};
+use crate::pump::work_parts;
+use crate::way::Way;
 use crate::work::{self, TicketParts, ticket_of};
-
-/// How the loop is woken.
-#[derive(Clone)]
-struct Way {
-    #[cfg(target_os = "linux")]
-    event: Option<Arc<EventFd>>,
-    bell: Arc<Bell>,
-}
-
-impl Way {
-    fn new() -> Self {
-        Self {
-            #[cfg(target_os = "linux")]
-            event: EventFd::new().ok().map(Arc::new),
-            bell: Arc::default(),
-        }
-    }
-
-    fn number(&self) -> Option<i32> {
-        #[cfg(target_os = "linux")]
-        return self.event.as_ref().and_then(|event| event.number());
-        #[cfg(not(target_os = "linux"))]
-        None
-    }
-
-    fn hear(&self) {
-        #[cfg(target_os = "linux")]
-        self.event.iter().for_each(|event| event.hear());
-    }
-}
-
-impl Waker for Way {
-    fn wake(&self) {
-        #[cfg(target_os = "linux")]
-        self.event.iter().for_each(|event| event.wake());
-        self.bell.wake();
-    }
-}
 
 /// What goes between the engine and an event loop.
 #[pyclass(frozen, module = "cloaca._cloaca")]
@@ -101,7 +62,7 @@ impl Carrier {
 
     /// Waits at most `seconds` until there is something to fetch; false if there is not.
     fn wait(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
-        free(py, || self.way.bell.heard_within(span_of(seconds)))
+        free(py, || self.way.heard_within(span_of(seconds)))
     }
 
     /// Carries until the runner has ended, on a thread that does nothing else.

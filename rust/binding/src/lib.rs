@@ -3,7 +3,7 @@
 //! Reading order: `error` turns a kind into an exception class, `convert` turns records into dicts, `metrics` counts, `gil` gives the interpreter
 //! away, `fork` refuses what another process made, and `handle` is what the classes share. `engine` is a runner's life; `jobs`,
 //! `ends`, `polls`, `runs`, `schedules` and `store` are its rooms, which Python threads enter, `pump` feeds executors beside the workers and `carrier` an
-//! event loop, `wait` is how they wait there, and `watch` for a run. `reader` is a store without a runner, `client` changes one.
+//! event loop, `wait` is how they wait there, and `watch` for a run, of which an event loop hears by a `hearer`; `way` is how one is woken. `reader` is a store without a runner, `client` changes one.
 //! `file_locks` is what SQLite locks by. `work` is the loop in which they poll, and `call` is how that calls them back.
 
 mod bodies;
@@ -21,6 +21,7 @@ mod file_locks;
 mod fork;
 mod gil;
 mod handle;
+mod hearer;
 mod interpreter;
 mod jobs;
 mod metrics;
@@ -33,6 +34,7 @@ mod schedules;
 mod store;
 mod wait;
 mod watch;
+mod way;
 mod work;
 
 use std::ffi::OsString;
@@ -239,6 +241,7 @@ fn _cloaca(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("FAULT_POINTS", cloaca_core::fault_point::NAMES.to_vec())?;
     module.add_class::<carrier::Carrier>()?;
     module.add_class::<client::Client>()?;
+    module.add_class::<hearer::Hearer>()?;
     module.add_class::<ends::Ends>()?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<jobs::Jobs>()?;

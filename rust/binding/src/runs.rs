@@ -15,6 +15,7 @@ use cloaca_core::time::Wall;
 use crate::client::started;
 use crate::gil::{free, quick};
 use crate::handle::{Handle, parse_run_id, span_of};
+use crate::hearer::Hearer;
 use crate::poll_now::ToldParts;
 use crate::wait::flush;
 use crate::watch::Watch;
@@ -202,6 +203,12 @@ impl Runs {
             Heard::Nothing => PyList::empty(py).into_any().unbind(),
             Heard::Over => py.None(),
         })
+    }
+
+    /// What one event loop hears by of the runs that it waits for; `None` where it has to be told by who calls `hear`.
+    fn hearer(&self, py: Python<'_>) -> PyResult<Option<Hearer>> {
+        self.handle.runtime(py)?;
+        Ok(Hearer::new(&self.handle))
     }
 
     /// Asks for a run's end; false if it is unknown or final.

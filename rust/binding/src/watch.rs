@@ -12,6 +12,7 @@ use crate::error;
 use crate::fork::refuse_after_fork;
 use crate::gil::free;
 use crate::handle::span_of;
+use crate::hearer::Hearer;
 use crate::wait;
 
 /// One run on its way to its end.
@@ -93,10 +94,12 @@ impl Watch {
         }
     }
 
-    /// Has `Runs.hear` tell of the run's end, or of its commit; true if that has come already, and is not told.
-    fn hear(&self, py: Python<'_>, start: bool) -> PyResult<bool> {
+    /// Has the hearer, or without one `Runs.hear`, tell of the run's end, or of its commit; true if that has come already, and is not told.
+    #[pyo3(signature = (start, hearer=None))]
+    fn hear(&self, py: Python<'_>, start: bool, hearer: Option<&Hearer>) -> PyResult<bool> {
         refuse_after_fork(py, self.generation)?;
-        free(py, || self.watch.hear(start))
+        // Nobody keeps its lock for long, and to give the interpreter away costs more.
+        Ok(self.watch.hear(start, hearer.map(|hearer| &hearer.core)))
     }
 
     /// Whether the run is kept.

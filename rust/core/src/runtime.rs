@@ -75,7 +75,7 @@ pub use carrier::{Carrier, Fetched, Report};
 pub use checkpoints::Checkpointing;
 pub use clock::Clock;
 pub use forget::Kept;
-pub use hear::Heard;
+pub use hear::{Heard, Hearer};
 pub use jobs::{Taken, Waited, Work};
 pub use keeper::{FailedPoll, Order};
 pub use lanes::Waker;

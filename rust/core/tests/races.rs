@@ -587,7 +587,7 @@ fn whoever_waits_is_told_when_the_engine_gives_up() {
 
 /// As an event loop's thread hears of all ends, until there is nothing more to hear.
 fn hears(runtime: &Runtime, watch: &Watch) {
-    let mut is_told = watch.hear(false);
+    let mut is_told = watch.hear(false, None);
     let mut knows_closing = false;
     loop {
         match runtime.hear_runs(knows_closing, HOUR) {

@@ -1,12 +1,13 @@
-//! Ends of runs for who waits without a thread of his own: an event loop, through one thread of its runner that hears of all of them.
-//! Invariant: who asked to hear of a run before its last news was told is told of it.
+//! Ends of runs for who waits without a thread of his own: an event loop, which has a hearer of its own or is told by one thread of its runner
+//! that hears of all the others. Invariant: who asked to hear of a run before its last news was told is told of it.
 
-use std::time::Duration;
-
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::runtime::lanes::Waker;
 use crate::runtime::park::{Condvar, Mutex, lock, wait_on};
 use crate::runtime::{Runtime, Shared};
 
@@ -15,6 +16,53 @@ use crate::runtime::{Runtime, Shared};
 pub(super) struct Hearers {
     ended: Mutex<Vec<Uuid>>,
     wake: Condvar,
+}
+
+/// Of one event loop, which is woken without the interpreter.
+pub struct Hearer {
+    ended: Mutex<Vec<Uuid>>,
+    place: Box<dyn Waker>,
+}
+
+impl Hearer {
+    /// One for the loop that calls [`Hearer::heard`] when `place` wakes it.
+    pub fn new(place: Box<dyn Waker>) -> Arc<Self> {
+        Arc::new(Self { ended: Mutex::new(Vec::new()), place })
+    }
+
+    /// The runs of which nobody has fetched the news yet. Never waits for more.
+    pub fn heard(&self) -> Vec<Uuid> {
+        std::mem::take(&mut lock(&self.ended))
+    }
+
+    fn tell(&self, id: Uuid) {
+        let mut ended = lock(&self.ended);
+        ended.push(id);
+        let is_news = ended.len() == 1;
+        drop(ended);
+        if is_news {
+            self.place.wake();
+        }
+    }
+}
+
+/// Who hears of one news of a run.
+#[derive(Default)]
+pub(super) struct Listening {
+    hearer: Option<Arc<Hearer>>,
+    is_by_thread: bool,
+}
+
+impl Listening {
+    /// One more does. A second one leaves it to the thread, which tells every loop.
+    pub(super) fn add(&mut self, hearer: Option<&Arc<Hearer>>) {
+        match hearer {
+            Some(hearer) if self.hearer.as_ref().is_none_or(|other| Arc::ptr_eq(other, hearer)) => {
+                self.hearer = Some(Arc::clone(hearer));
+            }
+            _ => self.is_by_thread = true,
+        }
+    }
 }
 
 /// What there is to hear.
@@ -31,9 +79,17 @@ pub enum Heard {
 }
 
 impl Hearers {
-    pub(super) fn tell(&self, id: Uuid) {
-        lock(&self.ended).push(id);
-        self.wake.notify_all();
+    /// Those hear of the run.
+    pub(super) fn tell(&self, id: Uuid, listening: [Listening; 2]) {
+        for Listening { hearer, is_by_thread } in listening {
+            if let Some(hearer) = hearer {
+                hearer.tell(id);
+            }
+            if is_by_thread {
+                lock(&self.ended).push(id);
+                self.wake.notify_all();
+            }
+        }
     }
 
     /// Something else has changed.

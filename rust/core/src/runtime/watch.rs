@@ -11,6 +11,7 @@ use crate::engine::Job;
 use crate::error::{Error, Kind, Result};
 use crate::limit::Dropped;
 use crate::port::RunEnd;
+use crate::runtime::hear::{Hearer, Listening};
 use crate::runtime::park::{Condvar, Mutex, lock, wait_on};
 use crate::runtime::{Runtime, Shared};
 use crate::time::Wall;
@@ -57,43 +58,47 @@ pub(super) struct WatchState {
     pub(super) await_start: usize,
     /// So many wait for the end.
     pub(super) await_end: usize,
-    /// Whether the last news is to be told to [`Hearers`](super::hear::Hearers), too.
-    pub(super) is_heard: bool,
+    /// Who of [`Hearers`](super::hear::Hearers) is to be told of the commit, too, and who of the last news.
+    start_hearers: Listening,
+    end_hearers: Listening,
     /// Attempts that go on after the end.
     pub(super) go_on: Vec<Job>,
-    pub(super) is_start_heard: bool,
 }
 
 impl Watch {
     pub(super) fn new(id: Uuid, news: News) -> Arc<Self> {
-        let (is_heard, is_start_heard, go_on) = (false, false, Vec::new());
-        let state = WatchState { news, await_start: 0, await_end: 0, is_heard, is_start_heard, go_on };
+        let (start_hearers, end_hearers) = (Listening::default(), Listening::default());
+        let state =
+            WatchState { news, await_start: 0, await_end: 0, start_hearers, end_hearers, go_on: Vec::new() };
         Arc::new(Self { id, state: Mutex::new(state), wake: Condvar::new() })
     }
 
-    /// Has [`Runtime::hear_runs`] tell of the run's last news, or of its commit; true if that has come already, and is not told.
-    pub fn hear(&self, of_start: bool) -> bool {
+    /// Has the hearer, or [`Runtime::hear_runs`], tell of the run's last news, or of its commit; true if that has come already, and is not
+    /// told.
+    pub fn hear(&self, of_start: bool, hearer: Option<&Arc<Hearer>>) -> bool {
         let mut state = lock(&self.state);
         let has_come = state.news.is_last() || of_start && !matches!(state.news, News::Sent);
         if !has_come {
-            *if of_start { &mut state.is_start_heard } else { &mut state.is_heard } = true;
+            let hearers = if of_start { &mut state.start_hearers } else { &mut state.end_hearers };
+            hearers.add(hearer);
         }
         has_come
     }
 
-    /// A final answer stays: a commit that was on its way when everything ended is told too late. True if somebody hears of this.
-    pub(super) fn tell(&self, news: News) -> bool {
+    /// A final answer stays: a commit that was on its way when everything ended is told too late. Those who hear of this are to be told.
+    pub(super) fn tell(&self, news: News) -> [Listening; 2] {
         let mut state = lock(&self.state);
         if state.news.is_last() {
-            return false;
+            return Default::default();
         }
         let is_awaited = state.await_start > 0 || state.await_end > 0 && news != News::Started;
         state.news = news;
         if is_awaited {
             self.wake.notify_all();
         }
-        let is_start_heard = std::mem::take(&mut state.is_start_heard);
-        state.news.is_last() && std::mem::take(&mut state.is_heard) || is_start_heard
+        let of_start = std::mem::take(&mut state.start_hearers);
+        let is_last = state.news.is_last();
+        [of_start, if is_last { std::mem::take(&mut state.end_hearers) } else { Listening::default() }]
     }
 
     /// Waits at most `span` for the run's commit; true once it is kept. Call detached.
@@ -198,15 +203,11 @@ impl Shared {
     pub(super) fn tell_watches(&self, started: Vec<Uuid>, last: impl IntoIterator<Item = (Uuid, News)>) {
         let mut watches = lock(&self.watches);
         for watch in started.iter().filter_map(|id| watches.get(id)) {
-            if watch.tell(News::Started) {
-                self.hearers.tell(watch.id);
-            }
+            self.hearers.tell(watch.id, watch.tell(News::Started));
         }
         for (id, news) in last {
             let Some(watch) = watches.remove(&id) else { continue };
-            if watch.tell(news) {
-                self.hearers.tell(id);
-            }
+            self.hearers.tell(id, watch.tell(news));
             self.go_on_after(&watch);
         }
     }
@@ -224,9 +225,7 @@ impl Shared {
                 true if is_elsewhere => UNENDED_ELSEWHERE,
                 true => UNENDED,
             };
-            if watch.tell(News::Lost(why.to_owned())) {
-                self.hearers.tell(watch.id);
-            }
+            self.hearers.tell(watch.id, watch.tell(News::Lost(why.to_owned())));
         }
         // Who hears goes by this: told of the end before the others are, they would wait on, and nobody tell them.
         self.is_lost_told.store(true, Ordering::Release);
