@@ -829,6 +829,30 @@ def test_who_waits_on_a_loop_hears_that_the_runner_shuts_down(kind: Callable[[],
         loop.run(main())
 
 
+def test_a_loop_that_stands_still_is_given_little_ahead() -> None:
+    stands, goes_on = threading.Event(), threading.Event()
+
+    async def hold(context: cloaca.Context) -> None:
+        stands.set()
+        goes_on.wait(WAIT)
+
+    async def body(context: cloaca.Context) -> None:
+        pass
+
+    declare("hold", hold)
+    declare("w", body)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        held = runner.submit("hold")
+        assert stands.wait(WAIT)
+        runs = runner.submit_many("w", [{}] * 400)
+        # Whoever has begun long enough ago is on record as running.
+        eventually(lambda: runner.list_runs("w", status="Running", limit=1))
+        begun = len(runner.list_runs("w", status="Running", limit=1000))
+        goes_on.set()
+        assert [run.result(WAIT).status for run in [held, *runs]] == ["Completed"] * 401
+    assert 0 < begun <= 128
+
+
 def test_the_loop_knows_a_body_by_the_name_of_its_task() -> None:
     names: list[str] = []
 

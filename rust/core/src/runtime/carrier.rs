@@ -16,8 +16,9 @@ use crate::runtime::{Answer, Runtime};
 use crate::time::Now;
 use crate::workflow::Executor;
 
-/// So many attempts are taken at once, so that their ends are not kept waiting.
-const TAKEN_MAX: usize = 256;
+/// So many attempts are taken ahead of the place: it has something to fetch while the next ones are taken, and none of them has begun long
+/// before its body is called. Its time would run, and a first attempt would be put on record that ends before anybody reads that.
+const AHEAD_MAX: usize = 128;
 
 /// What a place gathers in one turn of its own is waited for no longer.
 const GATHERED_WITHIN: Duration = Duration::from_millis(1);
@@ -80,6 +81,8 @@ struct Inbox {
 #[derive(Default)]
 struct Outbox {
     items: VecDeque<Fetched>,
+    /// More may be ready than was taken.
+    is_held_back: bool,
     /// The place is gone: nobody fetches any more.
     is_lost: bool,
 }
@@ -115,10 +118,25 @@ impl Carrier {
 
     /// The next of what there is, at most `max`, and whether there is more: then the place is woken no further time for that.
     pub fn fetch(&self, max: usize) -> (Vec<Fetched>, bool) {
-        let items = &mut lock(&self.outbox).items;
-        let count = items.len().min(max);
-        let found = items.drain(..count).collect();
-        (found, !items.is_empty())
+        let mut outbox = lock(&self.outbox);
+        let count = outbox.items.len().min(max);
+        let found = outbox.items.drain(..count).collect();
+        let has_more = !outbox.items.is_empty();
+        let is_short = outbox.items.len() <= AHEAD_MAX / 2;
+        let calls = is_short && std::mem::take(&mut outbox.is_held_back);
+        drop(outbox);
+        if calls {
+            self.wake();
+        }
+        (found, has_more)
+    }
+
+    /// For how many attempts there is room ahead of the place. Without any, whoever fetches calls once there is.
+    fn room(&self) -> usize {
+        let mut outbox = lock(&self.outbox);
+        let room = AHEAD_MAX.saturating_sub(outbox.items.len());
+        outbox.is_held_back = room == 0;
+        room
     }
 
     /// Several reports are about to come, until [`Carrier::gathered`]: whoever carries wakes for all of them and not for each.
@@ -234,8 +252,9 @@ impl Runtime {
 
     fn take_to(&self, carrier: &Carrier) {
         loop {
-            let Taken { begun, regained, stopped } = self.take_jobs(carrier.executor, TAKEN_MAX);
-            let is_all = begun.len() < TAKEN_MAX;
+            let room = carrier.room();
+            let Taken { begun, regained, stopped } = self.take_jobs(carrier.executor, room);
+            let is_all = room == 0 || begun.len() < room;
             let begun = begun.into_iter().map(|work| {
                 let context = work.context.text();
                 Fetched::Begun(work, context)
@@ -292,5 +311,40 @@ impl Runtime {
         let jobs = lock(&self.shared.jobs);
         let mut in_flight = jobs.running.iter().chain(&jobs.away);
         in_flight.any(|(&job, &executor)| Some(job) != own && executor == Executor::LOOP)
+    }
+}
+
+#[cfg(all(test, not(feature = "races")))]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    struct Deaf;
+
+    impl Waker for Deaf {
+        fn wake(&self) {}
+    }
+
+    fn called(carrier: &Carrier) -> bool {
+        std::mem::take(&mut lock(&carrier.inbox).is_called)
+    }
+
+    #[test]
+    fn what_is_held_back_is_called_for_once_half_of_what_lies_ahead_is_fetched() {
+        let carrier = Carrier::new(Executor::LOOP, Box::new(Deaf));
+        let job = Job { run: Uuid::nil(), task: 0, attempt: 1, life: 0, callback_only: false };
+        assert_eq!(carrier.room(), AHEAD_MAX);
+        assert_eq!(carrier.send((0..AHEAD_MAX).map(|_| Fetched::Regained(job))), []);
+        carrier.fetch(AHEAD_MAX / 2);
+        assert!(!called(&carrier), "nothing is held back");
+        assert_eq!(carrier.send((0..AHEAD_MAX / 2).map(|_| Fetched::Regained(job))), []);
+        assert_eq!(carrier.room(), 0);
+        carrier.fetch(AHEAD_MAX / 2 - 1);
+        assert!(!called(&carrier), "there is enough to fetch");
+        carrier.fetch(1);
+        assert!(called(&carrier));
+        carrier.fetch(1);
+        assert!(!called(&carrier), "once is enough");
     }
 }
