@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, final
+from typing import Any, Literal, TypeVar, final
+
+_Told = TypeVar("_Told")
 
 __version__: str
 FAULT_POINTS: list[str]
@@ -306,6 +308,7 @@ class Schedules:
 @final
 class Store:
     def flush(self) -> None: ...
+    def after_flush(self, call: Callable[[], _Told], trigger: str | None = None) -> _Told: ...
     def query(self, sql: str, params: Sequence[object]) -> list[dict[str, Any]]: ...
     def look(self, sql: str, params: Sequence[object]) -> list[dict[str, Any]]: ...
     def glance(self, sql: str, params: Sequence[object]) -> list[dict[str, Any]]: ...

@@ -549,7 +549,10 @@ class Runs(Listings):
             ArgumentError: (a `ValueError`) `run_id` is no UUID.
         """
         run_id = check.run_id(run_id)
-        self._open()
+        told: str = self._open().store.after_flush(lambda: self._why_run_now(run_id))
+        return told
+
+    def _why_run_now(self, run_id: str) -> str:
         try:
             told = self._redactor.of_run(self._redactor.mask(), run_id).hide(self._why_run(run_id))
         except (RunnerError, StoreError):

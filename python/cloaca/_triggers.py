@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ._cloaca import PollNow
     from .crew import Crew
     from .declarations import Declarations
-    from .redact import Redactor
+    from .redact import Mask, Redactor
     from .served import Served
     from .types import (
         CronScheduleRow,
@@ -115,16 +115,27 @@ class Triggers:
         than 10 seconds ago and it is switched on. `in_body_since` is since when a poll has not come back that
         takes more than a minute, or ten of its intervals; written within 5 seconds. What is a cron by now is
         in `list_cron_schedules`."""
-        found: list[TriggerScheduleRow] = self._open().schedules.triggers(
-            enabled_only is not None and check.flag(enabled_only, "enabled_only"), *check.page(limit, offset)
-        )
-        shown = (self._with_polled_here(row) for row in found if not self._is_cron_by_now(row))
-        return Listed(shown, "TriggerScheduleRow")
+        only = enabled_only is not None and check.flag(enabled_only, "enabled_only")
+        page = check.page(limit, offset)
+
+        def listed() -> Listed[TriggerScheduleRow]:
+            found: list[TriggerScheduleRow] = self._open().schedules.triggers(only, *page)
+            shown = (self._with_polled_here(row) for row in found if not self._is_cron_by_now(row))
+            return Listed(shown, "TriggerScheduleRow")
+
+        told: Listed[TriggerScheduleRow] = self._open().store.after_flush(listed)
+        return told
 
     def get_trigger_schedule(self, trigger_name: TriggerRef) -> TriggerScheduleRow | None:
         """One trigger; `None` for an unknown name, or one that is a cron by now."""
-        row: TriggerScheduleRow | None = self._open().schedules.trigger(name_of_one(trigger_name))
-        return None if row is None or self._is_cron_by_now(row) else self._with_polled_here(row)
+        name = name_of_one(trigger_name)
+
+        def shown() -> TriggerScheduleRow | None:
+            row: TriggerScheduleRow | None = self._open().schedules.trigger(name)
+            return None if row is None or self._is_cron_by_now(row) else self._with_polled_here(row)
+
+        told: TriggerScheduleRow | None = self._open().store.after_flush(shown)
+        return told
 
     def set_trigger_enabled(self, trigger_name: TriggerRef, enabled: bool) -> None:
         """Switches a trigger's polling, or its cron; kept across restarts, and when a deploy makes a cron
@@ -267,12 +278,16 @@ class Triggers:
         """What a trigger's polls answered, newest first, with equal answers in a row as one; of a cron whose
         function or `overlap` decides its moments, what those came to. With `unmasked`, also what `redact=`
         hides in their reasons."""
-        name = name_of_one(trigger_name)
-        found = self._open().schedules.ticks(name, check.count(last, "last"))
+        name, last = name_of_one(trigger_name), check.count(last, "last")
+        mask = self._redactor.mask(check.flag(unmasked, "unmasked"))
+        told: Listed[TickRow] = self._open().store.after_flush(lambda: self._ticks(name, last, mask), name)
+        return told
+
+    def _ticks(self, name: str, last: int, mask: Mask | None) -> Listed[TickRow]:
+        found = self._open().schedules.ticks(name, last)
         if found is None:
             raise TriggerError(self._unknown_trigger(name))
         rows: Listed[TickRow] = Listed(found, "TickRow")
-        mask = self._redactor.mask(check.flag(unmasked, "unmasked"))
         if mask is not None:
             secrets = self._redactor.of_trigger(mask, name)
             for row in rows:
@@ -289,7 +304,10 @@ class Triggers:
         return self._told_why(name_of_one(trigger_name), why.by_call)
 
     def _told_why(self, name: str, way: Way) -> str:
-        self._open()
+        told: str = self._open().store.after_flush(lambda: self._why_now(name, way), name)
+        return told
+
+    def _why_now(self, name: str, way: Way) -> str:
         try:
             told = self._redactor.of_trigger(self._redactor.mask(), name).hide(self._why(name, way))
         except (RunnerError, StoreError):

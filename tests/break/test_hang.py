@@ -59,6 +59,9 @@ sys.stdin.read()
 """
 
 
+HOLDER = OUTSIDER.replace("EXCLUSIVE", "IMMEDIATE").replace("locked", "held")
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """By another program, which does not let go of it."""
@@ -277,3 +280,79 @@ def test_an_interrupt_of_a_shutdown_ends_that_at_once(silence: Silence) -> None:
         somebody.join()
     with cloaca.DefaultRunner(silence.url) as after:
         assert after.execute("quick").status == "Completed"
+
+
+@contextlib.contextmanager
+def held(url: str) -> Iterator[None]:
+    """Somebody changes the store and does not come to an end: whoever reads goes on."""
+    if url.startswith("postgres"):
+        words = [postgres.program("psql"), "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", url]
+        begin, end = "BEGIN; LOCK TABLE cloaca.runs IN EXCLUSIVE MODE; SELECT 'held';\n", "ROLLBACK;\n"
+    else:
+        words = [sys.executable, "-c", HOLDER, url]
+        begin = end = ""
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as outsider:
+        assert outsider.stdin is not None
+        assert outsider.stdout is not None
+        outsider.stdin.write(begin)
+        outsider.stdin.flush()
+        assert outsider.stdout.readline() == "held\n"
+        yield
+        outsider.communicate(end)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def holdable(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a store that may be held."""
+    if request.param == "postgres":
+        url: str = request.getfixturevalue("postgres_url")
+        return url
+    return str(tmp_path / "runs.db")
+
+
+def took(call: Callable[[], Any]) -> float:
+    began = monotonic()
+    call()
+    return monotonic() - began
+
+
+def waited(call: Callable[[], Any]) -> float:
+    """How long the first call of it takes that waits: before, nothing is on its way to the store."""
+    return next(seconds for seconds in iter(partial(took, call), PATIENCE) if seconds > 1.0)
+
+
+def test_a_call_waits_once_for_a_store_that_takes_nothing_and_those_after_it_do_not(holdable: str) -> None:
+    gate = declared()
+    gate.set()
+
+    @cloaca.trigger(workflow="quick", name="daily", cron="@daily")
+    def daily(tick: cloaca.Tick) -> bool:
+        return False
+
+    with cloaca.DefaultRunner(holdable) as runner:
+        run = runner.submit("work")
+        run.result(PATIENCE)
+        query = partial(runner.query, "SELECT 1 AS one")
+        calls: dict[str, Callable[[], Any]] = {
+            "why": lambda: runner.why("watch"),
+            "why of a cron": lambda: runner.why("daily"),
+            "why_run": lambda: runner.why_run(run.id),
+            "ticks": lambda: runner.ticks("watch"),
+            "list_trigger_schedules": runner.list_trigger_schedules,
+            "get_trigger_schedule": lambda: runner.get_trigger_schedule("watch"),
+            "list_cron_schedules": runner.list_cron_schedules,
+            "cursor": lambda: runner.cursor("watch"),
+            "get_run": lambda: runner.get_run(run.id),
+        }
+        with held(holdable):
+            somebody = submitted(runner)
+            alone = waited(query)
+            # What it refuses, it refuses all of them.
+            more = {name: took(call) for name, call in (calls | {"query": query}).items()}
+        somebody.join()
+        with held(holdable):
+            somebody = submitted(runner)
+            why = waited(calls["why"])
+        somebody.join()
+    assert {name: seconds for name, seconds in more.items() if seconds > alone / 2} == {}
+    assert why < 1.5 * alone

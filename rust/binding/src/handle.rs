@@ -97,6 +97,11 @@ impl Handle {
     /// The trigger's row.
     pub fn trigger_row(&self, py: Python<'_>, name: &str) -> PyResult<Option<Schedule>> {
         flush(py, self.runtime(py)?, Runtime::flushing)?;
+        self.kept_trigger_row(py, name)
+    }
+
+    /// The same as it is kept.
+    pub fn kept_trigger_row(&self, py: Python<'_>, name: &str) -> PyResult<Option<Schedule>> {
         let name = name.to_owned();
         self.stored(py, move |runtime| runtime.store().trigger(&name))
     }

@@ -241,15 +241,12 @@ impl Polls {
 
     /// Waits until what the trigger's polls have left so far is kept.
     fn flush(&self, py: Python<'_>, name: &str) -> PyResult<()> {
-        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(()) };
-        flush(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(row.row))
+        flush(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(name))
     }
 
     /// Waits until what a poll out of turn has fired is kept.
     fn keep(&self, py: Python<'_>, name: &str) -> PyResult<()> {
-        let Some(row) = self.handle.trigger_row(py, name)? else { return Ok(()) };
-        let runtime = self.handle.runtime(py)?;
-        let kept = wait::keep(py, runtime, |runtime| runtime.flushing_trigger(row.row))?;
+        let kept = wait::keep(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(name))?;
         kept.map_err(|why| {
             let text = format!(
                 "what trigger '{name}' has fired is not kept yet, {why}; it is kept, and its runs run, as soon as the store takes it and \

@@ -172,11 +172,9 @@ impl Schedules {
         name: &str,
         limit: u64,
     ) -> PyResult<Option<Vec<Bound<'py, PyDict>>>> {
-        let polled = self.handle.trigger_row(py, name)?.map(|row| row.row);
+        flush(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(name))?;
+        let polled = self.handle.kept_trigger_row(py, name)?.map(|row| row.row);
         let cron = self.cron_of(py, name)?.map(|row| row.row);
-        if let Some(row) = polled {
-            flush(py, self.handle.runtime(py)?, |runtime| runtime.flushing_trigger(row))?;
-        }
         let page = Page { limit, offset: 0 };
         // It may have been polled before it was a cron, or the other way round.
         let mut rows = self.handle.stored(py, move |runtime| {

@@ -16,7 +16,7 @@ use cloaca_core::time::Wall;
 use crate::convert;
 use crate::gil::free;
 use crate::handle::{Handle, parse_run_id};
-use crate::wait::flush;
+use crate::wait::{Waited, flush};
 
 /// The store of one runner.
 #[pyclass(frozen, module = "cloaca._cloaca")]
@@ -32,6 +32,24 @@ impl Store {
     /// Waits until everything sent to the store so far is kept.
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
         flush(py, self.handle.runtime(py)?, Runtime::flushing_all)
+    }
+
+    /// Calls a function once everything sent to the store so far is kept, with what polls of the trigger of that name have left: nothing that
+    /// it looks at waits for the writer once more, however often it looks.
+    #[pyo3(signature = (call, trigger=None))]
+    fn after_flush<'py>(
+        &self,
+        py: Python<'py>,
+        call: &Bound<'py, PyAny>,
+        trigger: Option<String>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let runtime = self.handle.runtime(py)?;
+        flush(py, runtime, |runtime| {
+            runtime.show_begun();
+            trigger.map_or_else(|| runtime.flushing(), |trigger| runtime.flushing_trigger(&trigger))
+        })?;
+        let _waited = Waited::enter(runtime);
+        call.call0()
     }
 
     /// Runs one read-only statement; rows as dicts.

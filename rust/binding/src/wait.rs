@@ -1,7 +1,9 @@
 //! Waits of Python threads that may be long: in slices, between which the main thread hears its signals.
 //! Invariant: nothing of ours is locked while signal handlers run, because they may call us.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,12 +47,37 @@ pub const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// Work that was told to end is waited for so long, so that it leaves nothing half done behind.
 const HALT_PATIENCE: Duration = Duration::from_secs(1);
 
+thread_local! {
+    /// The runtime whose writer the call on this thread has waited for. Never followed, only compared.
+    static WAITED_FOR: Cell<*const Runtime> = const { Cell::new(ptr::null()) };
+}
+
+/// Until it is left, no [`flush`] on this thread waits for the writer of that runtime: one call waits for it once.
+pub struct Waited {
+    before: *const Runtime,
+}
+
+impl Waited {
+    pub fn enter(runtime: &Runtime) -> Self {
+        Self { before: WAITED_FOR.replace(runtime) }
+    }
+}
+
+impl Drop for Waited {
+    fn drop(&mut self) {
+        WAITED_FOR.set(self.before);
+    }
+}
+
 /// Waits until what `begin` names is kept, or cannot be expected to be.
 pub fn flush(
     py: Python<'_>,
     runtime: &Runtime,
     begin: impl FnOnce(&Runtime) -> Flush + Send,
 ) -> PyResult<()> {
+    if ptr::eq(WAITED_FOR.get(), runtime) {
+        return Ok(());
+    }
     let flush = free(py, || begin(runtime))?;
     while !free(py, || runtime.flushed(&flush, SIGNALS_EVERY))? {
         py.check_signals()?;

@@ -170,10 +170,13 @@ impl Poller {
         (taken, Some(until).filter(|&until| until < self.places()))
     }
 
-    /// The same of one trigger.
-    pub fn take_history_of(&mut self, schedule: ScheduleKey) -> Option<Stretch> {
-        let place = self.place_of(schedule)?;
-        self.take_quiet(place)
+    /// The same of the trigger in a place, and in those of its older declarations.
+    pub fn take_history_of(&mut self, place: u32) -> Vec<Stretch> {
+        let mut places = vec![place];
+        while let Some(older) = places.last().and_then(|&newer| self.rests[newer as usize].older) {
+            places.push(older);
+        }
+        places.into_iter().rev().filter_map(|place| self.take_quiet(place)).collect()
     }
 
     pub(super) fn take_quiet(&mut self, place: u32) -> Option<Stretch> {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{Effects, Event, Note, Then};
 use crate::fault_point::{Step, around};
-use crate::key::ScheduleKey;
 use crate::port::{Change, Fault, Receipt};
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, wait_on};
@@ -28,6 +27,8 @@ pub(super) const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 pub struct Flush {
     number: u64,
     deadline: Instant,
+    /// Whether it goes on beside a commit that does not come about.
+    is_patient: bool,
 }
 
 #[derive(Default)]
@@ -45,6 +46,18 @@ pub(super) struct WriterState {
     pub(super) closed: bool,
     /// Why the store takes nothing, while that is so.
     pub(super) refusal: Option<String>,
+    /// Since when a commit is tried that has not come about.
+    tried_since: Option<Instant>,
+}
+
+impl WriterState {
+    /// When a wait is over: all that begin beside one commit that does not come about are together no longer than one.
+    fn deadline(&self, flush: &Flush) -> Instant {
+        match self.tried_since {
+            Some(since) if !flush.is_patient => flush.deadline.min(since + FLUSH_PATIENCE),
+            _ => flush.deadline,
+        }
+    }
 }
 
 /// Up to [`BATCH_MAX`] changes from the front. What a burst has made room for is given back as it drains.
@@ -62,15 +75,15 @@ pub(super) fn next_batch(items: &mut VecDeque<(Change, Then)>) -> Vec<(Change, T
 impl Default for Flush {
     /// For nothing.
     fn default() -> Self {
-        Self { number: 0, deadline: Instant::now() + FLUSH_PATIENCE }
+        Self { number: 0, deadline: Instant::now() + FLUSH_PATIENCE, is_patient: false }
     }
 }
 
 impl Flush {
-    /// The same, to be waited for as long as `patience` from now on.
+    /// The same, to be waited for as long as `patience` from now on, whatever became of waits before it.
     #[must_use]
     pub fn within(self, patience: Duration) -> Self {
-        Self { deadline: Instant::now() + patience, ..self }
+        Self { deadline: Instant::now() + patience, is_patient: true, ..self }
     }
 }
 
@@ -81,10 +94,13 @@ impl Runtime {
         Flush { number: lock(&self.shared.writer).sent, ..Flush::default() }
     }
 
-    /// The same, with the quiet history of one trigger.
-    pub fn flushing_trigger(&self, schedule: ScheduleKey) -> Flush {
-        let history = lock(&self.shared.polls).poller.take_history_of(schedule);
-        self.step(Event::History(history.into_iter().collect()));
+    /// The same, with the quiet history of the trigger of that name, if it is polled here.
+    pub fn flushing_trigger(&self, trigger: &str) -> Flush {
+        let place = lock(&self.shared.engine).place_of(trigger);
+        if let Some(place) = place {
+            let history = lock(&self.shared.polls).poller.take_history_of(place);
+            self.step(Event::History(history));
+        }
         self.flushing()
     }
 
@@ -96,14 +112,16 @@ impl Runtime {
     }
 
     /// Waits at most `span` until that is kept; false if it is worth while to wait on. That is not so once its time is over, five
-    /// seconds if nobody said more, or the runner closes.
+    /// seconds if nobody said more, or the runner closes. Of the time in which the store takes nothing no wait has more than the
+    /// first five seconds.
     pub fn flushed(&self, flush: &Flush, span: Duration) -> bool {
-        let until = flush.deadline.min(Instant::now() + span);
+        let until = Instant::now() + span;
         let mut writer = lock(&self.shared.writer);
         while writer.kept < flush.number && !writer.closed && !self.shared.closing.load(Ordering::Acquire) {
-            let left = until.saturating_duration_since(Instant::now());
+            let (now, deadline) = (Instant::now(), writer.deadline(flush));
+            let left = deadline.min(until).saturating_duration_since(now);
             if left.is_zero() {
-                return Instant::now() >= flush.deadline;
+                return now >= deadline;
             }
             writer.flushing += 1;
             writer = wait_on(&self.shared.writer_idle, writer, Some(left.min(FLUSH_PAUSE)));
@@ -215,7 +233,21 @@ impl Shared {
             self.give_in(Note::StoreGone { why: gone });
             return None;
         }
-        self.commit_halves(changes, why)
+        let receipts = self.commit_halves(changes, why)?;
+        self.takes_writes();
+        Some(receipts)
+    }
+
+    /// The store has answered: what it refused before is over.
+    fn takes_writes(&self) {
+        let refusal = {
+            let mut writer = lock(&self.writer);
+            writer.tried_since = None;
+            writer.refusal.take()
+        };
+        if refusal.is_some() {
+            self.order(Order::Log(Note::StoreTakesWrites));
+        }
     }
 
     fn commit_halves(&self, changes: &[Change], why: String) -> Option<Vec<Receipt>> {
@@ -236,9 +268,9 @@ impl Shared {
     /// Commits, or tries again while what hinders may pass; the text of what does not pass; none if the runner closes meanwhile.
     fn commit_passing(&self, changes: &[Change]) -> Option<std::result::Result<Vec<Receipt>, String>> {
         let mut pause = Duration::from_millis(5);
-        let mut reported = false;
         loop {
             let began = Instant::now();
+            lock(&self.writer).tried_since.get_or_insert(began);
             let why = match self.store.commit(changes) {
                 Ok(receipts) => {
                     if !changes.is_empty() {
@@ -246,22 +278,23 @@ impl Shared {
                         doings.commits.add(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
                         doings.changes += changes.len() as u64;
                     }
-                    if reported {
-                        lock(&self.writer).refusal = None;
-                        self.order(Order::Log(Note::StoreTakesWrites));
-                    }
+                    self.takes_writes();
                     return Some(Ok(receipts));
                 }
-                Err(Fault::Final(text)) => return Some(Err(text)),
+                Err(Fault::Final(text)) => {
+                    lock(&self.writer).tried_since = None;
+                    return Some(Err(text));
+                }
                 Err(Fault::Passing(why)) => why,
             };
             lock(&self.doings).refusals += 1;
-            if !reported {
-                reported = true;
-                lock(&self.writer).refusal = Some(why.clone());
+            let mut writer = lock(&self.writer);
+            if writer.refusal.is_none() {
+                writer.refusal = Some(why.clone());
+                drop(writer);
                 self.order(Order::Log(Note::StoreRefusesWrites { why }));
+                writer = lock(&self.writer);
             }
-            let writer = lock(&self.writer);
             if writer.closed {
                 return None;
             }
