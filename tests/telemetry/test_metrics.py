@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import socket
@@ -874,3 +875,30 @@ def test_callbacks_that_a_shutdown_did_not_wait_for_are_counted_once_they_come_b
     del registry, runner
     assert called() == called() == 2
     provider.shutdown()
+
+
+def test_polls_that_skip_for_another_reason_each_time_share_their_commits() -> None:
+    polls = itertools.count()
+    with cloaca.WorkflowBuilder("ingest"):
+        cloaca.task(id="load")(lambda context: None)
+
+    @cloaca.trigger(workflow="ingest", poll_interval="100ms")
+    def inbox() -> cloaca.TriggerResult:
+        number = next(polls)
+        # Now and then one without a reason stands between them, and two alike are one.
+        return cloaca.TriggerResult.skip("" if number % 5 == 0 else f"nothing at {number // 2}")
+
+    with cloaca.testing.Runner() as runner:
+        runner.advance("1s")
+        before = of(scraped(runner), "commit_duration_seconds_count")
+        began = runner.stats()["polls"]
+        runner.advance("160s")
+        commits = of(scraped(runner), "commit_duration_seconds_count") - before
+        polled = runner.stats()["polls"]
+        assert polled - began == 1600
+        assert commits < 1600 / 8
+        told = [(row["reason"], row["count"]) for row in reversed(runner.ticks("inbox", 2000))]
+        series = of(scraped(runner), "poll_skips_total", trigger="inbox")
+    reasons = [None if number % 5 == 0 else f"nothing at {number // 2}" for number in range(polled)]
+    assert told == [(reason, len(list(alike))) for reason, alike in itertools.groupby(reasons)]
+    assert series == polled

@@ -247,28 +247,28 @@ impl Poller {
         is_current
     }
 
-    /// Ends a poll that was a plain skip and arms the next. Returns a stretch of history that it closes.
-    pub fn skipped(&mut self, ticket: Ticket, reason: &str, finish: Finish, now: Mono) -> Option<Stretch> {
+    /// Ends a poll that was a plain skip and arms the next. Returns what of the history is not to wait until it is taken.
+    pub fn skipped(&mut self, ticket: Ticket, reason: &str, finish: Finish, now: Mono) -> Vec<Stretch> {
         if !self.returned(ticket, now) {
-            return None;
+            return Vec::new();
         }
         self.counts.polls += 1;
         self.counts.skips += 1;
         self.gathered.ended(finish.took_us);
         let place = &mut self.hot[ticket.place as usize];
         let is_plain = place.is_plain && reason.is_empty() && finish.pause.is_none();
-        let closed = match is_plain {
+        let history = match is_plain {
             true => {
                 place.quiet.add(finish.began, finish.took_us);
-                None
+                Vec::new()
             }
             false => self.skipped_for(ticket.place, reason, finish, now),
         };
         self.arm_or_make_room(ticket.place, now);
-        closed
+        history
     }
 
-    fn skipped_for(&mut self, place: u32, reason: &str, finish: Finish, now: Mono) -> Option<Stretch> {
+    fn skipped_for(&mut self, place: u32, reason: &str, finish: Finish, now: Mono) -> Vec<Stretch> {
         let goes_on = self.end_kept_wait(place, now);
         let (state, rest) = (&mut self.hot[place as usize], &mut self.rests[place as usize]);
         let schedule = rest.schedule.expect("a polled trigger has a row");
@@ -282,24 +282,26 @@ impl Poller {
         let is_kept =
             rest.make_up.take().is_some() && rest.plan.polls_at_start || is_recovered || waited || goes_on;
         rest.has_streak = !reason.is_empty();
-        let closed = match rest.has_streak {
+        match rest.has_streak {
             true => {
-                let before = state.quiet.take(schedule);
+                if let Some(before) = state.quiet.take(schedule) {
+                    rest.streak.end(Some(before));
+                }
                 state.quiet.touch(finish.began);
-                let ended = rest.streak.add(schedule, Outcome::Skip, reason, finish.began, finish.took_us);
-                before.or(ended)
+                rest.streak.add(schedule, Outcome::Skip, reason, finish.began, finish.took_us);
             }
             false => {
+                rest.streak.end(None);
                 state.quiet.add(finish.began, finish.took_us);
-                rest.streak.take(schedule)
             }
-        };
-        let closed = self.told(place, closed);
-        self.note(place);
-        match is_kept {
-            true => closed.or_else(|| self.take_quiet(place)),
-            false => closed,
         }
+        let mut history = rest.streak.take_excess();
+        self.note(place);
+        self.told(place, &history);
+        if is_kept {
+            self.take_quiet(place, &mut history);
+        }
+        history
     }
 
     /// Ends a poll that was a skip and asks for a wait that is to be kept, as [`Poller::ended`] does.
@@ -327,7 +329,8 @@ impl Poller {
     }
 
     fn end(&mut self, place: u32, failed: bool, now: Mono) -> Ended {
-        let history = self.take_quiet(place).into_iter().collect();
+        let mut history = Vec::new();
+        self.take_quiet(place, &mut history);
         if !failed {
             self.end_kept_wait(place, now);
         }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloaca_core::grid;
+use cloaca_core::history::ENDED_MAX;
 use cloaca_core::key::{EndKey, Epoch, ScheduleKey};
 use cloaca_core::poll::{Backoff, Finish, Plan, Poller, Ticket, Turn};
-use cloaca_core::port::{Beginning, Ending, RunStatus, Told, TriggerState};
+use cloaca_core::port::{Beginning, Ending, RunStatus, Stretch, Told, TriggerState};
 use cloaca_core::time::{Mono, Now, Wall};
 use uuid::Uuid;
 
@@ -648,7 +649,8 @@ fn failures_go_on_where_they_were_kept_and_a_recovery_is_kept_at_once() {
     poller.rearm(1, None, None, at_ms(5100));
     let again = poller.standing(ScheduleKey(2)).and_then(|standing| standing.due).expect("it is armed");
     let ticket = due(&mut poller, again);
-    let written = poller.skipped(ticket, "", finish(again), again).expect("it goes well again");
+    let written = poller.skipped(ticket, "", finish(again), again);
+    let [written] = &*written else { panic!("it goes well again: {written:?}") };
     assert_eq!((written.schedule, written.count, poller.failing(1)), (ScheduleKey(2), 1, 0));
 }
 
@@ -692,10 +694,11 @@ fn what_is_known_to_be_on_only_after_it_changed_hands_goes_on_failing_and_waitin
 fn a_poll_at_the_start_is_written_down_at_once() {
     let mut poller = poller(vec![Plan { polls_at_start: true, ..plan(1000) }, plan(10)]);
     let ticket = due(&mut poller, at_ms(0));
-    let written = poller.skipped(ticket, "", finish(at_ms(1)), at_ms(1)).expect("it is the first");
+    let written = poller.skipped(ticket, "", finish(at_ms(1)), at_ms(1));
+    let [written] = &*written else { panic!("it is the first: {written:?}") };
     assert_eq!((written.schedule, written.count), (ScheduleKey(1), 1));
     let ticket = due(&mut poller, at_ms(20));
-    assert_eq!((ticket.place, poller.skipped(ticket, "", finish(at_ms(20)), at_ms(20))), (1, None));
+    assert_eq!((ticket.place, poller.skipped(ticket, "", finish(at_ms(20)), at_ms(20))), (1, Vec::new()));
 }
 
 #[test]
@@ -884,4 +887,39 @@ fn of_a_wait_that_a_clock_ahead_began_there_is_no_more_left_than_it_was_to_be() 
     poller.tell(ending(5, 1), at_ms(0));
     assert_eq!(poller.next(at_ms(4_999)), Turn::Wait);
     assert!(matches!(poller.next(at_ms(5_001)), Turn::Poll(_)));
+}
+
+#[test]
+fn skips_of_many_reasons_leave_together_and_in_their_order() {
+    let mut poller = poller(vec![plan(10)]);
+    let told = |history: &[Stretch]| -> Vec<_> {
+        history.iter().map(|stretch| (stretch.reason.to_string(), stretch.count)).collect()
+    };
+    let skips = |poller: &mut Poller, times: std::ops::Range<u64>| -> Vec<Stretch> {
+        let mut left = Vec::new();
+        for time in times {
+            let at = at_ms(10 * (time + 1));
+            let ticket = due(poller, at);
+            // Each third has none.
+            let reason = if time % 3 == 0 { String::new() } else { time.to_string() };
+            left.extend(poller.skipped(ticket, &reason, finish(at), at));
+        }
+        left
+    };
+    let expected = |times: std::ops::Range<u64>| -> Vec<_> {
+        times.map(|time| (if time % 3 == 0 { String::new() } else { time.to_string() }, 1)).collect()
+    };
+    let most = ENDED_MAX as u64;
+    assert_eq!(skips(&mut poller, 0..most), []);
+    assert_eq!(told(&skips(&mut poller, most..most + 1)), expected(0..most));
+    assert_eq!(skips(&mut poller, most + 1..most + 7), []);
+    assert_eq!(poller.meter().triggers[0].1.skips, most + 7);
+    assert_eq!(told(&poller.take_history()), expected(most..most + 7));
+    assert_eq!(poller.meter().triggers[0].1.skips, most + 7);
+    // What is more than a skip takes along what was before it.
+    assert_eq!(skips(&mut poller, most + 7..most + 10), []);
+    let at = at_ms(10 * (most + 11));
+    let ticket = due(&mut poller, at);
+    let ended = poller.ended(ticket, true, finish(at), at).expect("it counts");
+    assert_eq!(told(&ended.history), expected(most + 7..most + 10));
 }

@@ -69,11 +69,10 @@ impl Gathered {
 
 impl Poller {
     /// Counts what is taken of a place for the history.
-    pub(super) fn told(&mut self, place: u32, stretch: Option<Stretch>) -> Option<Stretch> {
-        if let Some(Stretch { count, .. }) = stretch {
-            self.gathered.polled(place, count, count);
+    pub(super) fn told(&mut self, place: u32, stretches: &[Stretch]) {
+        for Stretch { count, .. } in stretches {
+            self.gathered.polled(place, *count, *count);
         }
-        stretch
     }
 
     /// What there was since the start.

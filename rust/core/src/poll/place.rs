@@ -59,11 +59,11 @@ impl Poller {
 
     /// Declares a trigger once more, in one of its places that are free: see [`Poller::free_place`]. Returns what its polls there have left
     /// for the history.
-    pub fn declare_in(&mut self, place: u32, plan: Arc<Plan>, now: Mono) -> Option<Stretch> {
+    pub fn declare_in(&mut self, place: u32, plan: Arc<Plan>, now: Mono) -> Vec<Stretch> {
         let free = self.free.get_mut(&self.rests[place as usize].name);
         free.expect("its trigger has free places").retain(|&free| free != place);
-        let has_row = self.rests[place as usize].schedule.is_some();
-        let history = has_row.then(|| self.take_quiet(place)).flatten();
+        let mut history = Vec::new();
+        self.take_quiet(place, &mut history);
         let (interval_ns, last_beat) = self.beats(&plan, now);
         self.unvacate(place);
         let old = &mut self.rests[place as usize];

@@ -160,13 +160,14 @@ impl Poller {
 
     /// Quiet polls gathered since they were last taken, of every trigger.
     pub fn take_history(&mut self) -> Vec<Stretch> {
-        (0..self.hot.len()).filter_map(|place| self.take_quiet(place as u32)).collect()
+        self.take_history_from(0, u32::MAX).0
     }
 
     /// The same of at most `many` places from `from` on, and where to go on; none at the end.
     pub fn take_history_from(&mut self, from: u32, many: u32) -> (Vec<Stretch>, Option<u32>) {
         let until = from.saturating_add(many).min(self.places());
-        let taken = (from..until).filter_map(|place| self.take_quiet(place)).collect();
+        let mut taken = Vec::new();
+        (from..until).for_each(|place| self.take_quiet(place, &mut taken));
         (taken, Some(until).filter(|&until| until < self.places()))
     }
 
@@ -176,16 +177,21 @@ impl Poller {
         while let Some(older) = places.last().and_then(|&newer| self.rests[newer as usize].older) {
             places.push(older);
         }
-        places.into_iter().rev().filter_map(|place| self.take_quiet(place)).collect()
+        let mut taken = Vec::new();
+        places.into_iter().rev().for_each(|place| self.take_quiet(place, &mut taken));
+        taken
     }
 
-    pub(super) fn take_quiet(&mut self, place: u32) -> Option<Stretch> {
+    pub(super) fn take_quiet(&mut self, place: u32, taken: &mut Vec<Stretch>) {
         let (state, rest) = (&mut self.hot[place as usize], &mut self.rests[place as usize]);
-        let schedule = rest.schedule?;
+        let Some(schedule) = rest.schedule else { return };
         rest.has_streak = false;
-        let taken = state.quiet.take(schedule).or_else(|| rest.streak.take(schedule));
+        let before = taken.len();
+        // What is counted now came after all that has a reason.
+        taken.extend(rest.streak.take(schedule));
+        taken.extend(state.quiet.take(schedule));
         self.note(place);
-        self.told(place, taken)
+        self.told(place, &taken[before..]);
     }
 
     /// How many places there are, retired ones included.

@@ -215,7 +215,7 @@ impl Runtime {
         }
         let now = self.now();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause };
-        let (closed, recovered) = {
+        let (history, recovered) = {
             let mut polls = lock(&self.shared.polls);
             polls.flights.ended(ticket.place);
             let recovered = recovered(&polls.poller, ticket);
@@ -226,8 +226,8 @@ impl Runtime {
         // The answer may come from a thread that does not poll.
         self.shared.wake_pollers();
         self.poll_is_home();
-        if let Some(stretch) = closed {
-            self.step(Event::History(vec![stretch]));
+        if !history.is_empty() {
+            self.step(Event::History(history));
         }
     }
 

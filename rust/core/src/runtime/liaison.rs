@@ -267,8 +267,16 @@ impl Shared {
 
     /// What is polled here no more may be polled by others.
     pub(super) fn let_go(&self) {
-        let vacated = lock(&self.polls).poller.take_vacated();
+        let (vacated, history) = {
+            let mut polls = lock(&self.polls);
+            let vacated = polls.poller.take_vacated();
+            let history =
+                vacated.iter().flat_map(|&(place, _)| polls.poller.take_history_of(place)).collect();
+            (vacated, history)
+        };
         if !vacated.is_empty() {
+            // What was polled here stands before what others write.
+            self.step(Event::History(history));
             self.step(Event::Vacated(vacated));
         }
     }

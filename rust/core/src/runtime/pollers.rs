@@ -108,13 +108,13 @@ impl PollState {
         trigger: &Arc<str>,
         plan: Arc<Plan>,
         now: Mono,
-    ) -> Option<Stretch> {
+    ) -> Vec<Stretch> {
         let history = if place < self.poller.places() {
             self.poller.declare_in(place, plan, now)
         } else {
             let given = self.poller.declare(Arc::clone(trigger), plan, now);
             assert_eq!(given, place, "trigger '{trigger}' is not where its body is");
-            None
+            Vec::new()
         };
         if let Some(before) = before {
             self.poller.supersede(before, place);
@@ -228,11 +228,12 @@ impl Runtime {
         let now = self.shared.clock.quick();
         let finish = Finish { began: began.wall, took_us: now.mono.since_us(began.mono), pause: None };
         polls.flights.ended(ticket.place);
-        let Some(stretch) = polls.poller.skipped(ticket, "", finish, now.mono) else {
+        let history = polls.poller.skipped(ticket, "", finish, now.mono);
+        if history.is_empty() {
             return self.next_turn(polls, seat, now);
-        };
+        }
         drop(polls);
-        self.step(Event::History(vec![stretch]));
+        self.step(Event::History(history));
         self.poll_turn(seat)
     }
 

@@ -218,7 +218,7 @@ impl Runtime {
             polls.poller.enable(place, &state, false, now);
             (history, idle)
         };
-        engine.step(Event::History(history.into_iter().collect()), now, &mut effects);
+        engine.step(Event::History(history), now, &mut effects);
         engine.step(
             Event::CronDeclared(row.clone(), cron.digest, Some((place, declared))),
             now,

@@ -195,13 +195,15 @@ impl World {
             Answer::Skip { ref reason, pause } => {
                 finish.pause = pause;
                 let before = self.processes[p].poller.counts().polls;
-                let closed = self.processes[p].poller.skipped(ticket, reason, finish, now.mono);
+                let history = self.processes[p].poller.skipped(ticket, reason, finish, now.mono);
                 let counts = self.processes[p].poller.counts().polls > before;
                 assert!(!(counts && is_given_up), "a poll that was given up counts");
                 if counts {
                     self.succeeded(p, place, pause);
                 }
-                closed.into_iter().for_each(|stretch| self.step(p, Event::History(vec![stretch])));
+                if !history.is_empty() {
+                    self.step(p, Event::History(history));
+                }
             }
             Answer::Ended { ref reason, .. } => {
                 let has_failed = reason.is_err();
