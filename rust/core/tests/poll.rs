@@ -923,3 +923,19 @@ fn skips_of_many_reasons_leave_together_and_in_their_order() {
     let ended = poller.ended(ticket, true, finish(at), at).expect("it counts");
     assert_eq!(told(&ended.history), expected(most + 7..most + 10));
 }
+
+#[test]
+fn a_wait_that_was_kept_from_here_goes_on_where_the_trigger_comes_on_as_it_was_read() {
+    let mut poller = poller(vec![plan(100)]);
+    let at = at_ms(100);
+    let ticket = due(&mut poller, at);
+    poller.set_enabled(ScheduleKey(1), false, at);
+    let wish = Finish { pause: Some(Duration::from_millis(950)), ..finish(at) };
+    poller.waited(ticket, wish, at).expect("it counts");
+    poller.rearm(ticket.place, None, None, at);
+    let kept = grid::Wait { not_before: Wall(1_050_000), span_us: 950_000 };
+    let now = Now { mono: at_ms(120), wall: Wall(120_000) };
+    poller.switch(ScheduleKey(1), true, Some((0, Some(kept))), now);
+    let due = poller.next_due().expect("it is on");
+    assert!(due >= at_ms(1_049), "{due:?}");
+}

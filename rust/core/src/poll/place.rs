@@ -416,7 +416,8 @@ impl Poller {
             Some((failures, wait)) => {
                 let left = wait.map_or(Duration::ZERO, |wait| wait.left(now.wall));
                 rest.failures = failures;
-                rest.pause = (failures > 0).then_some(left);
+                // A wait by its own wish that was kept from here goes on as it began.
+                rest.pause = if failures > 0 { Some(left) } else { pause.filter(|_| !left.is_zero()) };
                 rest.first = if left.is_zero() { rest.first } else { first };
             }
         }
