@@ -164,7 +164,7 @@ class Awaited:
         when = urgency.of(priority, at, delay)
         if run_key is not None:
             parts = self._begun_keyed(workflow_name, context, run_key, run_key_ttl, when)
-            await self._crew.awaiter().wait_started(parts[0])
+            await self._crew.awaiter().wait_started(parts[0], parts[0].id)
             if parts[0].stands_for is None:
                 return self._keyed(*parts)
             # Which run has the key is read from the store.

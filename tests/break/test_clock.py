@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -101,8 +102,8 @@ JUMPS = """
 
 @pytest.mark.parametrize(
     "jumps",
-    [(MINUTE, 0), (DAY, 0), (-DAY, 0), (YEARS, 0), (-YEARS, YEARS, 0), (-60 * 365 * DAY, 0)],
-    ids=["minute", "day", "day back", "years", "years both ways", "before 1970"],
+    [(MINUTE, 0), (DAY, 0), (-DAY, 0), (YEARS, 0), (-YEARS, YEARS, 0), (DAY - int(time.time()), 0)],
+    ids=["minute", "day", "day back", "years", "years both ways", "1970"],
 )
 def test_polls_crons_retries_and_delays_go_on_whatever_the_clock_does(
     tmp_path: Path, clock: Clock, jumps: tuple[int, ...]
