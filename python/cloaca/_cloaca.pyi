@@ -470,7 +470,7 @@ class Engine:
         self,
         name: str,
         version: str,
-        terms: tuple[int, str | None, int],
+        terms: tuple[int, int | None, str | None, int],
         graph: str,
         tasks: list[dict[str, Any]],
     ) -> None: ...

@@ -145,6 +145,7 @@ class Declarations:
                         workflow.version,
                         (
                             workflow.priority,
+                            workflow._timeout_us,
                             limits_json(workflow.concurrency, workflow.throttle, workflow.rate_limit),
                             outcomes(workflow._callbacks),
                         ),

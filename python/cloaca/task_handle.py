@@ -246,8 +246,10 @@ class TaskHandle:
             `Exception` that it raises is logged and counts as false.
             poll_interval_ms (float | str | timedelta): pause between two calls, a number of milliseconds,
             or a duration such as `"100ms"`; at least 1 ms.
-            timeout (Duration | None): after how many seconds, or `"30s"`, the wait is given up; `None` waits
-            for ever.
+            timeout (Duration | None): after how many seconds, or `"30s"`, the wait is given up, counted from
+            this call: a restart, which begins the body anew, begins that anew, too. For a deadline that
+            outlives it let the condition look at the time. `None` waits until the run's time is up
+            (`WorkflowBuilder(timeout=...)`, or the runner's `workflow_timeout_seconds`, an hour unless set).
 
         Raises:
             ValueError: ``poll_interval_ms`` is not a positive number.

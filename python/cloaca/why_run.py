@@ -57,7 +57,7 @@ def of_own(
         return f"{name} is about to begin"
     ends_by = standing["ends_by"]
     is_told = ends_by is None or any(_is_too_late(task, standing) for task in standing["tasks"])
-    ends = "" if is_told else f"; its time is up at {ends_by} (workflow_timeout_seconds)"
+    ends = "" if is_told else f"; its time is up at {ends_by} ({standing['setting']})"
     return f"{name} goes on here: {_listed(tasks)}{ends}"
 
 
@@ -243,7 +243,7 @@ def _too_late(task: dict[str, Any], standing: dict[str, Any]) -> str:
     """What to add where the next attempt would come after the time of the run."""
     if not _is_too_late(task, standing):
         return ""
-    return f", and the time of the run is up before that, at {standing['ends_by']} (workflow_timeout_seconds)"
+    return f", and the time of the run is up before that, at {standing['ends_by']} ({standing['setting']})"
 
 
 def _is_too_late(task: dict[str, Any], standing: dict[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from .limits import checked_concurrency, checked_rate_limit, checked_throttle
 from .name import SEPARATOR, checked_name, is_text
 from .namespace import DEFAULT_PACKAGE, DEFAULT_TENANT
 from .near import hint, refuse_keywords
+from .policy import checked_span
 from .rules import tasks_named
 from .urgency import PRIORITY, checked_priority
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from .limits import Concurrency, RateLimit, Throttle
     from .task import TaskDefinition
-    from .types import OnEnd
+    from .types import Duration, OnEnd
 
     Limits = tuple[Concurrency | None, Throttle | None, RateLimit | None]
 
@@ -68,13 +69,14 @@ class WorkflowBuilder:
 
     `workflow` replaces the name in the tasks' namespaces, `tenant::package::workflow::task`. `priority` is
     how urgent its runs are, from 0 to 9, unless whoever asks for one says so: of what could begin, 9 goes
-    first. `concurrency` and `throttle` limit how many runs are at work and how fast they start, and the rest
-    waits; `rate_limit` how many are taken at all, and the rest is dropped. None of these four is part of the
-    version.
+    first. `timeout`, a duration such as `"7d"`, is how long a run may take, its waits in `defer_until` and
+    for retries too, instead of the runner's `workflow_timeout_seconds`. `concurrency` and `throttle` limit
+    how many runs are at work and how fast they start, and the rest waits; `rate_limit` how many are taken at
+    all, and the rest is dropped. None of these five is part of the version.
 
     Raises:
-        WorkflowError: (a `ValueError`) a name that is no `str`, is empty, or contains `::`, or a priority or
-            limit that is none.
+        WorkflowError: (a `ValueError`) a name that is no `str`, is empty, or contains `::`, or a priority,
+            timeout or limit that is none.
     """
 
     __slots__ = (
@@ -87,6 +89,7 @@ class WorkflowBuilder:
         "_tags",
         "_tasks",
         "_tenant",
+        "_timeout_us",
         "_tokens",
         "_workflow",
         "name",
@@ -102,6 +105,7 @@ class WorkflowBuilder:
         package: str = DEFAULT_PACKAGE,
         workflow: str | None = None,
         priority: int = PRIORITY,
+        timeout: Duration | None = None,
         concurrency: Concurrency | None = None,
         throttle: Throttle | None = None,
         rate_limit: RateLimit | None = None,
@@ -120,6 +124,7 @@ class WorkflowBuilder:
         self._workflow = self.name if workflow is None else checked_name(workflow, "workflow")
         self._namespace = SEPARATOR.join((self._tenant, self._package, self._workflow))
         self._priority = checked_priority(priority, WorkflowError)
+        self._timeout_us = None if timeout is None else round(checked_span(timeout, "timeout") * 1_000_000)
         self._limits = (
             checked_concurrency(concurrency),
             checked_throttle(throttle),
@@ -212,6 +217,7 @@ class WorkflowBuilder:
             package=self._package,
             workflow=self._workflow,
             priority=self._priority,
+            timeout_us=self._timeout_us,
             limits=self._limits,
             callbacks=dict(self._callbacks),
         )
@@ -306,6 +312,7 @@ class Workflow:
         "_tags",
         "_tasks",
         "_tenant",
+        "_timeout_us",
         "_version",
         "_workflow",
     )
@@ -318,6 +325,7 @@ class Workflow:
     _package: str
     _workflow: str
     _priority: int
+    _timeout_us: int | None
     _limits: Limits
     _callbacks: dict[str, OnEnd]
     _order: list[int]
@@ -342,6 +350,7 @@ class Workflow:
         package: str,
         workflow: str,
         priority: int,
+        timeout_us: int | None,
         limits: Limits,
         callbacks: dict[str, OnEnd],
     ) -> Self:
@@ -354,6 +363,7 @@ class Workflow:
         built._package = package
         built._workflow = workflow
         built._priority = priority
+        built._timeout_us = timeout_us
         built._limits = limits
         built._callbacks = callbacks
         built._order, built._levels = _checked_graph(name, tasks)
@@ -381,6 +391,11 @@ class Workflow:
         """How urgent its runs are, from 0 to 9, unless whoever asks for one says so. No part of the
         version."""
         return self._priority
+
+    @property
+    def timeout(self) -> float | None:
+        """How many seconds a run of it may take, if it says. No part of the version."""
+        return None if self._timeout_us is None else self._timeout_us / 1_000_000
 
     @property
     def concurrency(self) -> Concurrency | None:
@@ -460,6 +475,7 @@ class Workflow:
             package=self._package,
             workflow=self._workflow,
             priority=self._priority,
+            timeout_us=self._timeout_us,
             limits=self._limits,
             callbacks=self._callbacks,
         )

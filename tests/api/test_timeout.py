@@ -415,6 +415,51 @@ def test_the_end_of_a_runs_time_takes_the_same_road() -> None:
         assert (only["outcome"], only["error_type"]) == ("TimedOut", "TimeoutError")
 
 
+def test_a_run_that_is_over_its_time_says_who_gave_it_that(caplog: pytest.LogCaptureFixture) -> None:
+    def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        handle.defer_until(lambda: False, "10ms")
+
+    declare("approval", body)
+    with cloaca.WorkflowBuilder("own", timeout="200ms"):
+        cloaca.task(id="only")(body)
+    with runner_with(workflow_timeout_seconds=0.3) as runner:
+        told = [runner.execute(name).error_message or "" for name in ("approval", "own")]
+    assert "workflow timed out after 300ms (workflow_timeout_seconds)" in told[0]
+    assert "workflow timed out after 200ms (timeout of the workflow)" in told[1]
+    for text in ("300ms (workflow_timeout_seconds)", "200ms (timeout of the workflow)"):
+        assert eventually(lambda text=text: [line for line in caplog.messages if text in line])
+
+
+def test_the_timeout_of_a_workflow_takes_the_place_of_the_runners() -> None:
+    gate = threading.Event()
+
+    def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        handle.defer_until(gate.is_set, "10ms")
+
+    with cloaca.WorkflowBuilder("approval", timeout="7d") as approval:
+        cloaca.task(id="only")(body)
+    assert approval.build().timeout == 7 * 86400
+    with runner_with(workflow_timeout_seconds=0.1) as runner:
+        run = runner.submit("approval")
+        assert eventually(lambda: "waits in attempt 1" in run.why())
+        assert run.why().endswith(" (timeout of the workflow)")
+        gate.set()
+        assert run.result(WAIT).status == "Completed"
+
+
+def test_the_timeout_of_a_workflow_is_no_part_of_its_version() -> None:
+    def version(**given: Any) -> str:
+        with cloaca.WorkflowBuilder("approval", **given) as builder:
+            cloaca.task(id="only")(lambda context: None)
+        return builder.build().version
+
+    assert version() == version(timeout="7d")
+    assert cloaca.WorkflowBuilder("none")._timeout_us is None
+    for wrong in ("soon", 0, -1, True, "0s"):
+        with pytest.raises(cloaca.WorkflowError, match="timeout is"):
+            cloaca.WorkflowBuilder("approval", timeout=wrong)
+
+
 def test_execute_gives_up_its_wait_and_the_run_goes_on() -> None:
     go = threading.Event()
     declare("slow", lambda context: go.wait(WAIT) and None)

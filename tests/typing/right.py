@@ -115,7 +115,7 @@ def poll_failed(name: str, error: str, failures: int) -> None: ...
 def disabled(name: str, cause: str) -> None: ...
 
 
-with cloaca.WorkflowBuilder("callbacks"):
+with cloaca.WorkflowBuilder("callbacks", timeout="7d"):
     cloaca.task(id="a", on_success=succeeded, on_failure=failed)(keeps)
     cloaca.task(id="b", on_success=succeeded_later, on_failure=failed_later)(keeps)
     cloaca.task(id="c", on_success=lambda task_id, context: print(task_id))(keeps)

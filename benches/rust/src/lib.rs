@@ -314,6 +314,7 @@ fn one_task() -> Arc<Workflow> {
         tasks: vec![task],
         graph,
         priority: Priority::default(),
+        timeout: None,
         limits: None,
         tells: cloaca_core::port::Outcomes::default(),
         graph_text: "".into(),

@@ -355,12 +355,13 @@ pub fn run_standing<'py>(
             dict.set_item("ahead", ahead)?;
         }
         RunStanding::Undeclared => dict.set_item("is", "undeclared")?,
-        RunStanding::InHand { is_halted, is_at_its_end, ends_by, tasks } => {
+        RunStanding::InHand { is_halted, is_at_its_end, ends_by, setting, tasks } => {
             let tasks = tasks.iter().map(|task| task_standing(py, task)).collect::<PyResult<Vec<_>>>()?;
             dict.set_item("is", "in_hand")?;
             dict.set_item("is_halted", is_halted)?;
             dict.set_item("is_at_its_end", is_at_its_end)?;
             dict.set_item("ends_by", stamp(*ends_by))?;
+            dict.set_item("setting", setting)?;
             dict.set_item("is_permit_free", is_permit_free)?;
             dict.set_item("tasks", tasks)?;
         }
@@ -447,11 +448,14 @@ pub fn cell(value: &Bound<'_, PyAny>) -> PyResult<Cell> {
     }
 }
 
+/// What of a workflow is no part of its version: its priority, its time in microseconds, its limits, and of which ends it is told.
+pub type WorkflowTerms = (i64, Option<u64>, Option<String>, i64);
+
 /// A workflow from the plain data that `Workflow._spec` gives.
 pub fn workflow(
     name: &str,
     version: &str,
-    (priority, limits, tells): &(i64, Option<String>, i64),
+    (priority, timeout_us, limits, tells): &WorkflowTerms,
     graph_text: &str,
     tasks: &Bound<'_, PyList>,
 ) -> PyResult<Result<Workflow>> {
@@ -466,6 +470,7 @@ pub fn workflow(
         name: name.into(),
         version: version.into(),
         priority: Priority::new(*priority).unwrap_or_default(),
+        timeout: timeout_us.map(Duration::from_micros),
         limits,
         tells: Outcomes::from_bits(*tells),
         tasks,

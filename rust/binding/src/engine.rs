@@ -168,7 +168,7 @@ impl Engine {
         py: Python<'_>,
         name: &str,
         version: &str,
-        terms: (i64, Option<String>, i64),
+        terms: convert::WorkflowTerms,
         graph: &str,
         tasks: &Bound<'_, PyList>,
     ) -> PyResult<()> {

@@ -73,6 +73,8 @@ pub struct Workflow {
     pub version: Arc<str>,
     /// How urgent its runs are, unless whoever asks for one says so. No part of the version.
     pub priority: Priority,
+    /// A run of it that takes longer fails; none for what the runner grants. No part of the version.
+    pub timeout: Option<Duration>,
     /// What limits its runs, if anything does. No part of the version.
     pub limits: Option<Arc<Limits>>,
     /// Of which ends of its runs its callbacks are to be told. No part of the version.

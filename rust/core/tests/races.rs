@@ -239,6 +239,7 @@ fn workflow_of(tasks: Vec<Task>) -> Event {
         tasks,
         graph,
         priority: Priority::default(),
+        timeout: None,
         limits: None,
         graph_text: "".into(),
         tells: cloaca_core::port::Outcomes::default(),

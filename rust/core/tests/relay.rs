@@ -35,6 +35,7 @@ fn workflow(tasks: &[(String, Vec<String>)]) -> Arc<Workflow> {
         tasks: tasks.collect(),
         graph,
         priority: Priority::default(),
+        timeout: None,
         limits: None,
         graph_text: "".into(),
         tells: cloaca_core::port::Outcomes::default(),

@@ -165,6 +165,8 @@ pub enum Note {
         workflow: Arc<str>,
         /// So long it could take.
         timeout: Duration,
+        /// Who says so.
+        setting: &'static str,
     },
     /// A fire of a trigger is a run now.
     TriggerFired {
@@ -628,8 +630,8 @@ impl Display for Note {
                 write!(f, "{count} bodies that were told to end still run: no other task begins ")?;
                 f.write_str("until one of them has ended (overdue_max)")
             }
-            Self::RunTimedOut { run, workflow, timeout } => {
-                write!(f, "run {run} of workflow '{workflow}' timed out after {timeout:?}")
+            Self::RunTimedOut { run, workflow, timeout, setting } => {
+                write!(f, "run {run} of workflow '{workflow}' timed out after {timeout:?} ({setting})")
             }
             Self::TriggerFired { trigger, run } => write!(f, "trigger '{trigger}' fired run {run}"),
             Self::FiresJudged { trigger, fires, started, .. } => {

@@ -29,12 +29,12 @@ impl Engine {
 
     /// A run has taken as long as it may: its bodies have the same time to end as those that are over their own.
     pub(super) fn run_time_over(&mut self, id: Uuid, now: Now, out: &mut Effects) {
-        let timeout = self.settings.workflow_timeout;
         if !self.runs.contains_key(&id) {
             return;
         }
-        let note = Note::RunTimedOut { run: id, workflow: self.workflow_of(id), timeout };
-        let (text, told) = (format!("workflow timed out after {timeout:?}"), out.told.len());
+        let (timeout, setting) = (self.timeout_of_run(id), self.grantor_of_time(id));
+        let note = Note::RunTimedOut { run: id, workflow: self.workflow_of(id), timeout, setting };
+        let (text, told) = (format!("workflow timed out after {timeout:?} ({setting})"), out.told.len());
         self.halt(id, RunStatus::Failed, &text, now, out);
         match out.told.get_mut(told) {
             // With what the first of its bodies does.

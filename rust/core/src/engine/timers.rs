@@ -67,7 +67,21 @@ impl Engine {
     /// A run's time begins with its first body: neither in line nor while that waits for a permit does it pass.
     pub(super) fn arm_run(&mut self, id: Uuid, now: Mono) {
         if !self.run_timer.contains_key(&id) {
-            self.arm_run_for(id, self.settings.workflow_timeout, now);
+            self.arm_run_for(id, self.timeout_of_run(id), now);
+        }
+    }
+
+    /// How long a run may take: what its workflow says, or else this runner.
+    pub(super) fn timeout_of_run(&self, id: Uuid) -> Duration {
+        let own = self.runs.get(&id).and_then(|run| run.workflow.timeout);
+        own.unwrap_or(self.settings.workflow_timeout)
+    }
+
+    /// Who says so, in words.
+    pub(super) fn grantor_of_time(&self, id: Uuid) -> &'static str {
+        match self.runs.get(&id).and_then(|run| run.workflow.timeout) {
+            Some(_) => "timeout of the workflow",
+            None => "workflow_timeout_seconds",
         }
     }
 
@@ -80,7 +94,7 @@ impl Engine {
         now: Now,
         out: &mut Effects,
     ) {
-        let left = spent.left(self.settings.workflow_timeout);
+        let left = spent.left(self.timeout_of_run(id));
         self.arm_run_for(id, left, now.mono);
         let left_us = i64::try_from(left.as_micros()).unwrap_or(i64::MAX);
         let change = Change::Timed { run, epoch: self.epoch, left_us, at: now.wall };
@@ -116,6 +130,12 @@ impl Engine {
         self.disarm_job(job);
         let timer = self.arm(now.after(self.settings.timeout_grace), Timer::Grace(job));
         self.job_timer.insert(job, timer);
+    }
+
+    /// Whether a body was told to end, and has time left for that.
+    pub fn is_in_grace(&self, job: Job) -> bool {
+        let timer = self.job_timer.get(&job).and_then(|&timer| self.timer_of[timer as usize]);
+        matches!(timer, Some(Timer::Grace(_)))
     }
 
     pub(super) fn disarm_job(&mut self, job: Job) {

@@ -29,6 +29,8 @@ pub enum RunStanding {
         is_at_its_end: bool,
         /// When its time is up; none before its first task begins here.
         ends_by: Option<Wall>,
+        /// Who gives it that time.
+        setting: &'static str,
         /// What the end waits for.
         tasks: Vec<TaskStanding>,
     },
@@ -64,7 +66,8 @@ impl Engine {
         let ends_by = self.run_timer.get(&id).and_then(|&timer| self.timers.due(timer));
         let ends_by = ends_by.map(|due| now.wall.after(due.since(now.mono)));
         let (is_halted, is_at_its_end) = (run.is_halted(), run.is_at_its_end());
-        Some(RunStanding::InHand { is_halted, is_at_its_end, ends_by, tasks })
+        let setting = self.grantor_of_time(id);
+        Some(RunStanding::InHand { is_halted, is_at_its_end, ends_by, setting, tasks })
     }
 
     /// How many runs of the trigger with that row are unfinished, whoever drives them.

@@ -72,6 +72,7 @@ pub fn mail(retry: RetryPolicy) -> Arc<Workflow> {
         tasks: vec![task],
         graph,
         priority: Priority::default(),
+        timeout: None,
         limits: None,
         graph_text: "".into(),
         tells: cloaca_core::port::Outcomes::default(),

@@ -246,6 +246,7 @@ fn workflow(random: &mut Random, name: &str, version: usize) -> Arc<Workflow> {
         tasks,
         graph,
         priority: Priority::default(),
+        timeout: None,
         limits: None,
         graph_text: format!("[{}]", edges.join(",")).into(),
         tells: cloaca_core::port::Outcomes::default(),
