@@ -8,9 +8,12 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
+import sqlite3
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -502,6 +505,46 @@ def test_a_shutdown_tells_bodies_and_rules_nothing(tmp_path: Path) -> None:
     with runner_with(str(tmp_path / "runs.db")) as runner:
         assert runner.run(run.id).result(WAIT).status == "Completed"
     assert attempts == [1]
+
+
+WAITS_AND_IS_KILLED = """
+    import os, signal, sys, cloaca
+
+    with cloaca.WorkflowBuilder("approval"):
+        @cloaca.task(id="only")
+        def only(context, handle): handle.defer_until(lambda: False, "10ms")
+
+    with cloaca.DefaultRunner(sys.argv[1]) as runner:
+        run = runner.submit("approval")
+        while "waits in attempt 1" not in run.why() or not runner.get_run(run.id)["tasks"][0]["started_at"]:
+            pass
+        while not runner.query("SELECT 1 FROM tasks WHERE started_at IS NOT NULL"):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_the_time_of_a_run_that_waits_went_on_for_as_long_as_its_dead_runner_was_seen(tmp_path: Path) -> None:
+    url = tmp_path / "runs.db"
+    assert run_program(WAITS_AND_IS_KILLED, url).returncode < 0
+    # As if it had waited for fifty minutes, and been seen just now.
+    ago = 50 * 60 * 1_000_000
+    with contextlib.closing(sqlite3.connect(url)) as store, store:
+        store.execute("UPDATE owners SET seen_at = (SELECT started_at FROM runs)")
+        store.execute("UPDATE runs SET started_at = started_at - ?1, timed_at = timed_at - ?1", (ago,))
+        store.execute("UPDATE tasks SET started_at = started_at - ?", (ago,))
+
+    declare("approval", lambda context, handle: handle.defer_until(lambda: False, "10ms"))
+    with runner_with(str(url)) as runner:
+        (row,) = runner.list_runs()
+        ends = r"; its time is up at (\S+) "
+        assert eventually(lambda: re.search(ends, runner.why_run(row["id"])))
+        found = re.search(ends, runner.why_run(row["id"]))
+        assert found is not None
+        left = datetime.fromisoformat(found[1]) - datetime.now(UTC)
+        assert timedelta(minutes=5) < left < timedelta(minutes=11)
+        runner.cancel(row["id"])
 
 
 def test_the_settings_say_their_bounds() -> None:

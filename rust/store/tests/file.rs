@@ -10,8 +10,8 @@ use std::thread;
 use cloaca_core::context::hash_text;
 use cloaca_core::key::{Epoch, RunRow};
 use cloaca_core::port::{
-    Admitted, Cell, Change, Company, Fault, Halt, InFlight, Receipt, RunChange, RunStatus, Siblings, Store,
-    TaskStatus, TriggerRow,
+    Admitted, Cell, Change, Company, Fault, Halt, InFlight, Receipt, RunChange, RunStatus, Siblings, Sign,
+    Store, TaskRecord, TaskStatus, TriggerRow,
 };
 use cloaca_core::spread::owner_of;
 use cloaca_core::time::Wall;
@@ -88,6 +88,40 @@ fn a_trigger_is_not_left_for_ever_to_who_does_not_take_it() {
     assert_eq!(ask(living[1]), None);
     since("owners SET left_at", -6, "left_at IS NOT NULL");
     assert_eq!(ask(living[1]), Some(living[1]));
+}
+
+#[test]
+fn the_time_of_a_run_went_on_for_as_long_as_its_dead_owner_was_seen() {
+    let folder = Folder::new();
+    let waits = TaskRecord { started_at: Some(Wall(100)), ..task("fetch", TaskStatus::Running, 1) };
+    let mut left = vec![];
+    for (seen_at, takes_at) in [(Some(160), 9000), (None, 9100), (Some(9300), 9250)] {
+        let store = folder.open("runs.db");
+        let dying = store.join(Wall(1)).unwrap();
+        store.declare_workflows(dying, &[declares("mail", "v1")], Wall(5)).unwrap();
+        if left.is_empty() {
+            let run = started(&*store, dying, new_run(1));
+            commit(
+                &*store,
+                Change::Run(RunChange { run, epoch: dying, tasks: vec![waits.clone()], end: None }),
+            );
+        } else {
+            store.claim_runs(dying, Wall(9000), 9, &["mail".into()]).unwrap();
+        }
+        if let Some(at) = seen_at {
+            store.seen(dying, Wall(at), &Sign::default()).unwrap();
+        }
+        // It ends without leaving.
+        drop(store);
+        let store = folder.open("runs.db");
+        let next = store.join(Wall(2)).unwrap();
+        assert_eq!(store.bury(next).unwrap().buried, 1);
+        store.declare_workflows(next, &[declares("mail", "v1")], Wall(5)).unwrap();
+        let claimed = store.claim_runs(next, Wall(takes_at), 9, &["mail".into()]).unwrap();
+        left.push(claimed[0].spent.unwrap().until);
+        store.leave(next, &InFlight::default(), Wall(takes_at)).unwrap();
+    }
+    assert_eq!(left, [Wall(160), Wall(100), Wall(9250)], "nobody is seen in times to come");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cloaca_core::port::{Halt, Siblings, Store};
+use cloaca_core::port::{Change, Halt, RunChange, Siblings, Sign, Store, TaskRecord, TaskStatus};
 use cloaca_core::time::Wall;
 use server::Database;
 
@@ -68,6 +68,21 @@ fn who_holds_its_lock_is_alive_and_who_has_let_go_of_it_is_dead() {
     other.close();
     let buried = eventually(|| one.bury(first).ok().filter(|found| found.buried > 0));
     assert_eq!(buried, Siblings { buried: 1, departed: Some(second), ..Siblings::default() });
+}
+
+#[test]
+fn the_time_of_a_run_went_on_for_as_long_as_its_dead_owner_was_seen() {
+    let Some((_database, one, other)) = two() else { return };
+    let (next, dying) = (one.join(Wall(1)).unwrap(), other.join(Wall(2)).unwrap());
+    let run = support::started(&*other, dying, support::new_run(1));
+    let waits = TaskRecord { started_at: Some(Wall(100)), ..support::task("fetch", TaskStatus::Running, 1) };
+    support::commit(&*other, Change::Run(RunChange { run, epoch: dying, tasks: vec![waits], end: None }));
+    other.seen(dying, Wall(160), &Sign::default()).unwrap();
+    other.close();
+    eventually(|| one.bury(next).ok().filter(|found| found.buried > 0));
+    one.declare_workflows(next, &[support::declares("mail", "v1")], Wall(5)).unwrap();
+    let claimed = one.claim_runs(next, Wall(9000), 9, &["mail".into()]).unwrap();
+    assert_eq!(claimed[0].spent.unwrap().until, Wall(160));
 }
 
 #[test]

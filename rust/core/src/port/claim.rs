@@ -81,17 +81,20 @@ pub struct Spent {
 
 impl Spent {
     /// What is on record at `at` of a run whose time ran since then: `tried_at` is when the last of its attempts ended that did not complete its
-    /// task. Until a retry, or a time that an attempt has named, it goes on.
+    /// task, and `seen_at` when its last owner was last seen alive, if that died with it: what waits for days puts nothing on record of itself.
+    /// Until a retry, or a time that an attempt has named, it goes on.
     pub fn of(
         since: Wall,
         left_us: Option<i64>,
         tasks: &[TaskRecord],
         tried_at: Option<Wall>,
+        seen_at: Option<Wall>,
         at: Wall,
     ) -> Self {
         let waits = tasks.iter().filter_map(|task| Some(task.wait?.not_before.min(at)));
         let noted = tasks.iter().flat_map(|task| [task.started_at, task.completed_at]).flatten();
-        let last = noted.chain(waits).chain(tried_at).max().unwrap_or(since);
+        let seen = seen_at.map(|seen| seen.min(at));
+        let last = noted.chain(waits).chain(tried_at).chain(seen).max().unwrap_or(since);
         Self { since, left_us, until: last.max(since) }
     }
 
@@ -218,8 +221,19 @@ mod tests {
     }
 
     fn left(left: Option<i64>, tasks: &[TaskRecord], tried: Option<i64>, at: i64) -> u64 {
+        left_of_seen(left, tasks, tried, None, at)
+    }
+
+    fn left_of_seen(
+        left: Option<i64>,
+        tasks: &[TaskRecord],
+        tried: Option<i64>,
+        seen: Option<i64>,
+        at: i64,
+    ) -> u64 {
         let wall = |seconds: i64| Wall(seconds * SECOND);
-        let spent = Spent::of(wall(100), left.map(|left| left * SECOND), tasks, tried.map(wall), wall(at));
+        let left_us = left.map(|left| left * SECOND);
+        let spent = Spent::of(wall(100), left_us, tasks, tried.map(wall), seen.map(wall), wall(at));
         spent.left(MINUTE).as_secs()
     }
 
@@ -242,6 +256,16 @@ mod tests {
         let waits = [task(100, None, Some(140))];
         assert_eq!(left(None, &waits, Some(101), 9000), 20);
         assert_eq!(left(None, &waits, Some(101), 110), 50);
+    }
+
+    #[test]
+    fn it_has_gone_on_for_as_long_as_its_owner_was_seen_alive() {
+        let waits = [task(100, None, None)];
+        assert_eq!(left_of_seen(None, &waits, None, Some(145), 9000), 15);
+        assert_eq!(left_of_seen(Some(50), &waits, None, Some(145), 9000), 5);
+        assert_eq!(left_of_seen(None, &waits, Some(150), Some(145), 9000), 10, "what came after counts");
+        assert_eq!(left_of_seen(None, &waits, None, Some(90), 9000), 60, "not since it began");
+        assert_eq!(left_of_seen(None, &waits, None, Some(9000), 110), 50, "nobody is seen in times to come");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Who serves this store. Invariant: an epoch is larger than all before it, in every process on the file.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::postgres::db::{self, Db, OptionalExtension as _, named_params};
@@ -150,6 +151,20 @@ pub fn remnant(db: &Db, locks: &Locks, at: Wall) -> Result<Epoch, Failure> {
     seen(db, epoch, at)?;
     drains(db, epoch)?;
     Ok(epoch)
+}
+
+/// When owners were last seen alive, of those that are remembered.
+pub fn seen_at(db: &Db, epochs: impl Iterator<Item = Epoch>) -> Result<HashMap<Epoch, Wall>, Failure> {
+    const SQL: &str =
+        "SELECT epoch, seen_at FROM owners WHERE epoch = ANY(:epochs::BIGINT[]) AND seen_at IS NOT NULL";
+    let epochs: Vec<i64> = epochs.map(|epoch| epoch.0).collect::<BTreeSet<_>>().into_iter().collect();
+    if epochs.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut statement = db.prepare_cached(SQL)?;
+    let found = statement
+        .query_map(named_params! { ":epochs": epochs }, |row| Ok((Epoch(row.get(0)?), wall_at(row, 1)?)))?;
+    Ok(found.collect::<db::Result<_>>()?)
 }
 
 /// Notes that an owner lives and polls.

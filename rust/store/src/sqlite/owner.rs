@@ -104,6 +104,16 @@ pub fn seen(db: &Connection, epoch: Epoch, at: Wall) -> Result<(), Failure> {
     Ok(())
 }
 
+/// When an owner was last seen alive, if it is remembered.
+pub fn seen_at(db: &Connection, epoch: Epoch) -> Result<Option<Wall>, Failure> {
+    const SQL: &str = "SELECT seen_at FROM owners WHERE epoch = :epoch";
+    let found = db
+        .prepare_cached(SQL)?
+        .query_row(named_params! { ":epoch": epoch.0 }, |row| wall_maybe_at(row, 0))
+        .optional()?;
+    Ok(found.flatten())
+}
+
 /// Takes owners whose lock is free off the list, and counts the others.
 pub fn bury(db: &Connection, locks: &Locks, epoch: Epoch) -> Result<Siblings, Failure> {
     let mut siblings = Siblings { is_buried: !is_living(db, epoch)?, ..Siblings::default() };

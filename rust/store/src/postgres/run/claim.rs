@@ -15,7 +15,7 @@ use crate::postgres::audit;
 use crate::postgres::end;
 use crate::postgres::fault::Failure;
 use crate::postgres::limits;
-use crate::postgres::owner::owner_is_dead;
+use crate::postgres::owner::{self, owner_is_dead};
 use crate::postgres::run::{again, child, guarded, overdue, tasks, tasks_of, unguarded};
 use crate::postgres::seat;
 use crate::postgres::value::{count_at, hash_at, id_at, priority_at, signed, wall_at, wall_maybe_at};
@@ -121,10 +121,13 @@ pub fn hand_out(db: &Db, epoch: Epoch, found: &mut [Unfinished], at: Wall) -> Re
     }
     let rows: Vec<i64> = found.iter().map(|run| run.row.0).collect();
     let (mut tasks, tried, declared) = (tasks_of(db, &rows)?, tried_at(db, &rows)?, declared_by(db, epoch)?);
+    let seen = owner::seen_at(db, found.iter().filter_map(|run| run.owner_before))?;
     for run in found.iter_mut() {
         run.tasks = tasks.remove(&run.row.0).unwrap_or_default();
         if let Some(Spent { since, left_us, .. }) = run.spent {
-            run.spent = Some(Spent::of(since, left_us, &run.tasks, tried.get(&run.row.0).copied(), at));
+            let seen_at = run.owner_before.and_then(|dead| seen.get(&dead).copied());
+            let tried_at = tried.get(&run.row.0).copied();
+            run.spent = Some(Spent::of(since, left_us, &run.tasks, tried_at, seen_at, at));
         }
         // Who died may have begun one that is not on record, under the version that it declared.
         if run.tasks.is_empty()

@@ -15,7 +15,7 @@ use crate::sqlite::audit;
 use crate::sqlite::end;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::limits;
-use crate::sqlite::owner::owner_is_dead;
+use crate::sqlite::owner::{self, owner_is_dead};
 use crate::sqlite::run::{again, child, overdue, tasks, unguarded};
 use crate::sqlite::seat;
 use crate::sqlite::value::{count_at, hash_at, id_at, priority_at, signed, wall_at, wall_maybe_at};
@@ -138,7 +138,8 @@ pub fn hand_out(db: &Connection, epoch: Epoch, found: &mut [Unfinished], at: Wal
     for run in found.iter_mut() {
         run.tasks = tasks(db, run.row)?;
         if let Some(Spent { since, left_us, .. }) = run.spent {
-            run.spent = Some(Spent::of(since, left_us, &run.tasks, tried_at(db, run.row)?, at));
+            let seen_at = run.owner_before.map_or(Ok(None), |dead| owner::seen_at(db, dead))?;
+            run.spent = Some(Spent::of(since, left_us, &run.tasks, tried_at(db, run.row)?, seen_at, at));
         }
         // Who died may have begun one that is not on record, under the version that it declared.
         if run.tasks.is_empty() && run.interruptions == 0 {
