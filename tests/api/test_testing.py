@@ -569,6 +569,48 @@ def test_what_a_condition_held_up_is_done_when_the_clock_comes_back(how: str) ->
         assert third.status == "Completed"
 
 
+@pytest.mark.parametrize("span", ["1h", "61m", "2d"])
+@pytest.mark.parametrize("how", ["thread", "loop"])
+def test_a_run_whose_time_is_up_while_it_waits_ends_as_on_a_real_clock(span: str, how: str) -> None:
+    with cloaca.WorkflowBuilder("approve"):
+        if how == "loop":
+
+            @cloaca.task(id="wait")
+            async def wait_on_loop(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+                await handle.defer_until(lambda: False)
+
+        else:
+
+            @cloaca.task(id="wait")
+            def wait(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+                handle.defer_until(lambda: False)
+
+    with cloaca.testing.Runner() as runner:
+        run = runner.submit("approve")
+        runner.advance(span)
+        (task,) = runner.get_run(run.id)["tasks"]  # type: ignore[index]
+        assert run.status == "Failed"
+        assert (task["error"] or "").endswith("workflow timed out after 3600s (workflow_timeout_seconds)")
+        assert task["overdue_since"] is None
+        assert runner.stats()["bodies_overdue"] == 0
+
+
+def test_a_task_that_is_cancelled_while_it_waits_is_home_before_the_clock_moves_on() -> None:
+    with cloaca.WorkflowBuilder("approve"):
+
+        @cloaca.task()
+        def wait(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            handle.defer_until(lambda: False)
+
+    with cloaca.testing.Runner() as runner:
+        run = runner.submit("approve")
+        runner.run_until_idle()
+        run.cancel()
+        runner.advance("1d")
+        assert run.status == "Cancelled"
+        assert runner.stats()["bodies_overdue"] == 0
+
+
 def test_everything_stays_declared_if_that_is_asked_for() -> None:
     declare("inbox", "w")
     declare("outbox", "v")

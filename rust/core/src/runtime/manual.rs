@@ -5,6 +5,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::engine::Job;
 use crate::runtime::clock::Clock;
 use crate::runtime::lanes::Lane;
 use crate::runtime::park::{lock, wait_on};
@@ -181,7 +182,10 @@ impl Shared {
         };
         let goes_on = !jobs.running.is_empty() || !jobs.resuming.is_empty();
         let works = goes_on || jobs.lanes.iter().any(waits);
+        let away: Vec<Job> = jobs.away.keys().copied().collect();
         drop(jobs);
+        // What waits for its condition hears in real time that it is to end, and has all of it for that.
+        let ends = !away.is_empty() && away.iter().any(|&job| lock(&self.engine).is_in_grace(job));
         let is_due = self.due_asked.load(Ordering::Acquire) != self.due_done.load(Ordering::Acquire);
         // Who has not begun claims nothing, whatever asks for it.
         let is_claiming = self.ready.load(Ordering::Acquire) && (is_due || self.is_limited_asked());
@@ -190,6 +194,6 @@ impl Shared {
         let is_written = !writer.busy && writer.items.is_empty();
         drop(writer);
         let tells = !lock(&self.tellings).is_idle(now.wall) || self.is_ending_asked();
-        !is_timer_due && !works && !looks && is_written && !tells
+        !is_timer_due && !works && !ends && !looks && is_written && !tells
     }
 }
