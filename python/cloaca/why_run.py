@@ -6,6 +6,7 @@ from __future__ import annotations
 from . import registry
 from .errors import excerpt
 from .near import hint
+from .rows import CALLBACKS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,11 +21,11 @@ def of_final(row: dict[str, Any], by: str = "") -> str:
     """One sentence about a run that is over; `by` is who ended it, if that is known."""
     name, at, error = _name(row), row["completed_at"], row["error_message"]
     if row["status"] == "Completed":
-        return f"{name} completed at {at}"
-    overdue = _overdue(row)
+        return f"{name} completed at {at}{_untold(row)}"
+    more = f"{_overdue(row)}{_untold(row)}"
     if row["status"] == "Failed":
-        return f"{name} failed at {at}: {error}{overdue}"
-    return f"{name} was cancelled at {at}{by and ' '}{by}{overdue}"
+        return f"{name} failed at {at}: {error}{more}"
+    return f"{name} was cancelled at {at}{by and ' '}{by}{more}"
 
 
 def of_own(
@@ -237,6 +238,28 @@ def _overdue(row: dict[str, Any]) -> str:
     return (
         f"; {_listed(bodies)} still runs, and until it has ended the run cannot be retried" if bodies else ""
     )
+
+
+def _untold(row: dict[str, Any]) -> str:
+    """Which callbacks of a final run have raised so far, or to the end."""
+    told = []
+    for call in row["callbacks"]:
+        if call["error"] is not None:
+            again = "is being called again" if call["begun_at"] else f"is called again at {call['due_at']}"
+            # A call that is under way has raised nothing yet.
+            raised = call["attempts"] - bool(call["begun_at"])
+            told.append(
+                f"{CALLBACKS[call['status']]} has raised in {_calls(raised)} and {again}: {call['error']}"
+            )
+    last = row["last_callback"]
+    if last is not None and last["outcome"] == "given_up":
+        name, calls = CALLBACKS[last["status"]], _calls(last["attempts"])
+        told.append(f"{name} was given up at {last['at']}, as it raised in {calls}: {last['error']}")
+    return "".join(f"; its {each}" for each in told)
+
+
+def _calls(count: int) -> str:
+    return f"{count:,} {'call' if count == 1 else 'calls'}"
 
 
 def _too_late(task: dict[str, Any], standing: dict[str, Any]) -> str:

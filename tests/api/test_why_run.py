@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -37,6 +39,30 @@ def test_a_run_that_is_over_says_how_it_ended() -> None:
         assert told.startswith(f"run {bad.id} of workflow 'bad' failed at {at[bad.id]}: ")
         assert "ValueError: boom" in told
         assert gated.why() == f"run {gated.id} of workflow 'gated' was cancelled at {at[gated.id]}"
+
+
+def test_a_run_that_is_over_says_which_callback_of_it_keeps_raising(tmp_path: Path) -> None:
+    def away(run: cloaca.RunDetails) -> None:
+        raise ConnectionError("chat is away")
+
+    with cloaca.WorkflowBuilder("good").on_success(away):
+        cloaca.task(id="only")(nothing)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        run = runner.submit("good")
+        run.result(WAIT)
+        assert eventually(lambda: "ConnectionError" in run.why())
+        told = re.search(
+            r"; its on_success has raised in \d calls? and is called again at 20\S+: (.*)$", run.why()
+        )
+        assert told is not None, run.why()
+        assert told[1] == "ConnectionError: chat is away"
+    look = subprocess.run(
+        [sys.executable, "-m", "cloaca", "--database", str(tmp_path / "runs.db"), "why", run.id],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "; its on_success has raised in " in look.stdout
 
 
 def test_a_run_in_a_body_says_since_when_and_what_its_end_waits_for(runner: cloaca.DefaultRunner) -> None:

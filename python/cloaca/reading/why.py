@@ -3,6 +3,7 @@ does nothing else. Who asks is no runner, so that it says what is on record, and
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 
 from .. import check, held, rows, why_run
@@ -222,6 +223,8 @@ def of_run(reader: Reader, details: RunDetails) -> str:
         "completed_at": found.completed_at,
         "error_message": found.error_message,
         "tasks": [{"id": task.id, "overdue_since": task.overdue_since} for task in details.tasks],
+        "callbacks": [asdict(call) for call in details.callbacks],
+        "last_callback": None if details.last_callback is None else asdict(details.last_callback),
     }
     by = "" if details.cancelled_by is None else by_whom(details.cancelled_by)
     if found.completed_at is not None:
