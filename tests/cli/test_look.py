@@ -409,6 +409,19 @@ def test_what_failed_lately_goes_by_the_end_of_runs(line: Line) -> None:
     assert f"after is run {late.id}, which is not over any more" in line.said
 
 
+def test_ls_tells_of_a_workflow_with_runs_that_no_living_runner_declares(line: Line) -> None:
+    with cloaca.WorkflowBuilder("orders"):
+        cloaca.task(id="only")(lambda context: None)
+    with cloaca.DefaultRunner("runs.db", work=False) as client:
+        run = client.submit("orders")
+        told = lambda: [row[1:5] for row in fields(line.piped("ls", "workflows"))]  # noqa: E731
+        assert told() == [["orders", "unserved", "1", "0"]]
+        with cloaca.DefaultRunner("runs.db"):
+            run.result(30)
+            assert told() == [["orders", "Completed", "0", "0"]]
+    assert told() == [["orders", "Completed", "0", "0"]], "nothing of it waits"
+
+
 def test_a_workflow_that_never_ran_is_listed_and_why_says_what_holds_its_runs_up(line: Line) -> None:
     for name in ("ran", "never"):
         with cloaca.WorkflowBuilder(name):

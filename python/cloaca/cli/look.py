@@ -113,10 +113,13 @@ def _workflows(reader: Reader, show: Show, limit: int, at: datetime) -> None:
 
 
 def _of_workflow(found: Workflow, show: Show, at: datetime) -> list[Any]:
+    # What has begun is Running on record, whether or not anybody can go on with it.
+    is_unserved = not found.runners and found.pending + found.running > 0
+    last = "unserved" if is_unserved else found.last_status
     return [
         *([] if show.is_for_people else ["workflow"]),
         found.workflow_name,
-        None if found.last_status is None else Word(found.last_status),
+        None if last is None else Word(last),
         found.pending,
         found.running,
         show.ago(found.last_run_at, at),
