@@ -107,6 +107,10 @@ impl Shared {
     /// nothing but a cancel ends one. True if most of them were over: then others will be.
     pub(super) fn look_elsewhere(&self, has_news: bool) -> bool {
         let runs = self.awaited_elsewhere(has_news);
+        // The rule, and looked at all the time: over a network each question costs.
+        if runs.is_empty() {
+            return false;
+        }
         let Ok(ended) = self.store.ended(&runs) else { return false };
         if ended.is_empty() {
             return false;

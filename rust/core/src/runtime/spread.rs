@@ -21,7 +21,7 @@ const AGAIN_EVERY: Duration = Duration::from_secs(5);
 const SHARE_MAX: u32 = 50;
 
 /// What is wanted is looked for so often where no news tells of it.
-const WISHED_EVERY: Duration = Duration::from_millis(250);
+const WISHED_EVERY: Duration = Duration::from_secs(1);
 
 /// So many triggers are looked at at once.
 const CHUNK: u64 = 1000;
@@ -65,7 +65,10 @@ impl Shared {
             spreading.due = now.after(SETTLED).min(first.after(SETTLED_MAX));
         }
         spreading.parked = parked;
-        if (has_news || now >= spreading.wished_due)
+        // Who polls nothing and waits for nothing has nothing that others want, and is given nothing.
+        let may_move = parked > 0 || lock(&self.polls).poller.places() > 0;
+        if may_move
+            && (has_news || now >= spreading.wished_due)
             && let Ok(wished) = self.store.wished(self.epoch)
         {
             let is_more = self.heed_wishes(wished);
