@@ -205,8 +205,9 @@ class TaskHandle:
 
     @property
     def cancelled(self) -> bool:
-        """Whether this body is to end: its time is over, or its run's, its run was cancelled, or the runner
-        shuts down.
+        """Whether this body is to end: its time is over, or its run's, its run was cancelled, the runner
+        shuts down, or it has been cut off from its server for so long that another one may go on with
+        the run.
 
         Nobody can stop a thread: a body that may take long looks here now and then, and ends. One that is
         over its time, or whose run was cancelled, has `timeout_grace_seconds` for that; an attempt that was
@@ -217,7 +218,8 @@ class TaskHandle:
 
     def is_current(self) -> bool:
         """Whether this attempt's end would still count: its run is in the hands of this runner, which has not
-        shut down, and nobody has given the attempt up. Ask before an act outside that must not be done twice.
+        shut down and is not cut off from its server, and nobody has given the attempt up. Ask before an act
+        outside that must not be done twice.
         """
         return self._open and self._engine.jobs.is_current(self._job)
 

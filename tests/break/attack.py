@@ -100,10 +100,21 @@ def run(
 class Program:
     """A program in a process of its own, whose lines are read as they come and which ends with the block."""
 
-    def __init__(self, source: str, *arguments: object, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        source: str,
+        *arguments: object,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            command(source, *arguments), stdin=pipe, stdout=pipe, stderr=subprocess.PIPE, cwd=cwd
+            command(source, *arguments),
+            stdin=pipe,
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=None if env is None else {**os.environ, **env},
         )
         self.lines: list[str] = []
         self._rest = b""

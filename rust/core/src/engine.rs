@@ -349,6 +349,7 @@ impl Engine {
             Event::Interrupted(job) => self.interrupted(job, now, out),
             Event::Stopped(job) => self.stopped(job, now, out),
             Event::Draining => self.drains = true,
+            Event::CutOff(in_flight) => self.cut_off(in_flight, now, out),
             Event::Leaving(in_flight) => self.leaving(&in_flight, now, out),
             Event::Settled(job) => self.settled(job, now, out),
             Event::Looked(looked) => self.looked(&looked, now, out),

@@ -15,6 +15,7 @@ mod sign;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -117,8 +118,12 @@ pub trait Store: Send + Sync {
     }
     /// Whether others may soon take `epoch` for dead, as it could not say for too long that it lives: then nothing begins until it has said so again.
     /// Cheap, and touches no database.
-    fn is_silent(&self, _epoch: Epoch) -> bool {
-        false
+    fn is_silent(&self, epoch: Epoch) -> bool {
+        self.silent_in(epoch).is_some_and(|left| left.is_zero())
+    }
+    /// How long it is until that is so, unless it says before that it lives; none if it need not say so. Cheap, and touches no database.
+    fn silent_in(&self, _epoch: Epoch) -> Option<Duration> {
+        None
     }
     /// Whether it is asked over a way on which answers may fail to come.
     fn is_far(&self) -> bool {

@@ -321,6 +321,9 @@ impl Run {
         if !self.expects(task, attempt) {
             return (Ruling::Stale, Progress::default());
         }
+        if self.is_cut_off(task, attempt) && matches!(ended, Ended::Failure(_) | Ended::Lost { .. }) {
+            return self.attempt_cut_off(task, now.wall);
+        }
         match self.meant(task, ended) {
             Ended::Success(output) => {
                 let state = &mut self.tasks[task];

@@ -561,8 +561,8 @@ impl Store for PostgresStore {
         true
     }
 
-    fn is_silent(&self, epoch: Epoch) -> bool {
-        self.pulse.is_silent(epoch)
+    fn silent_in(&self, epoch: Epoch) -> Option<Duration> {
+        self.pulse.silent_in(epoch)
     }
 
     fn wake(&self, epoch: Epoch) {

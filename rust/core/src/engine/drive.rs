@@ -40,7 +40,12 @@ impl Engine {
         let Some(run) = self.run_of(job) else { return Ruling::Stale };
         let is_over_time = run.is_over_time(job.task as usize, job.attempt);
         let pause = pause_of(run, job, &ended, now);
-        let outcome = if is_over_time { TryOutcome::TimedOut } else { ended.outcome() };
+        let is_cut_off = run.is_cut_off(job.task as usize, job.attempt);
+        let outcome = match ended {
+            _ if is_over_time => TryOutcome::TimedOut,
+            Ended::Failure(_) if is_cut_off => TryOutcome::Interrupted,
+            _ => ended.outcome(),
+        };
         let began = run.began_at(job.task as usize);
         let (ruling, progress) = run.attempt_ended(job.task as usize, job.attempt, ended, random, now);
         if ruling == Ruling::Stale {

@@ -187,6 +187,8 @@ pub enum Event {
     Stopped(Job),
     /// The runner is to end once what it has in hand is over: it claims nothing more, and crons start nothing here.
     Draining,
+    /// The runner could not say for so long that it lives that others may soon go on with these attempts' runs.
+    CutOff(Vec<Job>),
     /// The runner gives its runs up, but for the attempts whose bodies or callbacks are in flight.
     Leaving(Vec<Job>),
     /// A task's callback has been told, or it has none.

@@ -128,6 +128,11 @@ pub enum Note {
         /// So long its body has to end.
         grace: Duration,
     },
+    /// Nothing could be said to others for so long that bodies are told to end.
+    CutOff {
+        /// So many.
+        bodies: usize,
+    },
     /// A body was told to end, and did not: its task has failed.
     BodyOverdue {
         /// The run.
@@ -441,6 +446,7 @@ impl Note {
             | Self::BodyReturned { .. }
             | Self::RunCancelled { .. } => Level::Info,
             Self::TaskTimedOut { .. }
+            | Self::CutOff { .. }
             | Self::BodiesOverdue { .. }
             | Self::TriggerRecovered { .. }
             | Self::RunsDeserted { .. }
@@ -568,6 +574,7 @@ impl Note {
             | Self::Buried
             | Self::EngineFault
             | Self::LinesDropped { .. }
+            | Self::CutOff { .. }
             | Self::BodiesOverdue { .. } => About::default(),
         }
     }
@@ -616,6 +623,15 @@ impl Display for Note {
                     "task '{task}' of workflow '{workflow}', run {run}, timed out in attempt {attempt} "
                 )?;
                 write!(f, "after {timeout:?}; its body is told to end within {grace:?}")
+            }
+            Self::CutOff { bodies } => {
+                let are_told =
+                    if *bodies == 1 { "1 body is".to_owned() } else { format!("{bodies} bodies are") };
+                write!(
+                    f,
+                    "the store was out of reach for so long that others may take this runner for dead: "
+                )?;
+                write!(f, "{are_told} told to end, and no task begins until it answers")
             }
             Self::BodyOverdue { run, workflow, task, attempt, grace } => {
                 write!(f, "task '{task}' of workflow '{workflow}', run {run}, has failed: ")?;

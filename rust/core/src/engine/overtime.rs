@@ -53,6 +53,23 @@ impl Engine {
         }
     }
 
+    /// Others may soon begin the next attempts of these, as nothing is heard of this runner: their bodies are told to end, which as many as
+    /// do not know it yet hear of.
+    pub(super) fn cut_off(&mut self, in_flight: Vec<Job>, now: Now, out: &mut Effects) {
+        let mut bodies = 0;
+        for job in in_flight {
+            let Some(run) = self.run_of(job) else { continue };
+            if run.tell_to_end(job.task as usize, job.attempt, Told::CutOff) {
+                bodies += 1;
+                out.told.push((job, None));
+                self.forgo_seats(job, now, out);
+            }
+        }
+        if bodies > 0 {
+            out.logs.push(Note::CutOff { bodies });
+        }
+    }
+
     /// A body was told to end, and has not.
     pub(super) fn grace_over(&mut self, job: Job, now: Now, out: &mut Effects) {
         let (epoch, grace, place) = (self.epoch, self.settings.timeout_grace, job.task as usize);

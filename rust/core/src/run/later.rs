@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::grid::Wait;
 use crate::port::{Failure, TaskStatus, Try, TryOutcome};
 use crate::run::task::{Begins, Phase, over};
+use crate::run::told::CUT_OFF;
 use crate::run::{Progress, Ruling, Run};
 use crate::time::{Mono, Now, Wall};
 use crate::tries::INTERRUPTED;
@@ -90,6 +91,28 @@ impl Run {
             let factor = PLACE_PAUSE_FACTOR.saturating_pow(deaths - 1);
             return self.attempt_later(task, PLACE_PAUSE.saturating_mul(factor).min(PLACE_PAUSE_MAX), None);
         };
+        (state.error, state.error_type) = (Some(cause), Some(INTERRUPTED.into()));
+        self.give_up_attempt(task)
+    }
+
+    /// An attempt whose runner was cut off is made again, and uses up none of its attempts.
+    pub(super) fn attempt_cut_off(&mut self, task: usize, now: Wall) -> (Ruling, Progress) {
+        let fails = self.fails_when_cut_off(task);
+        let state = &mut self.tasks[task];
+        state.interrupted = state.interrupted.saturating_add(1);
+        state.note(Try {
+            error_type: Some(INTERRUPTED.into()),
+            error: Some(CUT_OFF.to_owned()),
+            ..over(TryOutcome::Interrupted, now)
+        });
+        if !fails && self.halt.is_none() {
+            return self.attempt_later(task, Duration::ZERO, None);
+        }
+        let cause = match fails {
+            true => format!("an attempt of it was cut off, and on_interrupt is \"fail\": {CUT_OFF}"),
+            false => CUT_OFF.to_owned(),
+        };
+        let state = &mut self.tasks[task];
         (state.error, state.error_type) = (Some(cause), Some(INTERRUPTED.into()));
         self.give_up_attempt(task)
     }

@@ -7,9 +7,14 @@ use crate::port::{Failure, TryOutcome};
 use crate::run::task::Phase;
 use crate::run::{CANCELLED, Ended, Progress, Ruling, Run};
 use crate::time::Wall;
+use crate::tries::INTERRUPTED;
 
 /// The kind of error of a body that outlasts a cancel.
 const CANCEL: &str = "CancelledError";
+
+/// What is told of an attempt that ended because its runner was cut off.
+pub(super) const CUT_OFF: &str =
+    "the store was out of reach for so long that another runner could have gone on with its run";
 
 /// Why a body was told to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +23,8 @@ pub enum Told {
     TimedOut(String),
     /// Somebody asked for the end of its run: what it leaves counts.
     Cancelled,
+    /// Others may take its runner for dead and begin the next attempt: what it leaves counts if they have not, and that it failed does not.
+    CutOff,
 }
 
 impl Told {
@@ -28,6 +35,12 @@ impl Told {
                 outcome: TryOutcome::TimedOut,
                 error_type: CANCEL.into(),
                 error: format!("{CANCEL}: {CANCELLED}{rest}"),
+                traceback: None,
+            },
+            Self::CutOff => Failure {
+                outcome: TryOutcome::Interrupted,
+                error_type: INTERRUPTED.into(),
+                error: format!("{CUT_OFF}{rest}"),
                 traceback: None,
             },
         }
@@ -41,9 +54,15 @@ impl Run {
             return false;
         }
         let state = &mut self.tasks[task];
-        // What was asked for first holds.
-        let is_news = state.told.is_none();
-        state.told.get_or_insert(told);
+        // What was asked for first holds; but who was cut off has no time to end in, and may be asked to again.
+        let is_news = match &state.told {
+            None => true,
+            Some(Told::CutOff) => told != Told::CutOff,
+            Some(_) => false,
+        };
+        if is_news {
+            state.told = Some(told);
+        }
         is_news
     }
 
@@ -63,8 +82,14 @@ impl Run {
         let outcome = match told {
             Told::TimedOut(_) => TryOutcome::TimedOut,
             Told::Cancelled => TryOutcome::Failed,
+            Told::CutOff => TryOutcome::Interrupted,
         };
         self.is_in_body(task, attempt).then(|| Failure { outcome, ..told.failure("") })
+    }
+
+    /// Whether it counts for nothing that an attempt failed: its body was told to end because its runner was cut off.
+    pub fn is_cut_off(&self, task: usize, attempt: u32) -> bool {
+        self.is_in_body(task, attempt) && matches!(self.tasks[task].told, Some(Told::CutOff))
     }
 
     /// What a body's end means: of one that is over its time, that it has failed by that.

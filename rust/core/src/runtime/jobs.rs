@@ -199,7 +199,9 @@ impl Runtime {
     pub fn ready_job(&self, was_woken: bool) -> Option<Job> {
         let is_silent = self.shared.store.is_silent(self.shared.epoch);
         let mut jobs = lock(&self.shared.jobs);
-        jobs.hush(is_silent);
+        if is_silent {
+            jobs.hush(true);
+        }
         if was_woken {
             jobs.is_waking = false;
         }
@@ -245,7 +247,9 @@ impl Runtime {
     pub fn take_jobs(&self, executor: Executor, max: usize) -> Taken {
         let is_silent = self.shared.store.is_silent(self.shared.epoch);
         let mut jobs = lock(&self.shared.jobs);
-        jobs.hush(is_silent);
+        if is_silent {
+            jobs.hush(true);
+        }
         let lane = jobs.lane(executor);
         lane.is_called = false;
         let stopped = std::mem::take(&mut lane.stopped);
@@ -570,11 +574,10 @@ impl Shared {
         calls.iter().for_each(|waker| waker.wake());
     }
 
-    /// What was kept from beginning begins, if this runner may go on.
+    /// What was kept from beginning begins.
     pub(super) fn break_silence(&self) {
-        let is_silent = self.store.is_silent(self.epoch);
         let mut jobs = lock(&self.jobs);
-        if jobs.hush(is_silent) {
+        if jobs.hush(false) {
             let calls = self.call(&mut jobs);
             drop(jobs);
             calls.iter().for_each(|waker| waker.wake());

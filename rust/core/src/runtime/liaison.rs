@@ -180,7 +180,6 @@ impl Shared {
         if self.draining.load(Ordering::Acquire) {
             self.tell_drains(&mut round.drains);
         }
-        self.break_silence();
         self.give_sign(&mut round.signs, now);
         self.let_go();
         if self.works {

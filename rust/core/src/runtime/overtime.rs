@@ -2,8 +2,9 @@
 //! Invariant: whoever leaves keeps the runs of bodies that still run, whether or not somebody waits for them.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use crate::engine::{Job, Note};
+use crate::engine::{Event, Job, Note};
 use crate::runtime::jobs::JobState;
 use crate::runtime::keeper::Order;
 use crate::runtime::park::lock;
@@ -15,18 +16,22 @@ impl Runtime {
         lock(&self.shared.engine).bodies_overdue()
     }
 
-    /// Whether an attempt's end would still count.
+    /// Whether an attempt's end would still count. As long as others may take this runner for dead, it may not.
     pub fn is_current(&self, job: Job) -> bool {
+        if self.is_silent() {
+            return false;
+        }
         let engine = lock(&self.shared.engine);
         let is_over =
             self.shared.is_over.load(Ordering::Acquire) || self.shared.has_given_in.load(Ordering::Acquire);
         !is_over && engine.expects(job)
     }
 
-    /// Whether an attempt's body is to end: nobody waits for it, its time is over, its run's end was asked for, or the runner closes.
+    /// Whether an attempt's body is to end: nobody waits for it, its time is over, its run's end was asked for, the runner closes,
+    /// or others may take it for dead.
     pub fn is_to_end(&self, job: Job) -> bool {
         let (is_waited_for, is_told) = self.attempt_stands(job);
-        !is_waited_for || is_told || self.shared.closing.load(Ordering::Acquire)
+        !is_waited_for || is_told || self.shared.closing.load(Ordering::Acquire) || self.is_silent()
     }
 }
 
@@ -46,6 +51,24 @@ impl JobState {
 }
 
 impl Shared {
+    /// While others may take this runner for dead nothing begins, and bodies are told to end. How long it is until they may; asks no database.
+    pub(super) fn heed_silence(&self) -> Option<Duration> {
+        let left = self.store.silent_in(self.epoch)?;
+        if !left.is_zero() {
+            self.break_silence();
+            return Some(left);
+        }
+        let in_flight: Vec<Job> = {
+            let mut jobs = lock(&self.jobs);
+            jobs.hush(true);
+            jobs.in_flight().copied().collect()
+        };
+        if !in_flight.is_empty() {
+            self.step(Event::CutOff(in_flight));
+        }
+        None
+    }
+
     /// Bodies are to end, and others have not.
     pub(super) fn tell_bodies(&self, told: Vec<(Job, Option<Note>)>, overdue: Vec<Job>) {
         let mut jobs = lock(&self.jobs);

@@ -17,10 +17,11 @@ impl Shared {
         // Also while the runner drains: what takes too long then still has its time-out.
         while !self.is_stopped.load(Ordering::Acquire) {
             self.step(Event::Clock);
+            let silent_in = self.heed_silence();
             self.look_at_flights();
             self.send_logged();
             self.move_on();
-            self.sleep(LOOK_EVERY);
+            self.sleep(silent_in.map_or(LOOK_EVERY, |left| left.min(LOOK_EVERY)));
         }
     }
 

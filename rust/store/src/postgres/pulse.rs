@@ -147,9 +147,10 @@ impl Pulse {
         owners
     }
 
-    /// Whether others may soon take an owner for dead.
-    pub fn is_silent(&self, epoch: Epoch) -> bool {
-        self.shared.state().owners.get(&epoch).is_some_and(|owner| owner.beaten.elapsed() > SILENT)
+    /// How long it is until others may soon take an owner for dead; none for what is no owner of this store's.
+    pub fn silent_in(&self, epoch: Epoch) -> Option<Duration> {
+        let state = self.shared.state();
+        state.owners.get(&epoch).map(|owner| SILENT.saturating_sub(owner.beaten.elapsed()))
     }
 
     /// Whether the way to the server was found again only just now.

@@ -1,0 +1,225 @@
+"""Runners on several machines, of which one is not heard of: cut off, stopped, killed, its server starts."""
+
+from __future__ import annotations
+
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import postgres
+import pytest
+from attack import PRELUDE, Program, until
+
+import cloaca
+from cloaca import reading
+
+PATIENCE = 60.0
+
+# Each has a folder for its lock: others know it by its beats alone, as if it were on another machine.
+# What the first one begins goes on until it may not, or is told to end.
+MACHINE = """
+    import asyncio
+
+    url, name, job = sys.argv[1:]
+    released = threading.Event()
+
+    with cloaca.WorkflowBuilder("work"):
+        @cloaca.task(retry_attempts=1)
+        async def coroutine(context, handle):
+            say("begins", "coroutine", handle.attempt, time.monotonic())
+            last = time.monotonic()
+            try:
+                while name == "first":
+                    last = time.monotonic()
+                    await asyncio.sleep(0.01)
+            finally:
+                say("ends", "coroutine", last)
+            return {"coroutine": name}
+
+        @cloaca.task(retry_attempts=1)
+        def thread(context, handle):
+            say("begins", "thread", handle.attempt, time.monotonic())
+            if name == "first":
+                last = before = time.monotonic()
+                while not released.is_set() and handle.is_current():
+                    last, before = before, time.monotonic()
+                    time.sleep(0.01)
+                say("doubts", "thread", last, handle.cancelled and cloaca.current_run().cancelled)
+                released.wait()
+                say("ends", "thread", handle.is_current())
+            return {"thread": name}
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    with cloaca.DefaultRunner(url) as runner:
+        if job == "submits":
+            runner.submit("work", {})
+        say("serves")
+        sys.stdin.readline()
+        released.set()
+        sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def homes(tmp_path: Path) -> list[dict[str, str]]:
+    """What makes of each process one on a machine of its own."""
+    found = [tmp_path / "first", tmp_path / "second"]
+    for folder in found:
+        folder.mkdir(mode=0o700)
+    return [{"XDG_RUNTIME_DIR": str(folder)} for folder in found]
+
+
+@pytest.fixture
+def way(postgres_server: postgres.Server) -> Iterator[postgres.Way]:
+    way = postgres.Way(postgres_server)
+    try:
+        yield way
+    finally:
+        way.close()
+
+
+@pytest.fixture
+def database(postgres_server: postgres.Server) -> Iterator[str]:
+    with postgres_server.database() as name:
+        yield name
+
+
+def begun(program: Program) -> dict[str, tuple[int, float]]:
+    """The attempts of both tasks, as they begin, and when."""
+    found: dict[str, tuple[int, float]] = {}
+    while len(found) < 2:
+        _, task, attempt, at = program.until("begins").split()
+        found[task] = int(attempt), float(at)
+    return found
+
+
+def stopped(program: Program) -> tuple[float, float, bool]:
+    """When the coroutine and the thread last went on, and whether the thread is told to end."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    while len(found) < 2:
+        what, *words = program.line().split()
+        if what in ("ends", "doubts"):
+            found[what, words[0]] = words[1:]
+    [ended] = found["ends", "coroutine"]
+    current, cancelled = found["doubts", "thread"]
+    return float(ended), float(current), cancelled == "True"
+
+
+def finished(url: str) -> reading.RunDetails:
+    with reading.Reader(url) as reader:
+        [run] = reading.runs(reader)
+        return reading.run(reader, run.id)
+
+
+def test_who_is_cut_off_stops_before_another_machine_goes_on(
+    postgres_server: postgres.Server, way: postgres.Way, database: str, homes: list[dict[str, str]]
+) -> None:
+    with Program(MACHINE, way.url(database), "first", "submits", env=homes[0]) as first:
+        assert {attempt for attempt, _ in begun(first).values()} == {1}
+        url = postgres_server.url(database)
+        with Program(MACHINE, url, "second", "waits", env=homes[1]) as second:
+            second.until("serves")
+            with way.cut():
+                ended, current, is_cancelled = stopped(first)
+                assert is_cancelled
+                taken = begun(second)
+            assert {attempt for attempt, _ in taken.values()} == {2}
+            # What it saw last before it was cut off was earlier than what the other one began.
+            assert ended < taken["coroutine"][1]
+            assert current < taken["thread"][1]
+            first.tell()
+            assert first.until("ends thread").split()[-1] == "False"
+            second.tell()
+            second.tell()
+            second.end()
+    run = finished(url)
+    assert run.run.status == "Completed"
+    assert run.final_context is not None
+    assert (run.final_context["coroutine"], run.final_context["thread"]) == ("second", "second")
+
+
+def test_what_was_told_to_end_is_made_again_if_nobody_took_it(way: postgres.Way, database: str) -> None:
+    """It uses up none of its attempts, and what cannot be stopped may go on to its end."""
+    told = threading.Event()
+    released = threading.Event()
+    begun: list[int] = []
+    current: list[bool] = []
+    handles: list[cloaca.TaskHandle] = []
+
+    with cloaca.WorkflowBuilder("work"):
+
+        @cloaca.task(retry_attempts=1)
+        async def coroutine(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            import asyncio
+
+            begun.append(handle.attempt)
+            if handle.attempt == 1:
+                try:
+                    await asyncio.sleep(PATIENCE)
+                finally:
+                    told.set()
+
+        @cloaca.task(retry_attempts=1)
+        def ends(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            handles.append(handle)
+            current.append(handle.is_current())
+            released.wait(PATIENCE)
+            current.append(handle.is_current())
+
+        @cloaca.task(retry_attempts=1)
+        def raises(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            released.wait(PATIENCE)
+            if handle.attempt == 1:
+                raise ValueError("it was told to end")
+
+    with cloaca.DefaultRunner(way.url(database)) as runner:
+        run = runner.submit("work", {})
+        until(lambda: begun and current)
+        with way.cut():
+            assert told.wait(PATIENCE)
+            assert not handles[0].is_current()
+        until(lambda: handles[0].is_current())
+        released.set()
+        assert run.result(PATIENCE).status == "Completed"
+        details = runner.get_run(run.id)
+    assert details is not None
+    assert begun == [1, 2]
+    assert current == [True, True]
+    tries = {task["id"]: task["tries"] for task in details["tasks"]}
+    assert [each["outcome"] for each in tries["coroutine"]] == ["Interrupted", "Completed"]
+    assert [each["outcome"] for each in tries["raises"]] == ["Interrupted", "Completed"]
+    assert [each["outcome"] for each in tries["ends"]] == ["Completed"]
+
+
+PROCESS = """
+    with cloaca.WorkflowBuilder("work"):
+        @cloaca.task(retry_attempts=1, executor="cpu")
+        def counts(context):
+            say("begins")
+            time.sleep(0 if os.path.exists(sys.argv[2]) else 60)
+
+    if __name__ == "__main__":
+        with cloaca.DefaultRunner(sys.argv[1], executors={"cpu": cloaca.ProcessExecutor(1)}) as runner:
+            run = runner.submit("work", {})
+            say("ended", run.result(60).status)
+"""
+
+
+def test_a_body_in_a_process_of_its_own_is_stopped(way: postgres.Way, database: str, tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(textwrap.dedent(PRELUDE) + textwrap.dedent(PROCESS))
+    again = tmp_path / "again"
+    source = (
+        "import runpy; sys.argv[0] = sys.argv.pop(1); os.execv(sys.executable, [sys.executable, *sys.argv])"
+    )
+    with Program(source, path, way.url(database), again) as program:
+        program.until("begins")
+        again.touch()
+        with way.cut():
+            # By its own log: the store does not answer.
+            assert program.process.stderr is not None
+            while b"told to end" not in program.process.stderr.readline():
+                pass
+        program.until("begins")
+        assert program.until("ended") == "ended Completed"
