@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import postgres
 import pytest
@@ -223,3 +225,69 @@ def test_a_body_in_a_process_of_its_own_is_stopped(way: postgres.Way, database: 
                 pass
         program.until("begins")
         assert program.until("ended") == "ended Completed"
+
+
+def test_who_stood_still_for_longer_than_its_silence_may_last_is_refused(
+    postgres_server: postgres.Server, database: str, homes: list[dict[str, str]]
+) -> None:
+    url = postgres_server.url(database)
+    with Program(MACHINE, url, "first", "submits", env=homes[0]) as first:
+        begun(first)
+        first.stop()
+        with Program(MACHINE, url, "second", "waits", env=homes[1]) as second:
+            assert {attempt for attempt, _ in begun(second).values()} == {2}
+            first.tell()
+            first.go_on()
+            assert first.until("ends thread").split()[-1] == "False"
+            first.tell()
+            assert "takes this runner for dead" in first.end()
+            second.tell()
+            second.tell()
+            second.end()
+    run = finished(url)
+    assert run.run.status == "Completed"
+    assert run.final_context is not None
+    assert (run.final_context["coroutine"], run.final_context["thread"]) == ("second", "second")
+    assert {task.attempts for task in run.tasks} == {2}
+
+
+def test_who_is_killed_on_another_machine_is_taken_over(
+    postgres_server: postgres.Server, database: str, homes: list[dict[str, str]]
+) -> None:
+    url = postgres_server.url(database)
+    with Program(MACHINE, url, "second", "waits", env=homes[1]) as second:
+        second.until("serves")
+        with Program(MACHINE, url, "first", "submits", env=homes[0]) as first:
+            begun(first)
+            first.send(signal.SIGKILL)
+            assert {attempt for attempt, _ in begun(second).values()} == {2}
+        second.tell()
+        second.tell()
+        second.end()
+    assert finished(url).run.status == "Completed"
+
+
+def test_nobody_is_dead_of_silence_just_after_the_server_has_started(homes: list[dict[str, str]]) -> None:
+    """Its start silences all: for ten seconds nobody's silence counts."""
+    with TemporaryDirectory(dir="/tmp", prefix="cloaca-") as parent:
+        Path(parent).chmod(0o711)
+        server = postgres.Server(Path(parent) / "own")
+        server.start({"fsync": "on", "full_page_writes": "on"})
+        try:
+            with Program(MACHINE, server.url(), "first", "submits", env=homes[0]) as first:
+                begun(first)
+                first.stop()
+                server.stop("immediate")
+                server.resume()
+                with Program(MACHINE, server.url(), "second", "waits", env=homes[1]) as second:
+                    begun(second)
+                    [[seconds]] = server.sql(
+                        "SELECT min(left_at) / 1e6 - extract(epoch FROM pg_postmaster_start_time())"
+                        " FROM cloaca.owners"
+                    )
+                    assert float(seconds) >= 10.0
+                    second.tell()
+                    second.tell()
+                    second.end()
+        finally:
+            server.remove()
