@@ -2,6 +2,7 @@
 //! server can be reached, whatever else this process does; what a notice tells too late the next beat tells.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -29,8 +30,8 @@ const COALESCED: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Who has not said for so long that it lives begins nothing: a second later others go on with what it has.
 const SILENT: Duration = Duration::from_secs(3);
-/// Between two attempts to reach the server.
-const RECONNECT_FIRST: Duration = Duration::from_millis(100);
+/// Between two attempts to reach the server, at most: a server that comes back has no thousand runners knock at once.
+const RECONNECT_FIRST: Duration = Duration::from_millis(200);
 const RECONNECT_LAST: Duration = Duration::from_secs(2);
 
 /// The thread that keeps the owners of one store alive.
@@ -258,7 +259,8 @@ impl Shared {
             }
             was_lost = true;
             if !self.state().is_closed {
-                let _ = timeout(pause, self.stir.notified()).await;
+                let random = RandomState::new().build_hasher().finish();
+                let _ = timeout(jittered(pause, random), self.stir.notified()).await;
                 pause = (pause * 2).min(RECONNECT_LAST);
             }
         }
@@ -360,8 +362,28 @@ impl Shared {
     }
 }
 
+/// From half a pause to all of it.
+fn jittered(pause: Duration, random: u64) -> Duration {
+    pause.mul_f64(0.5 + 0.5 * (random as f64 / u64::MAX as f64))
+}
+
 async fn answered<T>(
     answer: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
 ) -> Result<T> {
     Ok(timeout(PATIENCE, answer).await.map_err(|_| Error::Silent)??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_lost_their_ways_at_once_come_back_one_after_another() {
+        let half = RECONNECT_LAST / 2;
+        assert_eq!(jittered(RECONNECT_LAST, 0), half);
+        assert_eq!(jittered(RECONNECT_LAST, u64::MAX), RECONNECT_LAST);
+        assert_eq!(jittered(RECONNECT_LAST, 1 << 63), half * 3 / 2);
+        // As long as the way is there, nobody is silent for that.
+        assert!(BEAT + RECONNECT_LAST <= SILENT);
+    }
 }
