@@ -291,3 +291,26 @@ def test_nobody_is_dead_of_silence_just_after_the_server_has_started(homes: list
                     second.end()
         finally:
             server.remove()
+
+
+SERVES = """
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(message)s")
+    runner = cloaca.DefaultRunner(sys.argv[1])
+    say("serves")
+    runner.run_forever()
+"""
+
+
+def test_a_service_that_was_taken_for_dead_ends_so_that_its_supervisor_begins_it_anew(
+    postgres_server: postgres.Server, database: str, homes: list[dict[str, str]]
+) -> None:
+    url = postgres_server.url(database)
+    with Program(SERVES, url, env=homes[0]) as first:
+        first.until("serves")
+        first.stop()
+        with cloaca.DefaultRunner(url) as runner:
+            until(lambda: [each["left_at"] for each in runner.list_runners()].count(None) == 1, PATIENCE)
+            first.go_on()
+            errors = first.end(code=1)
+    assert "ERROR the store takes this runner for dead; make a new one" in errors
+    assert "RunnerError" in errors
