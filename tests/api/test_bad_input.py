@@ -785,7 +785,7 @@ def test_a_bad_timeout_of_a_result_is_told_and_the_run_is_not_lost(world: World,
     assert run.result(timeout=20).status == "Completed"
 
 
-@pytest.mark.parametrize("timeout", ["soon", math.nan, -1, None])
+@pytest.mark.parametrize("timeout", ["soon", math.nan, -1, [1]])
 def test_a_bad_timeout_of_shutdown_is_told_and_leaves_the_runner_open(world: World, timeout: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="timeout") as caught:
         world.runner.shutdown(timeout=timeout)
