@@ -198,8 +198,9 @@ PROCESS = """
     with cloaca.WorkflowBuilder("work"):
         @cloaca.task(retry_attempts=1, executor="cpu")
         def counts(context):
+            pause = 0 if os.path.exists(sys.argv[2]) else 60
             say("begins")
-            time.sleep(0 if os.path.exists(sys.argv[2]) else 60)
+            time.sleep(pause)
 
     if __name__ == "__main__":
         with cloaca.DefaultRunner(sys.argv[1], executors={"cpu": cloaca.ProcessExecutor(1)}) as runner:
@@ -240,7 +241,9 @@ def test_who_stood_still_for_longer_than_its_silence_may_last_is_refused(
             first.go_on()
             assert first.until("ends thread").split()[-1] == "False"
             first.tell()
-            assert "takes this runner for dead" in first.end()
+            told = first.end()
+            # Which of the two it hears of first is the threads' matter.
+            assert "takes this runner for dead" in told or "was taken over by another runner" in told
             second.tell()
             second.tell()
             second.end()
