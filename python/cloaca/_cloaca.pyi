@@ -252,6 +252,7 @@ class Runs:
         version: str,
         contexts: Sequence[str],
         keys: Sequence[tuple[str, float] | None] | None = None,
+        parent: tuple[int, str | None, Sequence[int | None]] | None = None,
         urgency: _Urgency | None = None,
         trace: str | None = None,
     ) -> list[Watch]: ...

@@ -103,7 +103,8 @@ class Runs(Listings):
     ) -> WorkflowResult:
         """Runs a workflow and waits until the run is final.
 
-        A failing task is no exception unless `check` is true: look at `status`.
+        A failing task is no exception unless `check` is true: look at `status`. A workflow that only another
+        living runner declares is run there.
 
         Within a task of the same runner this starts a child of the task's run, as `submit` does.
 
@@ -130,6 +131,7 @@ class Runs(Listings):
             self._blocks(
                 "execute()", "execute_async()", waits_for=registry.async_task_of(_name_of(workflow_name))
             )
+        self._refuse_unserved(_name_of(workflow_name))
         run = self._submit(workflow_name, context, urgency.of(priority, None, None))
         if run._is_called:
             run = self._called(run)
@@ -160,7 +162,9 @@ class Runs(Listings):
         cancelled with its parent.
 
         Args:
-            workflow_name (str | Workflow): a registered workflow.
+            workflow_name (str | Workflow): a workflow that this program declares, or that some program has
+                declared to the store: then whoever declares it runs it. If no living runner does, the run
+                waits for one, and a warning says so once.
             context (ContextLike | None): what its first tasks get.
             run_key (str | None): starts at most one run of its workflow while it holds: who comes with it
                 once more, in this program or another one, gets that run, however it ended.
@@ -432,13 +436,24 @@ class Runs(Listings):
         trace: str | None,
     ) -> list[Watch]:
         engine = self._working()
-        if not self._works:
-            version = self._served.version(workflow)
-            offered: list[Watch] = engine.runs.offer(workflow, version, encoded, keys, when, trace)
-            return offered
-        registry.workflow(workflow)
-        begun: list[Watch] = engine.runs.submit(workflow, encoded, keys, calls, when, trace)
-        return begun
+        if self._works:
+            declared = registry.workflow(workflow)
+            try:
+                begun: list[Watch] = engine.runs.submit(workflow, encoded, keys, calls, when, trace)
+                return begun
+            except WorkflowError:
+                # What is not declared here others may declare, or have declared.
+                if declared is not None:
+                    raise
+        version = self._served.version(workflow)
+        offered: list[Watch] = engine.runs.offer(workflow, version, encoded, keys, calls, when, trace)
+        return offered
+
+    def _refuse_unserved(self, workflow: str) -> None:
+        """Raises `WorkflowError` where a runner that works would wait for a run that nobody could begin."""
+        if self._works and not registry.knows(workflow):
+            self._working()
+            self._served.refuse(workflow)
 
     def cancel(self, run_id: str) -> None:
         """Asks for a run's end: no further task of it starts, a running one may finish. A final run stays as

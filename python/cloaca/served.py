@@ -1,4 +1,4 @@
-"""Which workflows a client may ask for: those that the store knows of, whoever declares them.
+"""Which workflows a runner may ask for that it does not declare: those that its store knows of.
 
 Decides nothing about runs: those are kept, and claimed by whoever declares their workflow.
 """
@@ -30,14 +30,17 @@ SERVED = "SELECT owner, version FROM workflows WHERE name = ?"
 _KNOWN = """
     SELECT
         (SELECT version FROM runs WHERE workflow = ?1 ORDER BY created_at DESC LIMIT 1) AS ran,
+        (SELECT version FROM graphs WHERE workflow = ?1
+            ORDER BY unused_since IS NOT NULL, unused_since DESC LIMIT 1) AS declared,
         EXISTS (SELECT 1 FROM schedules WHERE workflow = ?1) AS is_scheduled"""
 _NAMES = """
     SELECT name FROM workflows
+    UNION SELECT workflow FROM graphs
     UNION SELECT DISTINCT workflow FROM schedules WHERE workflow IS NOT NULL LIMIT ?"""
 
 
 class Served:
-    """What a client knows of the workflows of its store."""
+    """What a runner knows of the workflows of its store that it does not declare."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -50,8 +53,8 @@ class Served:
         """The content version of a workflow, as far as it is known; whoever claims a run goes by his own.
 
         Raises:
-            WorkflowError: (a `ValueError`) nobody has declared it, and the store has neither a run nor a
-                schedule of it.
+            WorkflowError: (a `ValueError`) nobody has ever declared it, and the store has neither a run nor
+                a schedule of it.
         """
         now = monotonic()
         with self._lock:
@@ -71,8 +74,20 @@ class Served:
         """Raises `WorkflowError` where nothing is known of a workflow."""
         if not registry.knows(workflow) and self._served(workflow) is None:
             [found] = self._engine.store.look(_KNOWN, [workflow])
-            if found["ran"] is None and not found["is_scheduled"]:
+            if _is_unknown(found):
                 raise self._unknown(workflow)
+
+    def refuse(self, workflow: str) -> None:
+        """Raises `WorkflowError` where no living runner declares a workflow."""
+        if self._served(workflow) is not None:
+            return
+        [found] = self._engine.store.look(_KNOWN, [workflow])
+        if _is_unknown(found):
+            raise self._unknown(workflow)
+        raise WorkflowError(
+            f"no living runner declares workflow {excerpt(workflow)}: execute() would wait for one, and"
+            " submit() leaves a run for it"
+        )
 
     def is_served(self, workflow: str) -> bool:
         """Whether a living runner declares it."""
@@ -89,10 +104,10 @@ class Served:
     def _unserved(self, workflow: str) -> str:
         [found] = self._engine.store.look(_KNOWN, [workflow])
         declared = registry.workflow(workflow)
-        if declared is None and found["ran"] is None and not found["is_scheduled"]:
+        if declared is None and _is_unknown(found):
             raise self._unknown(workflow)
         self._warn(workflow)
-        return declared.version if declared is not None else found["ran"] or ""
+        return declared.version if declared is not None else found["ran"] or found["declared"] or ""
 
     def _warn(self, workflow: str) -> None:
         with self._lock:
@@ -108,9 +123,13 @@ class Served:
     def _unknown(self, workflow: str) -> WorkflowError:
         known = [row["name"] for row in self._engine.store.look(_NAMES, [NAMED_MAX])]
         return WorkflowError(
-            f"workflow {excerpt(workflow)} not found: no living runner declares it, and the store has neither"
+            f"workflow {excerpt(workflow)} not found: nobody has declared it to this store, which has neither"
             f" a run nor a schedule of it{hint(workflow, 'workflows', sorted({*known, *registry.names()}))}"
         )
+
+
+def _is_unknown(found: dict[str, Any]) -> bool:
+    return found["ran"] is None and found["declared"] is None and not found["is_scheduled"]
 
 
 def version_of(declaring: list[dict[str, Any]], living: set[int]) -> str | None:

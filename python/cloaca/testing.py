@@ -544,5 +544,8 @@ class Runner(DefaultRunner):
                 raise
             raise WorkflowError(f"{error}{told}") from None
 
+    def _refuse_unserved(self, workflow: str) -> None:
+        """`_submit` knows more of what is missing here."""
+
     def _unknown_trigger(self, name: str) -> str:
         return super()._unknown_trigger(name) + outside(name)

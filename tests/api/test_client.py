@@ -178,8 +178,7 @@ def test_runs_outlive_their_worker_and_their_client(file: Path) -> None:
 def test_an_unknown_workflow_is_refused_and_one_that_nobody_serves_is_told_once(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert run_program(WORKS, file, "and end").stdout == "ready\n"
-    refusal = "workflow 'double' not found: no living runner declares it"
+    refusal = "workflow 'double' not found: nobody has declared it to this store"
     with cloaca.DefaultRunner(file, work=False) as client, pytest.raises(ValueError, match=refusal):
         client.submit("double", {"n": 1})
     with working(file), cloaca.DefaultRunner(file, work=False) as client:
@@ -251,3 +250,55 @@ def test_what_only_work_has_a_use_for_is_refused(given: dict[str, Any]) -> None:
         cloaca.DefaultRunner(":memory:", work=False, **given)
     with pytest.raises(ValueError, match="work"):
         cloaca.DefaultRunner(":memory:", work="no")  # type: ignore[arg-type]
+
+
+def test_a_working_runner_asks_for_what_only_another_one_declares(file: Path, worker: Any) -> None:
+    with cloaca.WorkflowBuilder("own"):
+
+        @cloaca.task(id="only")
+        def only(context: cloaca.Context) -> None:
+            run = cloaca.current_run()
+            assert run is not None
+            context["double"] = run.runner.execute("double", {"n": 4}).final_context["n"]
+
+    with cloaca.DefaultRunner(file) as runner:
+        run = runner.submit("double", {"n": 21})
+        assert run.result(60).final_context["n"] == 42
+        assert runner.execute("double", {"n": 4}, timeout=60).final_context["n"] == 8
+        many = runner.submit_many("double", [{"n": n} for n in range(10)])
+        assert [run.result(60).final_context["n"] for run in many] == [2 * n for n in range(10)]
+        keyed = [runner.submit("double", {"n": 1}, run_key="k") for _ in range(2)]
+        assert keyed[0].id == keyed[1].id
+        own = runner.submit("own", {})
+        assert own.result(60).final_context["double"] == 8
+        [child] = [row for row in runner.list_runs(workflow="double") if row["parent_run"] == own.id]
+        assert child["parent_task"] == "only"
+        assert asyncio.run(executed(runner)) == 10
+
+
+async def executed(runner: cloaca.DefaultRunner) -> int:
+    return int((await runner.execute_async("double", {"n": 5}, timeout=60)).final_context["n"])
+
+
+def test_what_was_declared_once_is_known_and_waits_for_who_declares_it(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run_program(WORKS, file, "and end").stdout == "ready\n"
+    for works in (False, True):
+        caplog.clear()
+        with cloaca.DefaultRunner(file, work=works) as runner, caplog.at_level(logging.WARNING, "cloaca"):
+            runs = [runner.submit("double", {"n": n}) for n in range(3)]
+            assert all("waits for a runner" in run.why() for run in runs)
+            if works:
+                with pytest.raises(ValueError, match="no living runner declares workflow 'double'"):
+                    runner.execute("double", {"n": 1})
+                with pytest.raises(ValueError, match="no living runner declares workflow 'double'"):
+                    asyncio.run(executed(runner))
+            with pytest.raises(ValueError, match=r"'duoble' not found.*did you mean 'double'"):
+                runner.submit("duoble", {"n": 1})
+            with pytest.raises(ValueError, match=r"'duoble' not found.*did you mean 'double'"):
+                runner.execute("duoble", {"n": 1})
+        told = [record.getMessage() for record in caplog.records if "its runs wait" in record.getMessage()]
+        assert told == ["no living runner declares workflow 'double': its runs wait for one that does"]
+    with working(file), cloaca.DefaultRunner(file, work=False) as client:
+        assert client.run(runs[1].id).result(60).final_context["n"] == 2

@@ -87,6 +87,19 @@ fn wanted(
     wanted.collect()
 }
 
+/// The run and the task that ask, and which of their calls each is.
+type CallParts = (u128, Option<String>, Vec<Option<u32>>);
+
+fn called(mut wanted: Vec<Wanted>, parent: Option<CallParts>) -> Vec<Wanted> {
+    if let Some((run, task, calls)) = parent {
+        let (run, task) = (Uuid::from_u128(run), task.map(Arc::from));
+        for (wanted, call) in wanted.iter_mut().zip(calls) {
+            wanted.parent = Some(Box::new(Parent { run, task: task.clone(), call, again: false }));
+        }
+    }
+    wanted
+}
+
 /// Whether a run is open again, and else why not.
 fn shown(told: Result<bool, String>) -> (bool, Option<String>) {
     match told {
@@ -127,18 +140,12 @@ impl Runs {
         workflow: &str,
         contexts: Vec<String>,
         keys: Option<Vec<Option<(String, f64)>>>,
-        parent: Option<(u128, Option<String>, Vec<Option<u32>>)>,
+        parent: Option<CallParts>,
         urgency: Option<UrgencyParts>,
         trace: Option<String>,
     ) -> PyResult<Vec<Watch>> {
         let runtime = self.handle.runtime(py)?;
-        let mut wanted = wanted(contexts, keys, urgency, trace);
-        if let Some((run, task, calls)) = parent {
-            let (run, task) = (Uuid::from_u128(run), task.map(Arc::from));
-            for (wanted, call) in wanted.iter_mut().zip(calls) {
-                wanted.parent = Some(Box::new(Parent { run, task: task.clone(), call, again: false }));
-            }
-        }
+        let wanted = called(wanted(contexts, keys, urgency, trace), parent);
         let watches = match wanted.len() {
             1 => quick(py, runtime, || runtime.submit(workflow, wanted))?,
             _ => free(py, || runtime.submit(workflow, wanted))?,
@@ -148,7 +155,7 @@ impl Runs {
     }
 
     /// The same of runs that others are to drive, of a workflow of which nothing need be known here but its name.
-    #[pyo3(signature = (workflow, version, contexts, keys=None, urgency=None, trace=None))]
+    #[pyo3(signature = (workflow, version, contexts, keys=None, parent=None, urgency=None, trace=None))]
     #[allow(clippy::too_many_arguments, reason = "each is a word of the request")]
     fn offer(
         &self,
@@ -157,11 +164,12 @@ impl Runs {
         version: &str,
         contexts: Vec<String>,
         keys: Option<Vec<Option<(String, f64)>>>,
+        parent: Option<CallParts>,
         urgency: Option<UrgencyParts>,
         trace: Option<String>,
     ) -> PyResult<Vec<Watch>> {
         let runtime = self.handle.runtime(py)?;
-        let wanted = wanted(contexts, keys, urgency, trace);
+        let wanted = called(wanted(contexts, keys, urgency, trace), parent);
         let watches =
             free(py, || runtime.offer(workflow, version, wanted))?.map_err(|e| error::raise(py, e))?;
         Ok(watches.into_iter().map(|watch| self.handle.watched(watch)).collect())

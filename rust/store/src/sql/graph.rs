@@ -28,7 +28,7 @@ pub fn keep(db: &Db, workflow: &str, version: &str, graph: &str) -> Result<(), F
     Ok(())
 }
 
-/// Notes of which versions nobody says anything any more, and forgets those of which no run is left.
+/// Notes of which versions nobody says anything any more, and forgets those of which no run is left, but for the last of each workflow.
 pub fn set_aside(db: &Db) -> Result<(), Failure> {
     // Index graphs_used; primary key of workflows.
     const SQL: &str = concat!("
@@ -42,15 +42,19 @@ pub fn set_aside(db: &Db) -> Result<(), Failure> {
     names.iter().try_for_each(|name| forget(db, name))
 }
 
-/// Forgets the versions of a workflow that nobody declares and of which no run is left.
+/// Forgets the versions of a workflow that nobody declares and of which no run is left, but for the last.
 pub fn forget(db: &Db, workflow: &str) -> Result<(), Failure> {
-    // Index runs_workflow, twice, for each version that nobody declares.
+    // Index runs_workflow, twice, for each version that nobody declares. What was declared last stays: it is known by that.
     const SQL: &str = "
         DELETE FROM graphs
         WHERE workflow = :workflow AND unused_since IS NOT NULL
             AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.workflow = :workflow AND created_at <= graphs.unused_since)
             AND version IS DISTINCT FROM (
-                SELECT runs.version FROM runs WHERE runs.workflow = :workflow ORDER BY created_at DESC LIMIT 1)";
+                SELECT runs.version FROM runs WHERE runs.workflow = :workflow ORDER BY created_at DESC LIMIT 1)
+            AND EXISTS (
+                SELECT 1 FROM graphs AS newer WHERE newer.workflow = :workflow AND newer.version <> graphs.version
+                    AND (newer.unused_since IS NULL OR newer.unused_since > graphs.unused_since
+                        OR newer.unused_since = graphs.unused_since AND newer.version > graphs.version))";
     db.prepare_cached(SQL)?.execute(named_params! { ":workflow": workflow })?;
     Ok(())
 }
