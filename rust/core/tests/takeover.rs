@@ -219,6 +219,7 @@ fn claimed(number: u128, schedule: ScheduleKey, behind: Vec<Uuid>) -> Unfinished
         context_hash: None,
         waits: true,
         is_again: false,
+        is_apart: false,
         created_at: Wall(0),
         interruptions: 0,
         priority: Priority::default(),
@@ -342,6 +343,7 @@ fn attempt_of_the_second_task(is_mixed: bool) -> u32 {
         owner_before: Some(DEAD),
         waits: false,
         is_again: false,
+        is_apart: false,
         schedule: None,
         is_mixed,
         ..claimed(1, ScheduleKey(7), vec![])
