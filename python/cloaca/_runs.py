@@ -131,7 +131,7 @@ class Runs(Listings):
             self._blocks(
                 "execute()", "execute_async()", waits_for=registry.async_task_of(_name_of(workflow_name))
             )
-        self._refuse_unserved(_name_of(workflow_name))
+        self._refuse_unserved(workflow_name)
         run = self._submit(workflow_name, context, urgency.of(priority, None, None))
         if run._is_called:
             run = self._called(run)
@@ -449,11 +449,12 @@ class Runs(Listings):
         offered: list[Watch] = engine.runs.offer(workflow, version, encoded, keys, calls, when, trace)
         return offered
 
-    def _refuse_unserved(self, workflow: str) -> None:
+    def _refuse_unserved(self, workflow_name: object) -> None:
         """Raises `WorkflowError` where a runner that works would wait for a run that nobody could begin."""
-        if self._works and not registry.knows(workflow):
+        name = _name_of(workflow_name)
+        if self._works and not registry.knows(name):
             self._working()
-            self._served.refuse(workflow)
+            self._served.refuse(name)
 
     def cancel(self, run_id: str) -> None:
         """Asks for a run's end: no further task of it starts, a running one may finish. A final run stays as

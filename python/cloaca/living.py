@@ -81,10 +81,15 @@ def begin(runner: DefaultRunner) -> None:
     try:
         held.remove(runner)
     except ValueError:  # another thread has let it begin, or it never waited
-        if refuse is not None and runner in kept:
-            refuse(runner._url)
+        refuse_kept(runner)
         return
     runner.resume()
+
+
+def refuse_kept(runner: DefaultRunner) -> None:
+    """Its program has one begin that stays paused, because its store is not the one that is meant."""
+    if refuse is not None and runner in kept:
+        refuse(runner._url)
 
 
 @contextlib.contextmanager

@@ -467,6 +467,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
     def _begin_paused(self) -> bool:
         """Begins what `paused=True` has put off; false if nothing was."""
         self._open().now()  # refused after a fork
+        living.refuse_kept(self)
         if not self._paused or not self._resuming.acquire(blocking=False):
             return False
         try:

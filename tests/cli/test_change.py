@@ -727,6 +727,26 @@ def test_a_runner_on_another_store_has_begun_nothing_as_it_is_refused(tmp_path: 
         assert database.execute("SELECT count(*) FROM runs").fetchone() == (0,)
 
 
+def test_a_function_has_no_runner_on_another_store_begin(tmp_path: Path) -> None:
+    lines = "other = cloaca.DefaultRunner('other.db')\n\ndef main():\n    other.resume()\n"
+    (tmp_path / "app.py").write_text(f"{DRILL}{lines}")
+    done = run_command(["run", "app.py:main", "--database", "real.db"], cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "--database names 'real.db', and the runner of app.py:main is on 'other.db'" in done.stderr
+    assert not run_command(["runs", "--database", "other.db"], cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("own", "more"),
+    [("runner = cloaca.DefaultRunner(':memory:')\n", []), ("", ["--database", ":memory:"])],
+)
+def test_workers_have_no_store_in_memory_each(tmp_path: Path, own: str, more: list[str]) -> None:
+    (tmp_path / "app.py").write_text(f"{DRILL}{own}")
+    done = run_command(["run", "app.py", "--workers", "2", *more], cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("the store of app.py is in memory, which each worker has for itself") == 1
+
+
 @pytest.mark.parametrize("named", [["--database", "real.db"], []])
 def test_another_runner_of_the_program_begins_unless_the_line_names_the_store_of_this_one(
     tmp_path: Path, named: list[str]

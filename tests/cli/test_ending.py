@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import textwrap
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -119,3 +120,24 @@ def test_a_run_that_is_over_is_told_by_its_end(
     monkeypatch.setattr(Show, "values", told)
     with cloaca.DefaultRunner("runs.db"):
         assert "Completed" in line.piped("submit", "w", "--wait")
+
+
+@pytest.mark.parametrize("number", BY)
+def test_what_the_first_signal_has_cleaned_up_no_second_one_cuts_short(number: signal.Signals) -> None:
+    source = """
+        import os, signal, sys
+        from cloaca.cli.ending import cleaning_up
+
+        with cleaning_up(lambda: False):
+            try:
+                os.kill(os.getpid(), int(sys.argv[1]))
+            finally:
+                for _ in range(3):
+                    os.kill(os.getpid(), int(sys.argv[1]))
+                print("clean", flush=True)
+        print("not ended")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(source), str(int(number))]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "clean\n", done.stderr
+    assert done.returncode not in (0, 1) or number == signal.SIGINT

@@ -72,6 +72,8 @@ class Ending:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._noted = number
         if self._raises:
+            # Once: what is cleaned up by that is cleaned up whole.
+            self._raises = False
             _leave(number)
 
 

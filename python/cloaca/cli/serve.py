@@ -13,6 +13,7 @@ import time
 from importlib.util import find_spec
 
 from .. import living, stop
+from ..check import on_server
 from ..check import run_id as checked_run_id
 from ..errors import ArgumentError, ArgumentTypeError, CloacaError, StoreError, excerpt
 from ..terminal import clean
@@ -283,6 +284,11 @@ def _served(target: str, url: str | None, log: str | None, listens: tuple[str, i
     if isinstance(runner, int):
         # A function that has served by itself.
         return runner
+    if WORKER in os.environ and runner._engine.path is None and not on_server(runner._url):
+        raise UsageError(
+            f"the store of {target} is in memory, which each worker has for itself, so that each would poll"
+            " every trigger; name a file or a server, or leave --workers out"
+        )
     _begin(module)
     meant.say_what_is_kept()
     if listening is not None:
