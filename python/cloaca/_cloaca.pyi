@@ -16,6 +16,7 @@ __all__ = [
     "Client",
     "Ends",
     "Engine",
+    "Hearer",
     "Jobs",
     "PollNow",
     "Polls",
