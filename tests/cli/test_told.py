@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from stage import free_port, reads, serving
 
+import cloaca
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="there are no signals")
 WAIT = 30.0
 TERM, INT = signal.SIGTERM, signal.SIGINT
@@ -115,6 +117,23 @@ def test_a_program_that_does_not_end_is_ended_by_one_more(
         reads(process, "goes on")
         process.send_signal(number)
         assert_ends_well(process)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("store", ["to be made", "there"])
+def test_two_signals_at_once_end_the_page_as_one_does(tmp_path: Path, store: str, pair: str) -> None:
+    if store == "there":
+        with cloaca.DefaultRunner(tmp_path / "runs.db"):
+            pass
+    with serving(tmp_path, "ui", "runs.db", "--port", str(free_port())) as process:
+        try:
+            reads(process, "http://" if store == "there" else "the page waits for store")
+            for number in PAIRS[pair]:
+                process.send_signal(number)
+            assert_ends_well(process)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager

@@ -103,6 +103,10 @@ def _dev(arguments: Namespace) -> int:
 
 def page(arguments: Namespace, show: Show) -> int:
     """Serves the page of a store."""
+    return told.over(lambda: _page(arguments))
+
+
+def _page(arguments: Namespace) -> int:
     from ..ui.__main__ import LOCAL, serve
 
     hold()

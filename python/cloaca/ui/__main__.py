@@ -102,8 +102,10 @@ def serve(
     del uvicorn
     # Who asks meanwhile is to find nobody there, and no page that hangs.
     listening(host, port).close()
-    # A signal ends it as it should end: uvicorn drains, and then raises it once more.
-    if threading.current_thread() is threading.main_thread():
+    # A signal ends it as it should end: uvicorn drains, and then raises it once more. The command line hears
+    # them by itself.
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         from ..cli.children import hear_hangup
 
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
