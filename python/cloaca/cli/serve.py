@@ -25,7 +25,7 @@ from .parse import UsageError
 from .program import REFUSED, UNFIT, WORKER, WRONG, ProgramError, imported, is_quiet, split
 from .show import Show
 from .unimported import refuse_missing
-from .where import ENVIRONMENT, database, is_same, named, program, settled, shown
+from .where import ENVIRONMENT, NothingFound, database, is_same, named, program, settled, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -334,7 +334,12 @@ class _Meant:
         Raises:
             UsageError: none is named, and it cannot be guessed.
         """
-        return database(None, self._folder) if self._named is None else self._named[1]
+        if self._named is not None:
+            return self._named[1]
+        try:
+            return database(None, self._folder)
+        except NothingFound as missing:
+            raise UsageError(f"{missing}; --database runs.db makes one here") from None
 
     def shown(self, url: str) -> str:
         """What messages call a store."""
