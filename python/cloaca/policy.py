@@ -438,15 +438,18 @@ def _of_header(text: str) -> float | None:
     """The seconds that an HTTP header `Retry-After` means, RFC 9110; `None` of any other text."""
     if text.strip().isdecimal():
         return float(text)
-    if "GMT" not in text:
+    if not text.strip()[:3].isalpha():
         return None
     from datetime import UTC, datetime
     from email.utils import parsedate_to_datetime
 
     try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+        at = parsedate_to_datetime(text)
     except (ValueError, TypeError):
         return None
+    # One of the forms that are to be taken names no zone.
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
+    return max(0.0, (at - datetime.now(UTC)).total_seconds())
 
 
 def wish_of(failure: BaseException) -> int | None:

@@ -82,7 +82,12 @@ def test_what_a_response_has_in_its_header_is_taken_as_it_is() -> None:
     assert later(" 0 ").delay_us == 0
     at = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
     assert timedelta(minutes=59) < timedelta(microseconds=later(at).delay_us) <= timedelta(hours=1)
-    assert later("Wed, 21 Oct 2015 07:28:00 GMT").delay_us == 0
+    for past in (
+        "Wed, 21 Oct 2015 07:28:00 GMT",
+        "wed, 21 oct 2015 07:28:00 gmt",
+        "Wed Oct 21 07:28:00 2015",
+    ):
+        assert later(past).delay_us == 0
     for odd in ("-5", "1.5", "soon", "Wed, 99 Foo 2015 07:28:00 GMT"):
         with pytest.raises(cloaca.TriggerError, match="delay"):
             later(odd)
