@@ -52,7 +52,7 @@ class Awaited:
         def _submit(
             self, workflow_name: object, context: ContextLike | None, when: Urgency | None = None
         ) -> Run: ...
-        def _refuse_unserved(self, workflow_name: object) -> None: ...
+        def _refuse_unserved(self, workflow_name: object, context: ContextLike | None) -> None: ...
         def _called(self, run: Run) -> Run: ...
         def _begun_keyed(
             self,
@@ -117,7 +117,7 @@ class Awaited:
         checks, abandons = flag(check, "check"), flag(cancel_on_abandon, "cancel_on_abandon")
         if timeout is not None:
             seconds(timeout, "timeout")
-        self._refuse_unserved(workflow_name)
+        self._refuse_unserved(workflow_name, context)
         run = self._submit(workflow_name, context, urgency.of(priority, None, None))
         try:
             if run._is_called:

@@ -131,7 +131,7 @@ class Runs(Listings):
             self._blocks(
                 "execute()", "execute_async()", waits_for=registry.async_task_of(_name_of(workflow_name))
             )
-        self._refuse_unserved(workflow_name)
+        self._refuse_unserved(workflow_name, context)
         run = self._submit(workflow_name, context, urgency.of(priority, None, None))
         if run._is_called:
             run = self._called(run)
@@ -449,11 +449,12 @@ class Runs(Listings):
         offered: list[Watch] = engine.runs.offer(workflow, version, encoded, keys, calls, when, trace)
         return offered
 
-    def _refuse_unserved(self, workflow_name: object) -> None:
+    def _refuse_unserved(self, workflow_name: object, context: ContextLike | None) -> None:
         """Raises `WorkflowError` where a runner that works would wait for a run that nobody could begin."""
         name = _name_of(workflow_name)
         if self._works and not registry.knows(name):
-            self._working()
+            # What is wrong with an argument is said first.
+            encode_within(self._working().context_bytes_max, context, "the context")
             self._served.refuse(name)
 
     def cancel(self, run_id: str) -> None:

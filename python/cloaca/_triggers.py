@@ -415,15 +415,6 @@ class Triggers:
 
     def _tick(self, name: str, dry_run: bool) -> TickAnswer:
         engine = self._at_work("tick")
-        if (
-            (inside := attempt.innermost()) is not None
-            and inside[0] is engine
-            and inside[1:3] == (None, name)
-        ):
-            raise RunnerError(
-                f"tick({name!r}) in the function of that very trigger would wait for itself;"
-                f" poll_soon({name!r}) has it polled again after this poll"
-            )
         deadline = monotonic() + TICK_SECONDS_MAX
         if self._crew.on_loop() is not None:
             definition = registry.triggers.get(name)
@@ -438,6 +429,7 @@ class Triggers:
         begun: PollNow | Literal[False] | None = None
         try:
             while not (begun := engine.polls.poll_now(name)) and (begun is None or name in places):
+                self._refuse_own(engine, name)
                 is_elsewhere = self._is_elsewhere(name)
                 if is_elsewhere and (monotonic() > deadline or self._is_alive(self._polled_by(name))):
                     raise self._polled_elsewhere(name)
@@ -591,6 +583,15 @@ class Triggers:
                 " store"
             )
         return self._unknown_trigger(name)
+
+    def _refuse_own(self, engine: Any, name: str) -> None:
+        """Raises `RunnerError` where the trigger's own function asks, which would wait for itself."""
+        inside = attempt.innermost()
+        if inside is not None and inside[0] is engine and inside[1:3] == (None, name):
+            raise RunnerError(
+                f"tick({name!r}) in the function of that very trigger would wait for itself;"
+                f" poll_soon({name!r}) has it polled again after this poll"
+            )
 
     def _is_elsewhere(self, name: str) -> bool:
         """Whether a trigger is another runner's, as far as this one knows."""

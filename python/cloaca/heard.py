@@ -23,6 +23,9 @@ _WAY_OUT = (
     " @pytest.mark.cloaca_runner(raise_errors=False), or Runner(raise_errors=False)"
 )
 
+_RUN_OUT_OF_TIME = "workflow timed out"
+"""How the error of a run begins that was over its own time."""
+
 _FAILED = "SELECT id, error FROM runs WHERE status = 'Failed' ORDER BY completed_at DESC LIMIT ?"
 _TICKS = """
     SELECT name, reason FROM ticks JOIN schedules ON schedules.row = schedule
@@ -52,12 +55,15 @@ class Heard:
         failed, self._failed = counts["runs_failed"] - self._failed, counts["runs_failed"]
         errors, self._errors = counts["errors"] - self._errors, counts["errors"]
         raised: list[BaseException] = []
-        known = {run_id for run_id, _ in self._told}
+        known: set[str | None] = {run_id for run_id, _ in self._told}
         for _ in range(len(self._told)):
             run_id, error = self._told.popleft()
             row = None if run_id is None else engine.runs.run(run_id)
             if row is not None and row["completed_at"] is None:
                 self._told.append((run_id, error))
+            elif row is not None and (row["error_message"] or "").startswith(_RUN_OUT_OF_TIME):
+                # Whatever its body made of being told to end.
+                known.discard(run_id)
             elif row is None or row["status"] == "Failed":
                 raised.append(error)
         if failed > 0:

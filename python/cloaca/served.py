@@ -78,8 +78,9 @@ class Served:
                 raise self._unknown(workflow)
 
     def refuse(self, workflow: str) -> None:
-        """Raises `WorkflowError` where no living runner declares a workflow."""
-        if self._served(workflow) is not None:
+        """Raises `WorkflowError` where no other living runner declares a workflow."""
+        # What this one declares no more may still stand in the store.
+        if self._served(workflow, but=self._engine.runs.owner()) is not None:
             return
         [found] = self._engine.store.look(_KNOWN, [workflow])
         if _is_unknown(found):
@@ -93,9 +94,9 @@ class Served:
         """Whether a living runner declares it."""
         return self._served(workflow) is not None
 
-    def _served(self, workflow: str) -> str | None:
-        """The version of a living runner that declares it."""
-        declaring = self._engine.store.look(SERVED, [workflow])
+    def _served(self, workflow: str, but: int | None = None) -> str | None:
+        """The version of a living runner that declares it, and is not that one."""
+        declaring = [row for row in self._engine.store.look(SERVED, [workflow]) if row["owner"] != but]
         if not declaring:
             return None
         owners = self._engine.store.owners(RUNNERS_MAX, self._engine.now())

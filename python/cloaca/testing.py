@@ -544,7 +544,7 @@ class Runner(DefaultRunner):
                 raise
             raise WorkflowError(f"{error}{told}") from None
 
-    def _refuse_unserved(self, workflow_name: object) -> None:
+    def _refuse_unserved(self, workflow_name: object, context: ContextLike | None) -> None:
         """`_submit` knows more of what is missing here."""
 
     def _unknown_trigger(self, name: str) -> str:

@@ -73,7 +73,7 @@ def test_settings_are_given_by_name() -> None:
 
 def test_what_is_in_seconds_may_be_given_as_a_duration() -> None:
     fields = [field for field in cloaca.DefaultRunnerConfig.__slots__ if field.endswith("_seconds")]
-    assert len(fields) == 6
+    assert len(fields) == 7
     given: list[tuple[Any, float]] = [
         ("7d", 604800),
         ("1m30s", 90),

@@ -92,10 +92,12 @@ def is_polled(runner: cloaca.testing.Runner) -> bool:
 
 def has_workflow(runner: cloaca.testing.Runner) -> bool:
     try:
-        runner.submit("w")
+        run = runner.submit("w")
     except ValueError:
         return False
-    return True
+    # What it has known before it takes all the same, for whoever may come.
+    runner.run_until_idle()
+    return run.status == "Completed"
 
 
 def drop(dropping: Callable[[str], None], name: str) -> None:

@@ -73,7 +73,7 @@ END = {
     "atexit": f"{GOES_ON}import atexit\natexit.register(goes_on)\n{WAITS}",
     "thread": f"{GOES_ON}threading.Thread(target=goes_on).start()\n{WAITS}",
 }
-DRAINS = "cloaca.DefaultRunner('runs.db').submit('w')\n"
+DRAINS = "cloaca.DefaultRunner('runs.db').submit('w')\nthreading.Thread(target=tells).start()\n"
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -99,6 +99,8 @@ def test_two_signals_at_once_end_it_as_one_does(tmp_path: Path, mode: str, momen
 def test_two_more_at_once_end_a_drain(tmp_path: Path, mode: str, pair: str) -> None:
     (tmp_path / "app.py").write_text(APP + DRAINS)
     with at_work(tmp_path, mode) as process:
+        # The task says so too, before the runner hears signals.
+        reads(process, "here")
         process.send_signal(PAIRS[pair][0])
         reads(process, "shutting down")
         for number in PAIRS[pair]:

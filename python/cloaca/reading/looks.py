@@ -20,6 +20,7 @@ from .why import why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Never
 
     from ..types import Health, TriggerRef
@@ -69,6 +70,7 @@ class Looks:
     list_runners = DefaultRunner.list_runners
     query = DefaultRunner.query
 
+    _ticks = DefaultRunner._ticks
     _page = DefaultRunner._page
     _walk = DefaultRunner._walk
     _is_cron_by_now = DefaultRunner._is_cron_by_now
@@ -154,6 +156,10 @@ class _Store:
 
     def now(self) -> int:
         return check.microseconds(now())
+
+    def after_flush(self, call: Callable[[], Any], trigger: str | None = None) -> Any:
+        """Nothing is on its way from here."""
+        return call()
 
 
 class _Runs:
