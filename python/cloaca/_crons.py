@@ -298,8 +298,8 @@ class Crons:
 
         Raises:
             ScheduleError: (a `ValueError`) `Failed to back-fill cron schedule`: there is none with that id,
-                `end` lies ahead, or before `start`, or there are more than 10,000 moments; `Invalid
-                schedule ID`, `Invalid datetime format`.
+                `end` lies ahead, or before `start`, there are more than 10,000 moments, or its function
+                decides them and this runner leaves it out; `Invalid schedule ID`, `Invalid datetime format`.
             WorkflowError: (a `ValueError`) this program does not declare its workflow.
             TriggerError: (a `ValueError`) its function failed for a moment; the runs of those before it are
                 started.
@@ -316,6 +316,12 @@ class Crons:
         due = [(at, context) for at, context in found if at not in ran]
         registry.workflow(cron["workflow_name"])
         place = self._declarations.decider(cron)
+        declared = None if cron["registered"] else registry.triggers.get(cron["trigger_name"] or "")
+        if place is None and declared is not None and declared.takes_tick:
+            raise ScheduleError(
+                f"{_BACKFILL}: the function of {declared.name!r} decides its moments, and this runner is not"
+                " for it; give triggers= that one, or back-fill in a runner that serves it"
+            )
         started: list[Run] = []
         if place is None:
             started = self._start_moments(known_by, [(at, [context]) for at, context in due], started)

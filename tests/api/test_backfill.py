@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,3 +183,19 @@ def test_a_function_is_called_for_no_moment_behind_one_that_a_limit_drops() -> N
             runner.backfill("nightly", "2026-03-01T00:00:00Z", "2026-03-06T00:00:00Z")
         assert refused.value.started == [run["id"] for run in runner.list_runs()]
         assert len(called) == 2
+
+
+def test_a_back_fill_by_a_runner_that_is_not_for_its_function_is_refused(tmp_path: Path) -> None:
+    @cloaca.trigger(workflow="report", name="nightly", cron="0 3 * * *")
+    def nightly(tick: Tick) -> bool:
+        return False
+
+    with cloaca.DefaultRunner(tmp_path / "runs.db"):
+        pass
+    with cloaca.DefaultRunner(tmp_path / "runs.db", triggers=[]) as runner:
+        for given in ("nightly", nightly):
+            with pytest.raises(
+                cloaca.ScheduleError, match="function of 'nightly' decides its moments, and this"
+            ):
+                runner.backfill(given, "2026-03-01T00:00:00Z", "2026-03-03T00:00:00Z")
+        assert not runner.list_runs()
