@@ -321,7 +321,7 @@ impl Run {
         if !self.expects(task, attempt) {
             return (Ruling::Stale, Progress::default());
         }
-        if self.is_cut_off(task, attempt) && matches!(ended, Ended::Failure(_) | Ended::Lost { .. }) {
+        if matches!(ended, Ended::Failure(_) | Ended::Lost { .. }) && self.is_cut_off(task, attempt) {
             return self.attempt_cut_off(task, now.wall);
         }
         match self.meant(task, ended) {

@@ -40,10 +40,9 @@ impl Engine {
         let Some(run) = self.run_of(job) else { return Ruling::Stale };
         let is_over_time = run.is_over_time(job.task as usize, job.attempt);
         let pause = pause_of(run, job, &ended, now);
-        let is_cut_off = run.is_cut_off(job.task as usize, job.attempt);
         let outcome = match ended {
             _ if is_over_time => TryOutcome::TimedOut,
-            Ended::Failure(_) if is_cut_off => TryOutcome::Interrupted,
+            Ended::Failure(_) if run.is_cut_off(job.task as usize, job.attempt) => TryOutcome::Interrupted,
             _ => ended.outcome(),
         };
         let began = run.began_at(job.task as usize);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::port::{Failure, TryOutcome};
-use crate::run::task::Phase;
+use crate::run::task::{Phase, TaskState};
 use crate::run::{CANCELLED, Ended, Progress, Ruling, Run};
 use crate::time::Wall;
 use crate::tries::INTERRUPTED;
@@ -68,7 +68,9 @@ impl Run {
 
     /// Whether an attempt has failed by its time, whatever its body leaves.
     pub fn is_over_time(&self, task: usize, attempt: u32) -> bool {
-        self.is_in_body(task, attempt) && matches!(self.tasks[task].told, Some(Told::TimedOut(_)))
+        // Hardly any was told.
+        let is_told = |state: &TaskState| matches!(state.told, Some(Told::TimedOut(_)));
+        self.tasks.get(task).is_some_and(is_told) && self.is_in_body(task, attempt)
     }
 
     /// Whether an attempt's body was told to end, or is to be soon.
@@ -89,7 +91,8 @@ impl Run {
 
     /// Whether it counts for nothing that an attempt failed: its body was told to end because its runner was cut off.
     pub fn is_cut_off(&self, task: usize, attempt: u32) -> bool {
-        self.is_in_body(task, attempt) && matches!(self.tasks[task].told, Some(Told::CutOff))
+        let is_told = |state: &TaskState| matches!(state.told, Some(Told::CutOff));
+        self.tasks.get(task).is_some_and(is_told) && self.is_in_body(task, attempt)
     }
 
     /// What a body's end means: of one that is over its time, that it has failed by that.
