@@ -195,10 +195,7 @@ pub fn dropped(fire: &NewRun, fate: &Admitted) -> Option<String> {
             Some(format!("{}{waits}", limited.why))
         }
         Admitted::Unkeyed(why) => Some(why.to_string()),
-        Admitted::Overlaps { with } => {
-            let waits = if fire.cursor.is_some() { "; the cursor waits" } else { "" };
-            Some(format!("overlap: run {with} is unfinished{waits}"))
-        }
+        Admitted::Overlaps { with } => Some(format!("overlap: run {with} is unfinished; the cursor waits")),
         Admitted::DuplicateHash { of } => {
             Some(format!("deduplicated: run {of} with an equal context is unfinished"))
         }

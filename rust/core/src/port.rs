@@ -193,9 +193,6 @@ pub trait Store: Send + Sync {
     /// The workflows that other living owners declare.
     fn workflows_of_others(&self, epoch: Epoch) -> Stored<Vec<Arc<str>>>;
 
-    /// Whether a run that was opened again is nobody's until what others have of its line is over.
-    fn is_any_apart(&self) -> Stored<bool>;
-
     /// Workflows of which unfinished runs belong to no living owner, by name, with how many those are; at most `limit` workflows.
     fn deserted(&self, epoch: Epoch, limit: u64) -> Stored<Vec<(String, u64)>>;
 

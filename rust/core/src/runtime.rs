@@ -570,11 +570,7 @@ impl Runtime {
         // Before the step: the run may be final at once.
         let watch = Watch::new(reopened.id, News::Started);
         lock(&self.shared.watches).insert(reopened.id, Arc::clone(&watch));
-        let is_apart = reopened.is_apart;
         self.step(Event::Claimed(vec![reopened]));
-        if is_apart {
-            self.wake_others();
-        }
         self.shared.cancels_due.store(true, Ordering::Release);
         self.shared.wake_liaison();
         self.shared.lose_late();

@@ -149,7 +149,6 @@ fn left_behind(began_at: Wall) -> Event {
         context_hash: None,
         waits: false,
         is_again: false,
-        is_apart: false,
         created_at: began_at,
         interruptions: 1,
         priority: Priority::default(),

@@ -219,7 +219,6 @@ fn claimed(number: u128, schedule: ScheduleKey, behind: Vec<Uuid>) -> Unfinished
         context_hash: None,
         waits: true,
         is_again: false,
-        is_apart: false,
         created_at: Wall(0),
         interruptions: 0,
         priority: Priority::default(),
@@ -343,7 +342,6 @@ fn attempt_of_the_second_task(is_mixed: bool) -> u32 {
         owner_before: Some(DEAD),
         waits: false,
         is_again: false,
-        is_apart: false,
         schedule: None,
         is_mixed,
         ..claimed(1, ScheduleKey(7), vec![])

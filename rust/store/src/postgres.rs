@@ -759,10 +759,6 @@ impl Store for PostgresStore {
         self.read(|db| owner::workflows_of_others(db, epoch))
     }
 
-    fn is_any_apart(&self) -> Stored<bool> {
-        self.read(run::line::is_any_apart)
-    }
-
     fn deserted(&self, _epoch: Epoch, limit: u64) -> Stored<Vec<(String, u64)>> {
         self.read(|db| run::deserted(db, limit))
     }

@@ -243,9 +243,6 @@ claims! {
     a_claim_carries_tasks_in_order_and_the_hash_that_guards
     a_claim_tells_who_waits_for_a_turn
     a_claim_tells_which_earlier_ones_wait_elsewhere
-    a_run_that_is_opened_again_beside_its_line_is_only_his_who_polls
-    a_run_that_is_opened_again_waits_until_its_line_is_in_no_other_hand
-    a_fire_is_dropped_beside_a_run_that_another_process_has_opened_again
     a_trigger_comes_with_its_unfinished_runs_in_their_order
     runs_that_are_final_or_unknown_have_ended
     a_failed_run_is_opened_again_without_what_failed
@@ -3690,94 +3687,15 @@ fn a_claim_tells_which_earlier_ones_wait_elsewhere(store: &dyn Store) {
     let last = NewRun { workflow: "other".into(), ..in_line(&inbox, 6) };
     fire(store, &inbox, old, vec![beside, last, in_line(&inbox, 7)]);
     let (second, third) = (store.join(Wall(2)).unwrap(), successor(store, old));
-    // One that is opened again in a hand stands before those that others claim.
+    // One that is opened again has had its turn: nobody else waits for it.
     assert_eq!(store.reopen(second, id(1)).unwrap().unwrap().row, again);
     store.claim_runs(second, LATE, 1, &["mail".into()]).unwrap();
     let claimed = store.claim_runs(third, LATE, 10, &["mail".into()]).unwrap();
     let behind: Vec<(Uuid, Vec<Uuid>)> = claimed.into_iter().map(|run| (run.id, run.behind)).collect();
     let alone = |number| (id(number), vec![]);
-    let line = || vec![id(1), id(2)];
-    assert_eq!(behind, [(id(3), line()), alone(4), alone(5), (id(7), line())]);
+    assert_eq!(behind, [(id(3), vec![id(2)]), alone(4), alone(5), (id(7), vec![id(2)])]);
     let claimed = store.claim_runs(second, LATE, 10, &["other".into()]).unwrap();
     assert_eq!(claimed[0].behind, [id(3)]);
-}
-
-/// A trigger that the first of two polls which both declare its workflow, with a run of it that has failed.
-fn polled_beside_another(store: &dyn Store) -> ([Epoch; 2], Schedule) {
-    let owners = [1, 2].map(|at| store.join(Wall(at)).unwrap());
-    for owner in owners {
-        store.declare_workflows(owner, &[declares("mail", "v1")], Wall(5)).unwrap();
-    }
-    let trigger = declared(store, owners[0], "inbox");
-    failed_run(store, owners[0], in_line_with(&trigger, 1));
-    (owners, trigger)
-}
-
-fn in_line_with(trigger: &Schedule, number: u8) -> NewRun {
-    NewRun { waits: true, ..unique(trigger, u128::from(number), number) }
-}
-
-fn claimed_ids(store: &dyn Store, owner: Epoch) -> Vec<Uuid> {
-    store.claim_runs(owner, LATE, 10, &["mail".into()]).unwrap().iter().map(|run| run.id).collect()
-}
-
-fn a_run_that_is_opened_again_beside_its_line_is_only_his_who_polls(store: &dyn Store) {
-    let ([polls, other], trigger) = polled_beside_another(store);
-    fire(store, &trigger, polls, vec![in_line_with(&trigger, 2)]);
-    assert_eq!(store.is_any_apart(), Ok(false));
-    let opened = store.reopen(other, id(1)).unwrap().unwrap();
-    assert!(opened.is_again && opened.is_apart && store.is_any_apart().unwrap());
-    let late = NewRun { is_anyones: true, ..in_line_with(&trigger, 3) };
-    fire(store, &trigger, polls, vec![late]);
-    // What is fired meanwhile is left to who polls, too: else it might never be his turn.
-    assert_eq!(claimed_ids(store, other), NONE);
-    let claimed = store.claim_runs(polls, LATE, 10, &["mail".into()]).unwrap();
-    let told: Vec<_> = claimed.iter().map(|run| (run.id, run.is_again, run.is_apart)).collect();
-    assert_eq!(told[0].0, id(1));
-    assert!(told[0].1 && !told[0].2 && told.len() == 2 && store.is_any_apart() == Ok(false), "{told:?}");
-    // From then on it stands before all that others claim.
-    let last = NewRun { is_anyones: true, ..in_line_with(&trigger, 4) };
-    fire(store, &trigger, polls, vec![last]);
-    let claimed = store.claim_runs(other, LATE, 10, &["mail".into()]).unwrap();
-    assert_eq!(claimed[0].behind, [id(1), id(2), id(3)]);
-}
-
-fn a_run_that_is_opened_again_waits_until_its_line_is_in_no_other_hand(store: &dyn Store) {
-    let ([polls, other], trigger) = polled_beside_another(store);
-    let fates = fire(store, &trigger, polls, vec![NewRun { is_anyones: true, ..in_line_with(&trigger, 2) }]);
-    assert_eq!(claimed_ids(store, other), [id(2)]);
-    assert!(store.reopen(polls, id(1)).unwrap().unwrap().is_apart, "another one has a run of its line");
-    assert_eq!((claimed_ids(store, polls), claimed_ids(store, other)), (vec![], vec![]));
-    commit(store, ended(fates[0].row().unwrap(), other, RunStatus::Completed));
-    assert_eq!((claimed_ids(store, other), claimed_ids(store, polls)), (vec![], vec![id(1)]));
-    commit(store, Change::Run(RunChange { run: RunRow(1), ..failed_end(polls) }));
-    // Alone in its line it is at once his who polls and opens it.
-    assert!(!store.reopen(polls, id(1)).unwrap().unwrap().is_apart);
-    store.leave(polls, &InFlight::default(), Wall(60)).unwrap();
-    assert_eq!(claimed_ids(store, other), [id(1)]);
-}
-
-fn failed_end(epoch: Epoch) -> RunChange {
-    let Change::Run(change) = ended(RunRow(1), epoch, RunStatus::Failed) else { unreachable!() };
-    change
-}
-
-fn a_fire_is_dropped_beside_a_run_that_another_process_has_opened_again(store: &dyn Store) {
-    let ([polls, other], trigger) = polled_beside_another(store);
-    let fired = |overlap, number| {
-        let change = TickChange { overlap, ..tick(&trigger, polls, vec![in_line_with(&trigger, number)]) };
-        admitted(commit(store, Change::Tick(change))).remove(0)
-    };
-    store.reopen(other, id(1)).unwrap().unwrap();
-    let overlaps = Admitted::Overlaps { with: id(1) };
-    assert_eq!(fired(Overlap::Skip, 2), overlaps);
-    assert_eq!(fired(Overlap::Skip, 1), Admitted::DuplicateHash { of: id(1) });
-    assert!(matches!(fired(Overlap::BufferOne, 3), Admitted::Started { .. }), "one may wait");
-    assert_eq!(fired(Overlap::BufferOne, 4), overlaps);
-    assert!(matches!(fired(Overlap::Queue, 5), Admitted::Started { .. }));
-    assert_eq!(store.request_cancel(other, id(1), Wall(70)).unwrap(), [id(1)]);
-    // Once it is over, only the table in memory decides.
-    assert!(matches!(fired(Overlap::Skip, 6), Admitted::Started { .. }));
 }
 
 fn a_trigger_comes_with_its_unfinished_runs_in_their_order(store: &dyn Store) {

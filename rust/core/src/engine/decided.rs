@@ -139,7 +139,7 @@ impl Engine {
                 let run = by_hand(&workflow, &Request::of(id, Arc::clone(context)), now.wall);
                 let run = self.take_or_send(run, &workflow, now, out);
                 let scheduled_at = Some(pending.moment);
-                let run = NewRun { schedule: Some(row), scheduled_at, waits: true, ..run };
+                let run = NewRun { schedule: Some(row), scheduled_at, waits: overlap.waits(), ..run };
                 (vec![run], Outcome::Fire)
             }
             _ => {
@@ -168,7 +168,6 @@ impl Engine {
             cursor: None,
             cursor_set: 0,
             at,
-            overlap,
             room: None,
             dropped: u64::from(fires.is_empty()),
             fires,

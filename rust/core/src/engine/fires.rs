@@ -96,7 +96,6 @@ impl Engine {
             cursor: polled.cursor.take(),
             cursor_set: polled.cursor_set,
             at: polled.at,
-            overlap: declared.overlap,
             fires: runs,
             room: room.filter(|_| has_fires),
             dropped,
@@ -133,7 +132,7 @@ impl Engine {
         let id = self.new_id(now.wall);
         let make = |request: &Request| by_hand(&workflow, request, now.wall);
         let run = let_through(&mut self.gate, trigger, looked, fire, id, make)?;
-        if run.waits && overlap.waits() {
+        if run.waits {
             let cancels = *overlap == Overlap::CancelRunning;
             self.turns.insert(id, Turn { kept: false, cancels, resumed: None, is_again: false });
         }
@@ -203,8 +202,7 @@ pub(super) fn let_through(
     gate.hold(schedule, guard, id);
     let run = make(&Request { urgency: fire.urgency, trace: fire.trace, ..Request::of(id, fire.context) });
     // What waits for its time stands in no line: who declares it is told so before.
-    // With `skip` it stands alone when it begins, and has to wait only if it is opened again beside others.
-    let waits = *overlap != Overlap::Allow && !run.is_delayed();
+    let waits = overlap.waits() && !run.is_delayed();
     Ok(NewRun {
         schedule: Some(schedule),
         context_hash: Some(fire.hash),

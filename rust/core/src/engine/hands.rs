@@ -245,12 +245,12 @@ impl Engine {
         self.others.remove(&unfinished.id);
         if let Some(schedule) = unfinished.schedule {
             self.wait_for_others(schedule, std::mem::take(&mut unfinished.behind));
-            match unfinished.is_again && !unfinished.is_apart {
+            match unfinished.is_again {
                 true => self.gate.hold_first(schedule, unfinished.context_hash, unfinished.id),
                 false => self.gate.hold(schedule, unfinished.context_hash, unfinished.id),
             }
         }
-        if unfinished.is_held || unfinished.is_apart {
+        if unfinished.is_held {
             return self.wait_in_store(unfinished.id, out);
         }
         let Some(workflow) = self.workflows.get(&*unfinished.workflow).cloned() else {

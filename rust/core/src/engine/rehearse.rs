@@ -217,7 +217,6 @@ pub fn rehearse(
         cursor: poll.cursor.filter(|_| !is_row_cut),
         cursor_set: poll.cursor_set,
         at: poll.at,
-        overlap: declared.overlap,
         fires: runs,
         room: room.filter(|_| row.has_fires()),
         dropped: 0,

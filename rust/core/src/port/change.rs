@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::admit::Overlap;
 use crate::grid;
 use crate::key::{Epoch, RunRow, ScheduleKey};
 use crate::limit::{Dropped, Limits};
@@ -168,8 +167,6 @@ pub struct TickChange {
     pub cursor_set: i64,
     /// When the poll began.
     pub at: Wall,
-    /// What its fires do beside a run of its trigger that was opened again and whose turn has not come: who polls knows of no such run.
-    pub overlap: Overlap,
     /// The runs that it fires.
     pub fires: Vec<NewRun>,
     /// How many of them may start, as far as those count that carry a cursor; any number if none.

@@ -31,8 +31,6 @@ pub struct Unfinished {
     /// Whether it was final, and was opened again: then it waits for what is at work in its runner, and not for its turn, since what is younger and
     /// elsewhere waits for it.
     pub is_again: bool,
-    /// Whether it was opened again and is nobody's until what others have of its line is over: who asked for that only waits for its end.
-    pub is_apart: bool,
     /// How urgent it is.
     pub priority: Priority,
     /// When it was to begin, if whoever asked for it had said so.

@@ -417,10 +417,6 @@ impl Shared {
         {
             self.read_ends();
             self.step(Event::OthersEnded(ended));
-            // One of them may have been the last in the way of a run that was opened again.
-            if self.recovers && self.store.is_any_apart().unwrap_or(true) {
-                self.recover();
-            }
         }
         others.last().copied().unwrap_or(last)
     }

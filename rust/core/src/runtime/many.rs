@@ -51,11 +51,7 @@ impl Runtime {
                 is_open
             }));
         }
-        let is_any_apart = runs.iter().any(|run| run.is_apart);
         self.step(Event::Claimed(runs));
-        if is_any_apart {
-            self.wake_others();
-        }
         self.shared.cancels_due.store(true, Ordering::Release);
         self.shared.wake_liaison();
         self.shared.lose_late();

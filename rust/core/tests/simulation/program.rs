@@ -417,7 +417,7 @@ impl World {
             process.retry_due.retain(|(id, _), _| *id != run.id);
             if let Some(schedule) = run.schedule {
                 process.hold_others(&run.behind, schedule);
-                match run.is_again && !run.is_apart {
+                match run.is_again {
                     true => process.hold_first(run.id, schedule, run.context_hash),
                     false => process.hold(run.id, schedule, run.context_hash),
                 }

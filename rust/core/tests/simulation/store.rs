@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use cloaca_core::admit::Overlap;
 use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::graph;
 use cloaca_core::grid::{self, Wait};
@@ -49,8 +48,6 @@ pub struct Kept {
     /// It stands in line; one that was opened again has had its turn.
     pub waits: bool,
     pub is_again: bool,
-    /// It is nobody's until what others have of its line is over.
-    pub is_apart: bool,
     /// Until then nobody has it.
     pub not_before: Option<Wall>,
     pub interruptions: u32,
@@ -341,13 +338,6 @@ impl State {
         let mut fates = Vec::new();
         for fire in &tick.fires {
             let fate = match judge.next(fire.cursor.is_some()) {
-                Next::Try if self.in_the_way(tick).is_some() => {
-                    let with = self.in_the_way(tick).expect("it was just there");
-                    let key =
-                        self.key_holder(fire, tick.at).map(|of| Admitted::DuplicateKey { of: Some(of) });
-                    let hash = self.hash_holder(fire).map(|of| Admitted::DuplicateHash { of });
-                    key.or(hash).unwrap_or(Admitted::Overlaps { with })
-                }
                 Next::Try => self.admit(tick.epoch, fire, tick.at),
                 Next::HoldBack => Admitted::HeldBack,
                 Next::Full(room) => match self.key_holder(fire, tick.at) {
@@ -378,49 +368,6 @@ impl State {
             schedule.disabled_cause.clone_from(&tick.disable);
         }
         Receipt::Tick { fates, cursor }
-    }
-
-    /// What was opened again of that line, and is not told to who polls, where that leaves no place for a fire.
-    fn in_the_way(&self, tick: &TickChange) -> Option<Uuid> {
-        let unfinished = || self.unfinished.iter().map(|&row| &self.runs[row.0 as usize - 1]);
-        let line = || unfinished().filter(|run| run.new.schedule == Some(tick.schedule));
-        let apart = line().find(|run| run.is_apart)?.new.id;
-        let most = match tick.overlap {
-            Overlap::Skip => 1,
-            Overlap::BufferOne => 2,
-            Overlap::Allow | Overlap::Queue | Overlap::CancelRunning => return None,
-        };
-        (line().count() >= most).then_some(apart)
-    }
-
-    /// Whether another living owner polls the trigger of a run, and could have it.
-    fn is_polled_by_another(&self, run: &Kept, epoch: Epoch) -> bool {
-        let owner = run.new.schedule.and_then(|row| self.schedule(row).owner);
-        owner.is_some_and(|owner| {
-            let declares = self.workflows.contains_key(&(owner, Arc::clone(&run.new.workflow)));
-            owner != epoch && self.is_living(owner) && declares
-        })
-    }
-
-    /// Whether another living owner has one of its line in hand that counts.
-    fn is_line_of_others(&self, run: &Kept, epoch: Epoch, counts: impl Fn(&Kept) -> bool) -> bool {
-        let unfinished = self.unfinished.iter().map(|&row| &self.runs[row.0 as usize - 1]);
-        let mut line = unfinished.filter(|other| other.new.schedule == run.new.schedule && counts(other));
-        line.any(|other| other.new.id != run.new.id && other.owner != epoch && self.is_living(other.owner))
-    }
-
-    /// Whether a run that is nobody's may be handed to that owner, as far as its line goes.
-    fn may_claim(&self, run: &Kept, epoch: Epoch) -> bool {
-        let is_others = self.is_polled_by_another(run, epoch);
-        if run.is_apart {
-            return !is_others && !self.is_line_of_others(run, epoch, |_| true);
-        }
-        if run.waits && run.is_again && self.is_line_of_others(run, epoch, |other| other.is_again) {
-            return false;
-        }
-        let unfinished = self.unfinished.iter().map(|&row| &self.runs[row.0 as usize - 1]);
-        let mut line = unfinished.filter(|other| other.new.schedule == run.new.schedule);
-        !run.waits || !is_others || !line.any(|other| other.is_apart)
     }
 
     /// Whether a run key of that trigger is used.
@@ -460,7 +407,6 @@ impl State {
             is_mixed: false,
             waits: new.waits,
             is_again: false,
-            is_apart: false,
             interruptions: 0,
             is_cancelled: false,
             tasks: Vec::new(),
@@ -690,8 +636,7 @@ impl State {
         let run = &self.runs[row.0 as usize - 1];
         let new = &run.new;
         let is_before = |kept: &Kept| {
-            let is_before = kept.is_again || self.row_of[&kept.new.id] < row;
-            kept.owner != run.owner && kept.waits && !kept.is_apart && is_before
+            kept.owner != run.owner && kept.waits && !kept.is_again && self.row_of[&kept.new.id] < row
         };
         let behind = match new.schedule.filter(|_| run.waits && !run.is_again) {
             Some(schedule) => self.unfinished_in(schedule, &new.workflow, is_before),
@@ -708,7 +653,6 @@ impl State {
             context_hash: new.context_hash.filter(|_| new.unique_hash),
             waits: run.waits,
             is_again: run.is_again,
-            is_apart: run.is_apart,
             priority: new.priority.unwrap_or_default(),
             due_at: new.due_at,
             created_at: new.created_at,
@@ -949,7 +893,7 @@ impl Store for MemoryStore {
         let is_free = |&row: &RunRow| {
             let run = &state.runs[row.0 as usize - 1];
             let is_anyones = run.owner != epoch && !state.is_living(run.owner) && run.not_before.is_none();
-            is_anyones && state.may_claim(run, epoch) && workflows.contains(&run.new.workflow)
+            is_anyones && workflows.contains(&run.new.workflow)
         };
         let mut rows: Vec<RunRow> = state.unfinished.iter().copied().filter(is_free).collect();
         rows.sort_by_key(|row| std::cmp::Reverse(state.runs[row.0 as usize - 1].new.priority));
@@ -959,7 +903,6 @@ impl Store for MemoryStore {
             let owner_before = Some(run.owner).filter(|&owner| owner != NOBODY);
             run.interruptions += u32::from(owner_before.is_some());
             run.owner = epoch;
-            run.is_apart = false;
             state.drive(row, epoch);
             claimed.push(Unfinished { owner_before, ..state.unfinished_of(row) });
         }
@@ -989,11 +932,6 @@ impl Store for MemoryStore {
     /// No workflow of these programs has limits.
     fn claim_limited(&self, _: Epoch, _: Wall, _: u64, _: &[Arc<str>]) -> Stored<Allowed> {
         self.enter().map(|_| Allowed::default())
-    }
-
-    fn is_any_apart(&self) -> Stored<bool> {
-        let state = self.enter()?;
-        Ok(state.unfinished.iter().any(|row| state.runs[row.0 as usize - 1].is_apart))
     }
 
     fn next_due(&self) -> Stored<Option<Wall>> {
@@ -1045,13 +983,6 @@ impl Store for MemoryStore {
         }
         let Some(&row) = state.row_of.get(&id) else { return Ok(None) };
         let run = &state.runs[row.0 as usize - 1];
-        let unfinished = state.unfinished.iter().map(|&row| &state.runs[row.0 as usize - 1]);
-        let mut line = unfinished.filter(|other| other.new.schedule == run.new.schedule);
-        let is_apart = run.waits
-            && run.new.schedule.is_some()
-            && (state.is_polled_by_another(run, epoch)
-                || state.is_line_of_others(run, epoch, |_| true)
-                || line.any(|other| other.is_apart));
         if run.end.as_ref().is_none_or(|end| end.status == RunStatus::Completed) {
             return Ok(None);
         }
@@ -1079,9 +1010,8 @@ impl Store for MemoryStore {
         run.end = None;
         run.number = None;
         run.is_again = true;
-        run.is_apart = is_apart;
         run.not_before = None;
-        run.owner = if is_apart { NOBODY } else { epoch };
+        run.owner = epoch;
         run.is_cancelled = false;
         // What is undecided again begins at its first attempt.
         run.tries.clear();
@@ -1093,7 +1023,6 @@ impl Store for MemoryStore {
         run.tasks.retain(|task| !undone.iter().any(|name| **name == *task.name));
         unfinished.tasks.clone_from(&run.tasks);
         (unfinished.cancelled, unfinished.is_again, unfinished.behind) = (false, true, Vec::new());
-        unfinished.is_apart = is_apart;
         state.unfinished.insert(row);
         Ok(Some(unfinished))
     }

@@ -133,7 +133,7 @@ impl Witness {
         self.stands_alone(new, wish.overlap, store);
         assert_eq!(
             new.waits,
-            wish.overlap.waits() || wish.overlap == Overlap::Skip && !new.is_delayed(),
+            wish.overlap.waits(),
             "run {} waits for its turn as its overlap policy says",
             new.id
         );

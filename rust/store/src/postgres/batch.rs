@@ -12,7 +12,6 @@ use cloaca_core::port::{
     Stored, TickChange, TriggerRow,
 };
 use cloaca_core::time::Wall;
-use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
 use crate::postgres::limits::{self, Terms};
@@ -237,20 +236,15 @@ impl<'c> Batch<'c> {
     /// What becomes of the fires of a tick.
     fn fates(&mut self, tick: &TickChange) -> Result<Vec<Admitted>, Failure> {
         let mut judge = Judge::new(tick.room);
-        let apart = run::line::apart(self.db, tick)?;
         let mut fates = Vec::with_capacity(tick.fires.len());
         let mut moment = Bearer::default();
-        let mut together = match apart {
-            // Each changes what the next one meets.
-            Some(_) => None,
-            None => Fires::of(self.db, &tick.fires, tick.at)?,
-        };
+        let mut together = Fires::of(self.db, &tick.fires, tick.at)?;
         for (place, fire) in tick.fires.iter().enumerate() {
             let bearing = moment.bearing(fire);
             let fate = match (moment.refuses(fire), &mut together) {
                 (Some(fate), _) => fate,
                 (None, Some(fires)) => self.judged_of(fires, &judge, tick, (place, fire), &mut fates)?,
-                (None, None) => self.judged(&judge, tick, bearing.as_ref().unwrap_or(fire), apart)?,
+                (None, None) => self.judged(&judge, tick, bearing.as_ref().unwrap_or(fire))?,
             };
             moment.note(self.db, bearing.as_ref().unwrap_or(fire), &fate)?;
             judge.note(fire, &fate);
@@ -269,27 +263,8 @@ impl<'c> Batch<'c> {
         Ok(Receipt::Overtaken { cursor: by_hand.cursor, cursor_set: by_hand.cursor_set })
     }
 
-    /// What becomes of a fire; `apart` is a run of its trigger that was opened again, of which who polls may not know.
-    fn judged(
-        &mut self,
-        judge: &Judge,
-        tick: &TickChange,
-        fire: &NewRun,
-        apart: Option<Uuid>,
-    ) -> Result<Admitted, Failure> {
+    fn judged(&mut self, judge: &Judge, tick: &TickChange, fire: &NewRun) -> Result<Admitted, Failure> {
         match judge.next(fire.cursor.is_some()) {
-            Next::Try
-                if let Some(with) = apart
-                    && run::line::is_full(self.db, tick.schedule, tick.overlap)? =>
-            {
-                if let Some(of) = run::key_holder(self.db, fire, tick.at)? {
-                    return Ok(Admitted::DuplicateKey { of: Some(of) });
-                }
-                Ok(match run::equal(self.db, fire)? {
-                    Some(of) => Admitted::DuplicateHash { of },
-                    None => Admitted::Overlaps { with },
-                })
-            }
             Next::Try => self.admit(Some(tick.epoch), fire, tick.at),
             Next::HoldBack => Ok(Admitted::HeldBack),
             Next::Full(room) => Ok(match run::key_holder(self.db, fire, tick.at)? {

@@ -6,8 +6,6 @@ mod again;
 #[path = "../sql/run/child.rs"]
 pub mod child;
 mod claim;
-#[path = "../sql/run/line.rs"]
-pub mod line;
 mod list;
 mod many;
 #[path = "../sql/run/overdue.rs"]
@@ -218,15 +216,6 @@ pub fn guarded(db: &Db, schedule: Option<ScheduleKey>, hash: ContextHash) -> Res
         WHERE schedule = :schedule AND context_hash = :hash AND unique_hash AND completed_at IS NULL";
     let params = named_params! { ":schedule": schedule.map(|key| key.0), ":hash": &hash[..] };
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| id_at(row, 0)).optional()?)
-}
-
-/// The unfinished run that an equal one must not stand beside.
-pub fn equal(db: &Db, new: &NewRun) -> Result<Option<Uuid>, Failure> {
-    let Some(hash) = new.context_hash.filter(|_| new.unique_hash) else { return Ok(None) };
-    match guarded(db, new.schedule, hash)? {
-        None => unguarded(db, new.schedule, hash),
-        found => Ok(found),
-    }
 }
 
 /// An unfinished run with that hash from when its trigger allowed equal ones: no unique index covers it.

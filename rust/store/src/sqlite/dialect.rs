@@ -11,22 +11,6 @@ macro_rules! by_index {
 }
 pub(crate) use by_index;
 
-/// The hash of a run guards, as the condition of its index.
-macro_rules! is_guarded {
-    ($run:literal) => {
-        concat!($run, ".unique_hash = 1")
-    };
-}
-pub(crate) use is_guarded;
-
-/// The same, if it does not.
-macro_rules! is_unguarded {
-    ($run:literal) => {
-        concat!($run, ".unique_hash = 0")
-    };
-}
-pub(crate) use is_unguarded;
-
 /// How long whoever is given an end waits that has ended its process more than once, in microseconds.
 macro_rules! pause_after_death {
     () => {

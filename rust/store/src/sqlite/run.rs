@@ -6,8 +6,6 @@ mod again;
 #[path = "../sql/run/child.rs"]
 pub mod child;
 mod claim;
-#[path = "../sql/run/line.rs"]
-pub mod line;
 mod list;
 #[path = "../sql/run/overdue.rs"]
 pub mod overdue;
@@ -217,14 +215,6 @@ fn hash_holder(db: &Connection, new: &NewRun) -> Result<Option<Uuid>, Failure> {
     let Some(hash) = new.context_hash.filter(|_| new.unique_hash) else { return Ok(None) };
     let params = named_params! { ":schedule": new.schedule.map(|key| key.0), ":hash": &hash[..] };
     Ok(db.prepare_cached(SQL)?.query_row(params, |row| id_at(row, 0)).optional()?)
-}
-
-/// The unfinished run that an equal one must not stand beside.
-pub fn equal(db: &Connection, new: &NewRun) -> Result<Option<Uuid>, Failure> {
-    match (hash_holder(db, new)?, new.context_hash.filter(|_| new.unique_hash)) {
-        (None, Some(hash)) => unguarded(db, new.schedule, hash),
-        (found, _) => Ok(found),
-    }
 }
 
 /// An unfinished run with that hash from when its trigger allowed equal ones: no unique index covers it.

@@ -189,7 +189,6 @@ pub fn tick(trigger: &Schedule, epoch: Epoch, fires: Vec<NewRun>) -> TickChange 
         cursor: None,
         cursor_set: trigger.cursor_set,
         at: Wall(50),
-        overlap: Overlap::Allow,
         fires,
         room: None,
         dropped: 0,

@@ -132,8 +132,6 @@ CREATE TABLE runs (
     owner_before BIGINT,
     limited BOOLEAN NOT NULL DEFAULT FALSE,
     reopened BIGINT NOT NULL DEFAULT 0,
-    -- A run that was opened again is nobody's until what others have of its line is over.
-    apart BIGINT,
     lay_since BIGINT,
     lain_us BIGINT NOT NULL DEFAULT 0,
     -- How many ends led to it, each by a trigger that was told of it.
@@ -173,7 +171,6 @@ CREATE INDEX runs_delayed ON runs (row) WHERE completed_at IS NULL AND not_befor
 CREATE INDEX runs_spans ON runs ((not_before - delay_us))
     WHERE completed_at IS NULL AND delay_us IS NOT NULL AND not_before < 9223372036854775807;
 CREATE INDEX runs_delayed_fires ON runs (schedule) WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule IS NOT NULL;
-CREATE INDEX runs_apart ON runs (schedule) WHERE apart IS NOT NULL AND completed_at IS NULL;
 CREATE INDEX runs_unowned ON runs (workflow, priority DESC, row) WHERE completed_at IS NULL AND not_before IS NULL AND owner IS NULL;
 
 -- The records of tasks, by name.

@@ -12,12 +12,10 @@ use cloaca_core::time::Wall;
 use uuid::Uuid;
 
 use crate::postgres::audit;
-use crate::postgres::dialect::{by_index, is_guarded, is_unguarded};
 use crate::postgres::end;
 use crate::postgres::fault::Failure;
 use crate::postgres::limits;
 use crate::postgres::owner::{self, owner_is_dead};
-use crate::postgres::run::line::{self, may_be_handed_out, others_have, polled_by_another, stands_apart};
 use crate::postgres::run::{again, child, guarded, overdue, tasks, tasks_of, unguarded};
 use crate::postgres::seat;
 use crate::postgres::value::{count_at, hash_at, id_at, priority_at, signed, wall_at, wall_maybe_at};
@@ -27,7 +25,7 @@ macro_rules! columns {
     () => {
         "row, id, workflow, version, schedule, CASE WHEN unique_hash THEN context_hash END, waits, created_at,
          interruptions, owner_before, context, cancelled, mixed, priority, due_at, parent_task IS NOT NULL,
-         limited, timed_at, time_left, trace, reopened > 0, apart IS NOT NULL"
+         limited, timed_at, time_left, trace, reopened > 0"
     };
 }
 
@@ -62,9 +60,7 @@ const UNOWNED: &str = concat!(
                 WHERE own.name = runs.workflow AND own.owner = :epoch AND own.version = runs.version)
             OR NOT EXISTS (SELECT 1 FROM workflows AS others JOIN owners ON epoch = others.owner AND left_at IS NULL
                 WHERE others.name = runs.workflow AND others.owner <> :epoch AND others.version = runs.version))
-        AND ",
-    may_be_handed_out!(),
-    " ORDER BY priority DESC, row LIMIT :limit"
+    ORDER BY priority DESC, row LIMIT :limit"
 );
 /// A wait of so long from when it was asked for that ends later than so long from now was asked for while the clock was ahead.
 const CUT_AHEAD: &str = "
@@ -114,7 +110,7 @@ pub fn to_hand_out(db: &Db, row: RunRow) -> Result<Unfinished, Failure> {
 pub fn hand_out(db: &Db, epoch: Epoch, found: &mut [Unfinished], at: Wall) -> Result<(), Failure> {
     const UPDATE: &str = "
         UPDATE runs
-        SET owner = :epoch, owner_before = NULL, not_before = NULL, apart = NULL,
+        SET owner = :epoch, owner_before = NULL, not_before = NULL,
             version = coalesce(
                 (SELECT workflows.version FROM workflows WHERE name = runs.workflow AND workflows.owner = :epoch), handed.version),
             mixed = mixed OR EXISTS (
@@ -128,7 +124,6 @@ pub fn hand_out(db: &Db, epoch: Epoch, found: &mut [Unfinished], at: Wall) -> Re
     let seen = owner::seen_at(db, found.iter().filter_map(|run| run.owner_before))?;
     for run in found.iter_mut() {
         run.tasks = tasks.remove(&run.row.0).unwrap_or_default();
-        run.is_apart = false;
         if let Some(Spent { since, left_us, .. }) = run.spent {
             let seen_at = run.owner_before.and_then(|dead| seen.get(&dead).copied());
             let tried_at = tried.get(&run.row.0).copied();
@@ -269,9 +264,8 @@ fn stand_behind(db: &Db, epoch: Epoch, claimed: &mut [Unfinished]) -> Result<(),
     let others = others(db, epoch, last.row, false)?;
     for run in claimed.iter_mut().filter(|run| run.waits && !run.is_again) {
         let line = run.schedule.and_then(|schedule| others.get(&schedule)).into_iter().flatten();
-        let before = line.filter(|other| {
-            other.waits && (other.is_again || other.row < run.row) && other.may_go_on(&run.workflow)
-        });
+        let before =
+            line.filter(|other| other.waits && other.row < run.row && other.may_go_on(&run.workflow));
         run.behind = before.map(|other| other.id).collect();
     }
     Ok(())
@@ -283,8 +277,6 @@ pub struct Other {
     pub id: Uuid,
     row: RunRow,
     waits: bool,
-    /// It was opened again, and stands before all of its line since somebody had it.
-    is_again: bool,
     /// Its workflow, if no living owner drives it.
     lost: Option<String>,
 }
@@ -309,13 +301,13 @@ pub fn others(
 ) -> Result<HashMap<ScheduleKey, Vec<Other>>, Failure> {
     // What waits for its time is nobody's, and a living owner's to come.
     const SQL: &str = concat!(
-        "SELECT schedule, id, row, waits AND apart IS NULL, reopened > 0, CASE WHEN ",
+        "SELECT schedule, id, row, waits AND reopened = 0, CASE WHEN ",
         owner_is_dead!(),
         " THEN workflow END FROM runs
-        WHERE completed_at IS NULL AND not_before IS NULL AND (row < :below OR reopened > 0) AND schedule IS NOT NULL
+        WHERE completed_at IS NULL AND not_before IS NULL AND row < :below AND schedule IS NOT NULL
             AND (:all OR owner IS DISTINCT FROM :epoch)
         UNION ALL
-        SELECT * FROM (SELECT schedule, id, row, waits AND reopened = 0, FALSE, workflow FROM runs
+        SELECT * FROM (SELECT schedule, id, row, waits AND reopened = 0, workflow FROM runs
             WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule IS NOT NULL AND row < :below LIMIT :delayed_max) AS delayed
         ORDER BY row"
     );
@@ -323,13 +315,8 @@ pub fn others(
     let mut statement = db.prepare_cached(SQL)?;
     let mut rows = statement.query(named_params! { ":epoch": epoch.0, ":below": below.0, ":all": is_all, ":delayed_max": DELAYED_FIRES_MAX })?;
     while let Some(row) = rows.next()? {
-        let other = Other {
-            id: id_at(&row, 1)?,
-            row: RunRow(row.get(2)?),
-            waits: row.get(3)?,
-            is_again: row.get(4)?,
-            lost: row.get(5)?,
-        };
+        let other =
+            Other { id: id_at(&row, 1)?, row: RunRow(row.get(2)?), waits: row.get(3)?, lost: row.get(4)? };
         others.entry(ScheduleKey(row.get(0)?)).or_default().push(other);
     }
     Ok(others)
@@ -406,15 +393,11 @@ pub fn reopen(
     overdue::refuse(db, run.row, |owner| owner != epoch && is_dead(owner))?;
     run.context_hash = guard(db, run.row)?;
     end::keep(db, run.row)?;
-    run.is_apart = line::parts(db, epoch, run.row)?;
     open_again(db, epoch, &run)?;
     end::withdraw(db, run.row)?;
     if run.is_limited || limits::is_any(db)? {
         run.is_held = limits::reenter(db, run.row, &run.workflow, &run.context)?;
         run.is_limited = true;
-        if run.is_held && std::mem::take(&mut run.is_apart) {
-            line::join(db, run.row)?;
-        }
     }
     (run.cancelled, run.is_again) = (false, true);
     (run.interruptions, run.spent) = (0, None);
@@ -508,7 +491,7 @@ fn guard(db: &Db, row: RunRow) -> Result<Option<ContextHash>, Failure> {
 fn open_again(db: &Db, epoch: Epoch, run: &Unfinished) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs
-        SET status = 'Pending', owner = CASE WHEN :apart THEN NULL ELSE :epoch::BIGINT END, apart = CASE WHEN :apart THEN 1 END, owner_before = NULL, not_before = NULL, cancelled = FALSE, interruptions = 0, reopened = reopened + 1, completed_at = NULL,
+        SET status = 'Pending', owner = :epoch, owner_before = NULL, not_before = NULL, cancelled = FALSE, interruptions = 0, reopened = reopened + 1, completed_at = NULL,
             lay_since = coalesce(lay_since, completed_at),
             final_context = NULL, error = NULL, error_type = NULL, timed_at = NULL, time_left = NULL, unique_hash = :unique_hash,
             end_number = NULL, mixed = FALSE, version = coalesce(
@@ -528,7 +511,7 @@ fn open_again(db: &Db, epoch: Epoch, run: &Unfinished) -> Result<(), Failure> {
         return Err(refusal());
     }
     let is_guarded = run.context_hash.is_some();
-    let params = named_params! { ":row": run.row.0, ":epoch": epoch.0, ":unique_hash": is_guarded, ":apart": run.is_apart };
+    let params = named_params! { ":row": run.row.0, ":epoch": epoch.0, ":unique_hash": is_guarded };
     db.prepare_cached(SQL)?.execute(params)?;
     Ok(())
 }
@@ -543,7 +526,6 @@ fn unfinished_of(row: &Row) -> db::Result<Unfinished> {
         context_hash: hash_at(row, 5)?,
         waits: row.get(6)?,
         is_again: row.get(20)?,
-        is_apart: row.get(21)?,
         created_at: wall_at(row, 7)?,
         interruptions: row.get(8)?,
         owner_before: row.get::<_, Option<i64>>(9)?.map(Epoch),

@@ -331,9 +331,6 @@ CREATE INDEX listeners_listener ON listeners (listener) WHERE listener <> 0;
 -- for each time that it was opened again. A trigger is told of each, one after the other: what the run was when it ended stands here once that
 -- is not what it is any more.
 ALTER TABLE runs ADD COLUMN reopened INTEGER NOT NULL DEFAULT 0;
--- A run that was opened again is nobody's until what others have of its line is over.
-ALTER TABLE runs ADD COLUMN apart INTEGER;
-CREATE INDEX runs_apart ON runs (schedule) WHERE apart IS NOT NULL AND completed_at IS NULL;
 -- Since when a run that was opened again lies over, until the first of its tasks begins again, and how long it lay over before.
 ALTER TABLE runs ADD COLUMN lay_since INTEGER;
 ALTER TABLE runs ADD COLUMN lain_us INTEGER NOT NULL DEFAULT 0;

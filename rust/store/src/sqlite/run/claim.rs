@@ -12,12 +12,10 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, ToSql, named_
 use uuid::Uuid;
 
 use crate::sqlite::audit;
-use crate::sqlite::dialect::{by_index, is_guarded, is_unguarded};
 use crate::sqlite::end;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::limits;
 use crate::sqlite::owner::{self, owner_is_dead};
-use crate::sqlite::run::line::{self, may_be_handed_out, others_have, polled_by_another, stands_apart};
 use crate::sqlite::run::{again, child, overdue, tasks, unguarded};
 use crate::sqlite::seat;
 use crate::sqlite::value::{count_at, hash_at, id_at, priority_at, signed, wall_at, wall_maybe_at};
@@ -27,7 +25,7 @@ macro_rules! columns {
     () => {
         "row, id, workflow, version, schedule, CASE WHEN unique_hash THEN context_hash END, waits, created_at,
          interruptions, owner_before, context, cancelled, mixed, priority, due_at, parent_task IS NOT NULL,
-         limited, timed_at, time_left, trace, reopened > 0, apart IS NOT NULL"
+         limited, timed_at, time_left, trace, reopened > 0"
     };
 }
 
@@ -62,9 +60,7 @@ const UNOWNED: &str = concat!(
                 WHERE own.name = runs.workflow AND own.owner = :epoch AND own.version = runs.version)
             OR NOT EXISTS (SELECT 1 FROM workflows AS other JOIN owners ON epoch = other.owner AND left_at IS NULL
                 WHERE other.name = runs.workflow AND other.owner <> :epoch AND other.version = runs.version))
-        AND ",
-    may_be_handed_out!(),
-    " ORDER BY priority DESC, row LIMIT :limit"
+    ORDER BY priority DESC, row LIMIT :limit"
 );
 /// Asked for while the clock was ahead: a wait of so long from then ends later than one of so long from now.
 macro_rules! ahead {
@@ -133,7 +129,7 @@ pub fn hand_out(db: &Connection, epoch: Epoch, found: &mut [Unfinished], at: Wal
     const VERSION: &str = "SELECT version FROM workflows WHERE name = :name AND owner = :epoch";
     const UPDATE: &str = "
         UPDATE runs
-        SET owner = :epoch, owner_before = NULL, not_before = NULL, apart = NULL,
+        SET owner = :epoch, owner_before = NULL, not_before = NULL,
             version = coalesce((SELECT version FROM workflows WHERE name = runs.workflow AND owner = :epoch), :version),
             mixed = mixed OR EXISTS (
                 SELECT 1 FROM workflows WHERE name = runs.workflow AND owner = :epoch AND version <> :version)
@@ -141,7 +137,6 @@ pub fn hand_out(db: &Connection, epoch: Epoch, found: &mut [Unfinished], at: Wal
     let mut update = db.prepare_cached(UPDATE)?;
     for run in found.iter_mut() {
         run.tasks = tasks(db, run.row)?;
-        run.is_apart = false;
         if let Some(Spent { since, left_us, .. }) = run.spent {
             let seen_at = run.owner_before.map_or(Ok(None), |dead| owner::seen_at(db, dead))?;
             run.spent = Some(Spent::of(since, left_us, &run.tasks, tried_at(db, run.row)?, seen_at, at));
@@ -256,9 +251,8 @@ fn stand_behind(db: &Connection, epoch: Epoch, claimed: &mut [Unfinished]) -> Re
     let others = others(db, epoch, last.row, false)?;
     for run in claimed.iter_mut().filter(|run| run.waits && !run.is_again) {
         let line = run.schedule.and_then(|schedule| others.get(&schedule)).into_iter().flatten();
-        let before = line.filter(|other| {
-            other.waits && (other.is_again || other.row < run.row) && other.may_go_on(&run.workflow)
-        });
+        let before =
+            line.filter(|other| other.waits && other.row < run.row && other.may_go_on(&run.workflow));
         run.behind = before.map(|other| other.id).collect();
     }
     Ok(())
@@ -270,8 +264,6 @@ pub struct Other {
     pub id: Uuid,
     row: RunRow,
     waits: bool,
-    /// It was opened again, and stands before all of its line since somebody had it.
-    is_again: bool,
     /// Its workflow, if no living owner drives it.
     lost: Option<String>,
 }
@@ -296,13 +288,13 @@ pub fn others(
 ) -> Result<HashMap<ScheduleKey, Vec<Other>>, Failure> {
     // What waits for its time is nobody's, and a living owner's to come.
     const SQL: &str = concat!(
-        "SELECT schedule, id, row, waits AND apart IS NULL, reopened > 0, CASE WHEN ",
+        "SELECT schedule, id, row, waits AND reopened = 0, CASE WHEN ",
         owner_is_dead!(),
         " THEN workflow END FROM runs INDEXED BY runs_unfinished
-        WHERE completed_at IS NULL AND not_before IS NULL AND (row < :below OR reopened > 0) AND schedule IS NOT NULL
+        WHERE completed_at IS NULL AND not_before IS NULL AND row < :below AND schedule IS NOT NULL
             AND (:all OR owner IS NOT :epoch)
         UNION ALL
-        SELECT * FROM (SELECT schedule, id, row, waits AND reopened = 0, FALSE, workflow FROM runs INDEXED BY runs_delayed_fires
+        SELECT * FROM (SELECT schedule, id, row, waits AND reopened = 0, workflow FROM runs INDEXED BY runs_delayed_fires
             WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule IS NOT NULL AND row < :below LIMIT :delayed_max)
         ORDER BY row"
     );
@@ -310,13 +302,8 @@ pub fn others(
     let mut statement = db.prepare_cached(SQL)?;
     let mut rows = statement.query(named_params! { ":epoch": epoch.0, ":below": below.0, ":all": is_all, ":delayed_max": DELAYED_FIRES_MAX })?;
     while let Some(row) = rows.next()? {
-        let other = Other {
-            id: id_at(row, 1)?,
-            row: RunRow(row.get(2)?),
-            waits: row.get(3)?,
-            is_again: row.get(4)?,
-            lost: row.get(5)?,
-        };
+        let other =
+            Other { id: id_at(row, 1)?, row: RunRow(row.get(2)?), waits: row.get(3)?, lost: row.get(4)? };
         others.entry(ScheduleKey(row.get(0)?)).or_default().push(other);
     }
     Ok(others)
@@ -397,15 +384,11 @@ pub fn reopen(
     overdue::refuse(db, run.row, |owner| owner != epoch && is_dead(owner))?;
     run.context_hash = guard(db, run.row)?;
     end::keep(db, run.row)?;
-    run.is_apart = line::parts(db, epoch, run.row)?;
     open_again(db, epoch, &run)?;
     end::withdraw(db, run.row)?;
     if run.is_limited || limits::is_any(db)? {
         run.is_held = limits::reenter(db, run.row, &run.workflow, &run.context)?;
         run.is_limited = true;
-        if run.is_held && std::mem::take(&mut run.is_apart) {
-            line::join(db, run.row)?;
-        }
     }
     (run.cancelled, run.is_again) = (false, true);
     (run.interruptions, run.spent) = (0, None);
@@ -520,7 +503,7 @@ fn guard(db: &Connection, row: RunRow) -> Result<Option<ContextHash>, Failure> {
 fn open_again(db: &Connection, epoch: Epoch, run: &Unfinished) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs
-        SET status = 'Pending', owner = CASE WHEN :apart THEN NULL ELSE :epoch END, apart = CASE WHEN :apart THEN 1 END, owner_before = NULL, not_before = NULL, cancelled = 0, interruptions = 0, reopened = reopened + 1, completed_at = NULL,
+        SET status = 'Pending', owner = :epoch, owner_before = NULL, not_before = NULL, cancelled = 0, interruptions = 0, reopened = reopened + 1, completed_at = NULL,
             lay_since = coalesce(lay_since, completed_at),
             final_context = NULL, error = NULL, error_type = NULL, timed_at = NULL, time_left = NULL, unique_hash = :unique_hash,
             end_number = NULL, mixed = 0,
@@ -539,7 +522,7 @@ fn open_again(db: &Connection, epoch: Epoch, run: &Unfinished) -> Result<(), Fai
         return Err(refusal());
     }
     let is_guarded = run.context_hash.is_some();
-    let params = named_params! { ":row": run.row.0, ":epoch": epoch.0, ":unique_hash": is_guarded, ":apart": run.is_apart };
+    let params = named_params! { ":row": run.row.0, ":epoch": epoch.0, ":unique_hash": is_guarded };
     match db.prepare_cached(SQL)?.execute(params) {
         Ok(_) => Ok(()),
         // Index runs_hash is the only unique one that covers what changes here.
@@ -558,7 +541,6 @@ fn unfinished_of(row: &Row<'_>) -> rusqlite::Result<Unfinished> {
         context_hash: hash_at(row, 5)?,
         waits: row.get(6)?,
         is_again: row.get(20)?,
-        is_apart: row.get(21)?,
         created_at: wall_at(row, 7)?,
         interruptions: row.get(8)?,
         owner_before: row.get::<_, Option<i64>>(9)?.map(Epoch),
