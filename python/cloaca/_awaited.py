@@ -159,15 +159,15 @@ class Awaited:
         """
         if unknown:
             refuse_keywords("submit_async()", unknown, Awaited.submit_async.__kwdefaults__)
+        when = urgency.of(priority, at, delay)
         if connection is not None:
-            when = urgency.of(priority, at, delay)
             asked = self._asked_in(workflow_name, [context], [run_key], run_key_ttl, when)
             return (await asked.ask_async(connection))[0]
-        when = urgency.of(priority, at, delay)
         if run_key is not None:
             parts = self._begun_keyed(workflow_name, context, run_key, run_key_ttl, when)
-            await self._crew.awaiter().wait_started(parts[0], parts[0].id)
-            if parts[0].stands_for is None:
+            watch = parts[0]
+            await self._crew.awaiter().wait_started(watch, watch.id)
+            if watch.stands_for is None:
                 return self._keyed(*parts)
             # Which run has the key is read from the store.
             had: Run = await self._crew.looks().call(lambda: self._keyed(*parts))

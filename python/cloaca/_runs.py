@@ -195,10 +195,9 @@ class Runs(Listings):
         """
         if unknown:
             refuse_keywords("submit()", unknown, Runs.submit.__kwdefaults__)
-        if connection is not None:
-            when = urgency.of(priority, at, delay)
-            return self._asked_in(workflow_name, [context], [run_key], run_key_ttl, when).ask(connection)[0]
         when = urgency.of(priority, at, delay)
+        if connection is not None:
+            return self._asked_in(workflow_name, [context], [run_key], run_key_ttl, when).ask(connection)[0]
         if run_key is not None:
             parts = self._begun_keyed(workflow_name, context, run_key, run_key_ttl, when)
             parts[0].wait_started()
