@@ -451,7 +451,7 @@ class Runs(Listings):
     def _refuse_unserved(self, workflow_name: object, context: ContextLike | None) -> None:
         """Raises `WorkflowError` where a runner that works would wait for a run that nobody could begin."""
         name = _name_of(workflow_name)
-        if self._works and not registry.knows(name):
+        if self._works and name not in self._declarations.workflows and not registry.knows(name):
             # What is wrong with an argument is said first.
             encode_within(self._working().context_bytes_max, context, "the context")
             self._served.refuse(name)

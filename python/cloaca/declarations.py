@@ -64,6 +64,7 @@ class Declarations:
         places: the place of the newest body of each trigger that is polled.
         crons: the names of the triggers that are crons.
         moments: the place of the newest body of each cron whose function takes a tick.
+        workflows: the names of those that the engine starts.
         chosen: what the runner is for.
 
     Args:
@@ -77,6 +78,7 @@ class Declarations:
         self.places: dict[str, int] = {}
         self.crons: set[str] = set()
         self.moments: dict[str, int] = {}
+        self.workflows: set[str] = set()
         self._engine = engine
         self._crew = crew
         self._lock = threading.RLock()
@@ -155,6 +157,7 @@ class Declarations:
                 except BaseException:
                     self._crew.let_go(bodies)
                     raise
+                self.workflows.add(workflow.name)
         # Without the lock: with the older declaration goes what the program has made for it.
         self._crew.let_go(self._engine.unneeded_bodies())
 
@@ -214,6 +217,7 @@ class Declarations:
         with self._lock:
             if not self._is_closed and not registry.knows(name):
                 self._engine.withdraw_workflow(name)
+                self.workflows.discard(name)
                 self._crew.ends.forget(name)
 
     def forget(self, name: str) -> bool:
