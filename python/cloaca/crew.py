@@ -487,12 +487,21 @@ class Crew:
         while True:
             try:
                 with attempt.inside(self.engine, None, self._polled_here):
-                    return self.engine.polls.poll(self.bodies, SKIP, self._ruling)
-            except BaseException as fault:
+                    return self.engine.polls.poll(self.bodies, SKIP, self._ruling, _rest)
+            except CloacaError as fault:
                 if attempt.is_forked(self._pid):
                     return None
                 text = "polling met a fault of the engine; please report it"
                 say(_engine_log, ERROR, text, raised=fault)
+            except BaseException as thrown:
+                if attempt.is_forked(self._pid):
+                    return None
+                say(
+                    _engine_log,
+                    WARNING,
+                    "%s was thrown into a thread that polls, while it waited",
+                    describe(thrown),
+                )
 
     def _polled_here(self) -> str | None:
         place = self.engine.polls.here()
@@ -636,23 +645,21 @@ class Crew:
                 say(_engine_log, ERROR, text, name, failures, does, error)
 
     def _work(self) -> None:
-        engine = self.engine
-        engine.jobs.worker_present(True)
-        try:
-            while not attempt.is_forked(self._pid):
-                found = engine.jobs.take_job(IDLE_SECONDS_MAX, self.tasks)
-                if not found:
+        jobs, run = self.engine.jobs, self._worker.run
+        while not attempt.is_forked(self._pid):
+            try:
+                jobs.work(IDLE_SECONDS_MAX, self.tasks, run, _rest, self._worker.struck)
+                return
+            except BaseException as fault:
+                if attempt.is_forked(self._pid):
                     return
-                try:
-                    self._worker.run(*found)
-                except BaseException as fault:
-                    if attempt.is_forked(self._pid):
-                        return
-                    text = "a worker met a fault of the engine; please report it"
-                    say(_engine_log, ERROR, text, raised=fault)
-        finally:
-            if not attempt.is_forked(self._pid):
-                engine.jobs.worker_present(False)
+                text = "a worker met a fault of the engine; please report it"
+                say(_engine_log, ERROR, text, raised=fault)
+
+
+def _rest() -> None:
+    """Where a thread stands that is in no body: what another has thrown into it, too late for the body that
+    was meant, comes out here."""
 
 
 def _is_too_late(error: BaseException) -> bool:

@@ -16,7 +16,7 @@ from .end import left_by, raised_by
 from .job import Job, Raised
 from .kind import is_a, is_awaitable, refuse_generator
 from .permit import Deferred
-from .plain import DEBUG, ERROR, WARNING, say
+from .plain import DEBUG, ERROR, WARNING, describe, say
 from .redact import at_hand
 from .task_handle import TaskHandle, run_id
 from .trace import stack_of
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .task import TaskDefinition
     from .telemetry.spans import Called, Handed, Spans
 
+    Found = tuple[JobParts, TaskDefinition, str, str, str, str | None, Handed]
+    """An attempt as `Worker.run` is given it."""
     Hear = Callable[[tuple[str | None, BaseException]], None]
     """Called with the run if it was a task, and with what was raised."""
 
@@ -186,6 +188,26 @@ class Worker:
             self.succeed(job, task, task_id, left, context)
         else:
             self._fail(job, task, task_id, failure, context_json, context, handle)
+
+    def struck(self, error: BaseException, found: Found | None = None) -> None:
+        """Something was thrown into a worker's thread from outside, by who meant a body that had returned: while
+        it waited, or behind the body of an attempt, which fails by it if it had not ended.
+        """
+        if found is None:
+            say(
+                _engine_log, WARNING, "%s was thrown into a worker's thread, while it waited", describe(error)
+            )
+            return
+        parts, task, task_id, context_json, *_ = found
+        job = Job(*parts)
+        self._running.pop(threading.get_ident(), None)
+        if not job.callback_only and self.engine.jobs.is_current(job):
+            context = Context._wrap(decode_value(context_json))
+            self._fail(job, task, task_id, error, context_json, context, None)
+        else:
+            text = "%s was thrown into the thread of task '%s' of run %s, behind its end"
+            about = about_attempt(job, task_id, self.engine.jobs.workflow_of(job))
+            say(_engine_log, WARNING, text, describe(error), task_id, run_id(job), about=about)
 
     async def attempt_on(
         self,

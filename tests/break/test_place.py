@@ -376,3 +376,21 @@ def test_a_pipe_where_news_would_be_left_holds_up_nobody(tmp_path: Path) -> None
         say(first.execute("w").status, second.execute("w").status)
     """
     assert "Completed Completed" in run(source, path)
+
+
+def test_a_file_that_is_mounted_by_itself_is_refused(tmp_path: Path) -> None:
+    """Its log would lie beside it, where nobody who opens it by its other path looks."""
+    path, place = tmp_path / "a" / "runs.db", tmp_path / "b" / "runs.db"
+    path.parent.mkdir()
+    place.parent.mkdir()
+    cloaca.DefaultRunner(path).shutdown()
+    place.touch()
+    if subprocess.run(["mount", "--bind", path, place], capture_output=True, check=False).returncode != 0:
+        pytest.skip("nothing may be mounted here")
+    try:
+        with pytest.raises(cloaca.StoreError, match=r"runs.db' is mounted by itself .* mount its folder"):
+            cloaca.DefaultRunner(place)
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert [found.name for found in place.parent.iterdir()] == ["runs.db"]
+    cloaca.DefaultRunner(path).shutdown()

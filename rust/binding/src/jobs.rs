@@ -1,21 +1,24 @@
 //! What workers enter: they take jobs, and tell how each attempt ends.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 use uuid::Uuid;
 
 use cloaca_core::context::LIGHT_BYTES_MAX;
 use cloaca_core::engine::Job;
 use cloaca_core::port::{Failure, Line};
 use cloaca_core::run::{Ended, Ruling};
-use cloaca_core::runtime::Waited;
+use cloaca_core::runtime::{Runtime, Waited, Work};
 use cloaca_core::time::Wall;
 use cloaca_core::workflow::Executor;
 
+use crate::call::{call, call0};
 use crate::carrier::Carrier;
+use crate::fork::is_forked;
 use crate::gil::{free, quick};
 use crate::handle::{Handle, span_of};
 use crate::pump::{Pump, work_parts};
@@ -37,6 +40,11 @@ pub fn parts_of(job: Job) -> JobParts {
     (run.as_u128(), task, attempt, callback_only, life)
 }
 
+thread_local! {
+    /// Whether this thread, which made attempts, was sent home: one that is struck on the way out may come again.
+    static IS_HOME: Cell<bool> = const { Cell::new(false) };
+}
+
 /// The attempts of one runner.
 #[pyclass(frozen, module = "cloaca._cloaca")]
 pub struct Jobs {
@@ -45,36 +53,30 @@ pub struct Jobs {
 
 #[pymethods]
 impl Jobs {
-    /// A worker thread has come or goes.
-    fn worker_present(&self, py: Python<'_>, present: bool) -> PyResult<()> {
-        self.handle.runtime(py)?.worker_present(present);
-        Ok(())
-    }
-
-    /// The next job as `(job, task, task_id, context_json, error, checkpoint_json, trace)`, with the task that its body's number stands for in `tasks`;
-    /// `None` when idle too long; `False` when closed.
-    fn take_job(&self, py: Python<'_>, seconds: f64, tasks: &Bound<'_, PyDict>) -> PyResult<Py<PyAny>> {
+    /// Makes attempts, with the task that each one's number stands for in `tasks`, until none has been ready for `seconds` or the runner
+    /// closes. `run` makes one, and raises nothing that its body does: what comes out of it was thrown into this thread from outside, or is
+    /// a fault of the engine, and goes to `struck`, with the attempt or, if it came in between, with none. `rest` does nothing: out of
+    /// it comes what is not to meet the next body.
+    fn work(
+        &self,
+        py: Python<'_>,
+        seconds: f64,
+        tasks: &Bound<'_, PyDict>,
+        run: &Bound<'_, PyAny>,
+        rest: &Bound<'_, PyAny>,
+        struck: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        if IS_HOME.get() {
+            return Ok(());
+        }
         let runtime = self.handle.runtime(py)?;
-        let mut was_woken = false;
-        let work = loop {
-            let Some(job) = runtime.ready_job(was_woken) else {
-                match free(py, || runtime.wait_job(span_of(seconds)))? {
-                    Waited::Ready => was_woken = true,
-                    Waited::Idle => return Ok(py.None()),
-                    Waited::Closed => return Ok(false.into_pyobject(py)?.to_owned().into_any().unbind()),
-                }
-                continue;
-            };
-            was_woken = false;
-            if let Some(work) = quick(py, runtime, || runtime.begin(job))? {
-                break work;
-            }
-        };
-        let context = match work.context.text_at_once() {
-            Some(context) => context,
-            None => free(py, || work.context.text())?,
-        };
-        Ok(work_parts(work, &context, tasks)?.into_any().unbind())
+        runtime.worker_present(true);
+        let left = self.make_all(py, runtime, span_of(seconds), tasks, run, [rest, struck]);
+        if !is_forked(self.handle.generation) {
+            runtime.worker_present(false);
+            IS_HOME.set(left.is_ok());
+        }
+        left
     }
 
     /// What an executor beside the workers takes its attempts from. One for each executor.
@@ -269,4 +271,74 @@ impl Jobs {
         let runtime = self.handle.runtime(py)?;
         free(py, || runtime.attempt_stands(job_of(job)))
     }
+}
+
+impl Jobs {
+    fn make_all(
+        &self,
+        py: Python<'_>,
+        runtime: &Runtime,
+        span: Duration,
+        tasks: &Bound<'_, PyDict>,
+        run: &Bound<'_, PyAny>,
+        [rest, struck]: [&Bound<'_, PyAny>; 2],
+    ) -> PyResult<()> {
+        let is_forked = || is_forked(self.handle.generation);
+        while let Some(work) = take(py, runtime, span)? {
+            let job = work.job;
+            let context = match work.context.text_at_once() {
+                Some(context) => context,
+                None => free(py, || work.context.text())?,
+            };
+            let found = work_parts(work, &context, tasks)?;
+            if let Err(error) = call0(rest) {
+                tell(struck, None, &error);
+            }
+            let Err(error) = call(run, found.clone()) else {
+                if is_forked() {
+                    return Ok(());
+                }
+                continue;
+            };
+            if is_forked() {
+                return Ok(());
+            }
+            tell(struck, Some(&found), &error);
+            if is_forked() {
+                return Ok(());
+            }
+            let failure = Failure::raised(&kind_of(py, &error), "its thread was struck".to_owned(), None);
+            free(py, || runtime.broken_off(job, failure))?;
+        }
+        Ok(())
+    }
+}
+
+/// The next attempt, which has begun; none if nothing was ready for `span`, or the runner closes.
+fn take(py: Python<'_>, runtime: &Runtime, span: Duration) -> PyResult<Option<Work>> {
+    let mut was_woken = false;
+    loop {
+        let Some(job) = runtime.ready_job(was_woken) else {
+            match free(py, || runtime.wait_job(span))? {
+                Waited::Ready => was_woken = true,
+                Waited::Idle | Waited::Closed => return Ok(None),
+            }
+            continue;
+        };
+        was_woken = false;
+        if let Some(work) = quick(py, runtime, || runtime.begin(job))? {
+            return Ok(Some(work));
+        }
+    }
+}
+
+/// Says what came into a worker's thread. What comes meanwhile is let go of: the attempt ends all the same.
+fn tell(struck: &Bound<'_, PyAny>, found: Option<&Bound<'_, PyTuple>>, error: &PyErr) {
+    let py = struck.py();
+    let told = (error.clone_ref(py).into_value(py), found).into_pyobject(py);
+    let _ = told.and_then(|told| call(struck, told));
+}
+
+fn kind_of(py: Python<'_>, error: &PyErr) -> String {
+    error.get_type(py).name().map_or_else(|_| "an exception".to_owned(), |name| name.to_string())
 }

@@ -176,15 +176,17 @@ impl Polls {
         free(py, || runtime.reserve(&names))
     }
 
-    /// Polls until sent home. `skip` is the answer that means nothing to do; anything else goes to `slow`.
+    /// Polls until sent home. `skip` is the answer that means nothing to do; anything else goes to `slow`. What comes out of `rest`, which
+    /// does nothing, is raised; then this is to be called again.
     fn poll(
         &self,
         py: Python<'_>,
         bodies: &Bound<'_, PyList>,
         skip: &Bound<'_, PyAny>,
         slow: &Bound<'_, PyAny>,
+        rest: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        work::poll_loop(py, self.handle.runtime(py)?, bodies, skip, slow, self.handle.generation)
+        work::poll_loop(py, self.handle.runtime(py)?, bodies, skip, slow, rest, self.handle.generation)
     }
 
     /// What the body of the trigger in a place may know that is being called.

@@ -39,6 +39,16 @@ pub fn ticket_of(parts: TicketParts) -> (Ticket, Now) {
 thread_local! {
     /// The place of the trigger whose body this thread calls, or called last.
     static PLACE: Cell<Option<u32>> = const { Cell::new(None) };
+    /// Where this thread sits: one that a fault or an exception from outside has thrown out of the loop comes again, and goes on there.
+    static SEAT: Cell<Seat> = const { Cell::new(Seat::None) };
+}
+
+#[derive(Clone, Copy)]
+enum Seat {
+    None,
+    Taken(u64),
+    /// It was sent home.
+    Left,
 }
 
 /// The place of the trigger whose body asks, on a thread that polls.
@@ -46,16 +56,23 @@ pub fn place_here() -> Option<u32> {
     PLACE.get()
 }
 
-/// Polls until the runtime sends the thread home.
+/// Polls until the runtime sends the thread home. `rest` does nothing: out of it comes what was thrown into the thread from outside while it
+/// waited, and is not to meet the next body.
 pub fn poll_loop(
     py: Python<'_>,
     runtime: &Runtime,
     bodies: &Bound<'_, PyList>,
     skip: &Bound<'_, PyAny>,
     slow: &Bound<'_, PyAny>,
+    rest: &Bound<'_, PyAny>,
     generation: u64,
 ) -> PyResult<()> {
-    let seat = runtime.poll_seat();
+    let seat = match SEAT.get() {
+        Seat::None => runtime.poll_seat(),
+        Seat::Taken(seat) => seat,
+        Seat::Left => return Ok(()),
+    };
+    SEAT.set(Seat::Taken(seat));
     let mut turn = runtime.poll_turn(seat);
     loop {
         turn = match turn {
@@ -83,9 +100,13 @@ pub fn poll_loop(
             PollTurn::Wait => {
                 py.check_signals()?;
                 free(py, || runtime.poll_wait(seat))?;
+                call0(rest)?;
                 runtime.poll_turn(seat)
             }
-            PollTurn::Leave => return Ok(()),
+            PollTurn::Leave => {
+                SEAT.set(Seat::Left);
+                return Ok(());
+            }
         }
     }
 }

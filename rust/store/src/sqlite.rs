@@ -52,8 +52,8 @@ mod value;
 mod view;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use cloaca_core::audit::of_pause;
 use cloaca_core::fault_point::{Step, around};
@@ -82,6 +82,9 @@ use crate::url::Durability;
 pub use copy::Filling;
 pub use gate::{close as close_gate, open as open_gate};
 pub use reader::Reader;
+
+/// For so long each write may find the file damaged before that is taken for true.
+const DAMAGE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Which schema version the file at `path` has, and what would bring it to this program's.
 pub fn schema_of(path: &Path) -> Result<(usize, Vec<&'static str>), String> {
@@ -118,6 +121,8 @@ pub struct SqliteStore {
     /// What became of what this process still saw, once the log was found unlinked.
     severed: OnceLock<String>,
     turns: Turns,
+    /// Since when each write has found the file damaged.
+    damaged_since: Mutex<Option<Instant>>,
     /// Declared last: its descriptors close after the connections.
     shield: Shield,
 }
@@ -151,6 +156,7 @@ impl SqliteStore {
             memory: None,
             severed: OnceLock::new(),
             turns: Turns::default(),
+            damaged_since: Mutex::default(),
             shield: Shield::none(),
         })
     }
@@ -170,10 +176,22 @@ impl SqliteStore {
         let [log, memory] = ["-wal", "-shm"].map(|suffix| open::identity(&open::beside(&path, suffix)));
         let severed = OnceLock::new();
         let asked = Some(Asked::of(&path, identity));
-        let turns = Turns::default();
         let kept = path.clone();
-        let store =
-            Self { name, path, reader, asked, writer, locks, identity, log, memory, severed, turns, shield };
+        let store = Self {
+            name,
+            path,
+            reader,
+            asked,
+            writer,
+            locks,
+            identity,
+            log,
+            memory,
+            severed,
+            turns: Turns::default(),
+            damaged_since: Mutex::default(),
+            shield,
+        };
         Ok((store, kept))
     }
 
@@ -186,8 +204,26 @@ impl SqliteStore {
             let work = |db: &_| self.same_memory().and_then(|()| work(db));
             transact(connection, step, work).map(|done| (connection, done))
         });
-        let (connection, done) = done.map_err(|failure| failure.into_fault(&self.name))?;
+        let (connection, done) = done.map_err(|failure| self.unwritten(failure))?;
+        *self.damaged_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.still_linked(connection).map(|()| done)
+    }
+
+    /// The fault of a write that failed.
+    fn unwritten(&self, failure: Failure) -> Fault {
+        let is_damage = failure.is_damage();
+        let fault = failure.into_fault(&self.name);
+        match fault {
+            // What a disk that fails to read for a moment looks like: to give up a run's progress for that would leave it standing.
+            Fault::Final(text) if is_damage => {
+                let mut since = self.damaged_since.lock().unwrap_or_else(PoisonError::into_inner);
+                match since.get_or_insert_with(Instant::now).elapsed() < DAMAGE_PATIENCE {
+                    true => Fault::Passing(text),
+                    false => Fault::Final(text),
+                }
+            }
+            fault => fault,
+        }
     }
 
     /// Empties the log into the file, if this is the process's last store on it. SQLite would do so by itself, once it has the file
@@ -911,6 +947,24 @@ mod tests {
         assert_eq!(store.join(Wall(2)), Ok(Epoch(1)));
         drop((store, other));
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_is_taken_for_damaged_once_no_write_has_gone_through_for_a_while() {
+        let store = SqliteStore::in_memory().unwrap();
+        let fails = || -> Stored<()> {
+            store.write(Step::Seen, |_| {
+                let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+                Err(Failure::Sql(rusqlite::Error::SqliteFailure(code, None)))
+            })
+        };
+        let long_ago = || Instant::now().checked_sub(DAMAGE_PATIENCE);
+        assert!(matches!(fails(), Err(Fault::Passing(text)) if text.contains("damaged")));
+        *store.damaged_since.lock().unwrap() = long_ago();
+        assert!(store.join(Wall(1)).is_ok());
+        assert!(matches!(fails(), Err(Fault::Passing(_))), "one write has gone through since");
+        *store.damaged_since.lock().unwrap() = long_ago();
+        assert!(matches!(fails(), Err(Fault::Final(text)) if text.contains("restore a copy")));
     }
 
     #[test]

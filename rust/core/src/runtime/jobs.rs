@@ -12,6 +12,7 @@ use crate::context::Given;
 use crate::engine::{Effects, Engine, Event, Job, Ready, RunStanding};
 use crate::fault_point::{Step, around};
 use crate::key::{ById, Epoch, Ids};
+use crate::port::Failure;
 use crate::run::{Doing, Ended, Ruling};
 use crate::runtime::keeper::Order;
 use crate::runtime::lanes::{Lane, Waker};
@@ -350,6 +351,18 @@ impl Runtime {
             self.come_home(job);
         }
         ruling
+    }
+
+    /// An attempt was broken off on its thread, whatever it has done there: fails it by that, unless it has ended or goes on in another
+    /// executor. Of one that has ended nobody tells a callback any more.
+    pub fn broken_off(&self, job: Job, failure: Failure) {
+        let executor = lock(&self.shared.jobs).running.get(&job).copied();
+        if executor.is_some_and(|executor| executor != Executor::THREADS) {
+            return;
+        }
+        if self.attempt_ended(job, Ended::Failure(failure), false) == Ruling::Stale {
+            self.settled(job);
+        }
     }
 
     /// The callback of a final attempt has been told.

@@ -47,6 +47,13 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Whether SQLite takes the file for damaged. It says so, too, where the disk failed to read a page (EIO), which may pass.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Sql(error) if code(error) == Some(ErrorCode::DatabaseCorrupt))
+    }
+}
+
 /// Whether the same statement may succeed later.
 pub fn passes(error: &Error) -> bool {
     matches!(

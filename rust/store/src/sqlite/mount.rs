@@ -1,4 +1,4 @@
-//! Tells on what kind of file system a file lies. Invariant: what cannot be told is taken for a local disk.
+//! Tells on what kind of file system a file lies, and whether it is mounted by itself. Invariant: what cannot be told is taken for a local disk.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,13 +35,31 @@ const NETWORK_TYPES: [&str; 28] = [
     "curlftpfs",
 ];
 
-/// The name of the network file system on which `path` lies; none if it is local or unknown.
-pub fn network_type(path: &Path) -> Option<String> {
-    // Only Linux has this file; elsewhere the documentation has to do.
-    let mounts = fs::read("/proc/self/mountinfo").ok()?;
-    let path = path.canonicalize().ok()?;
-    let found = type_of(&String::from_utf8_lossy(&mounts), &path)?;
-    is_network(&found).then_some(found)
+/// What is mounted, and where a file lies in that; none where it cannot be told.
+pub struct Mounts {
+    mountinfo: String,
+    path: PathBuf,
+}
+
+impl Mounts {
+    /// Those around `path`.
+    pub fn of(path: &Path) -> Option<Self> {
+        // Only Linux has this file; elsewhere the documentation has to do.
+        let mounts = fs::read("/proc/self/mountinfo").ok()?;
+        let mountinfo = String::from_utf8_lossy(&mounts).into_owned();
+        Some(Self { mountinfo, path: path.canonicalize().ok()? })
+    }
+
+    /// The name of the network file system on which it lies; none if that is local or unknown.
+    pub fn network_type(&self) -> Option<String> {
+        let found = type_of(&self.mountinfo, &self.path)?;
+        is_network(&found).then_some(found)
+    }
+
+    /// Whether it is a mount of its own: what is beside it in its folder is not beside it where it comes from.
+    pub fn is_alone(&self) -> bool {
+        self.mountinfo.lines().filter_map(mount).any(|(place, _)| place == self.path)
+    }
 }
 
 fn is_network(name: &str) -> bool {
@@ -88,7 +106,8 @@ mod tests {
 31 30 0:41 / /mnt/share/local\\040disk rw - xfs /dev/sdb1 rw
 32 22 0:42 / /home/me/remote rw - fuse.sshfs me@host:/ rw
 33 22 0:43 / /twice rw - ext4 /dev/sdc1 rw
-34 22 0:44 / /twice rw - cifs //host/share rw";
+34 22 0:44 / /twice rw - cifs //host/share rw
+35 22 8:1 /srv/runs.db /data/runs.db rw,relatime - ext4 /dev/sda1 rw";
 
     fn type_at(path: &str) -> String {
         type_of(MOUNTS, Path::new(path)).unwrap()
@@ -100,6 +119,15 @@ mod tests {
         assert_eq!(type_at("/mnt/share/runs.db"), "nfs4");
         assert_eq!(type_at("/mnt/sharealike/runs.db"), "ext4");
         assert_eq!(type_at("/mnt/share/local disk/runs.db"), "xfs");
+    }
+
+    #[test]
+    fn a_file_that_is_mounted_by_itself_is_told_from_one_in_a_mount() {
+        let is_alone =
+            |path: &str| Mounts { mountinfo: MOUNTS.to_owned(), path: PathBuf::from(path) }.is_alone();
+        assert!(is_alone("/data/runs.db"));
+        assert!(!is_alone("/data/other.db"));
+        assert!(!is_alone("/mnt/share/runs.db"));
     }
 
     #[test]

@@ -10,9 +10,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::sqlite::fault::{Failure, describe};
+use crate::sqlite::mount::Mounts;
+use crate::sqlite::schema;
 use crate::sqlite::shield::{Shield, Use};
 use crate::sqlite::view::View;
-use crate::sqlite::{mount, schema};
 use crate::url::Durability;
 
 /// How long a statement waits for another process's transaction.
@@ -174,7 +175,15 @@ fn usable_path(path: &Path) -> Result<PathBuf, String> {
         ));
     }
     let place = if absolute.exists() { &absolute } else { folder };
-    match mount::network_type(place) {
+    let Some(mounts) = Mounts::of(place) else { return Ok(absolute) };
+    if place.is_file() && mounts.is_alone() {
+        return Err(format!(
+            "database '{}' is mounted by itself (a bind mount of one file, such as 'docker run -v runs.db:/data/runs.db'), and SQLite keeps \
+             its log beside it, where who opens the file by its other path does not find it, so that commits are lost; mount its folder",
+            absolute.display()
+        ));
+    }
+    match mounts.network_type() {
         Some(kind) => Err(format!(
             "database '{}' lies on a network file system ({kind}), where SQLite loses data; use a local disk",
             absolute.display()
