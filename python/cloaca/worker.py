@@ -190,8 +190,8 @@ class Worker:
             self._fail(job, task, task_id, failure, context_json, context, handle)
 
     def struck(self, error: BaseException, found: Found | None = None) -> None:
-        """Something was thrown into a worker's thread from outside, by who meant a body that had returned: while
-        it waited, or behind the body of an attempt, which fails by it if it had not ended.
+        """Something was thrown into a worker's thread from outside, by who meant a body that had returned:
+        while it waited, or behind the body of an attempt, which fails by it if it had not ended.
         """
         if found is None:
             say(
