@@ -217,6 +217,7 @@ claims! {
     children_are_to_end_with_the_run_that_called_them
     a_run_that_ends_as_cancelled_takes_its_children_along
     a_child_stays_as_long_as_its_parent_and_a_parent_as_long_as_a_child_goes_on
+    what_a_run_started_stays_with_it_while_its_run_key_is_in_use
     an_offered_run_is_claimed_by_who_comes
     a_claim_leaves_runs_of_other_workflows_alone
     what_telemetry_hands_on_with_a_run_comes_to_who_claims_it
@@ -3342,16 +3343,30 @@ fn a_child_stays_as_long_as_its_parent_and_a_parent_as_long_as_a_child_goes_on(s
     commit(store, ended(grandchild, epoch, RunStatus::Completed));
     assert_eq!(forget(store, old(5000)), 0, "its parent goes on");
     commit(store, ended(child, epoch, RunStatus::Completed));
-    assert_eq!(forget(store, old(5000)), 1, "the parent's child may be asked for again, but not that one's");
+    assert_eq!(forget(store, old(5000)), 0, "with the parent stay its child and that one's");
     commit(store, ended(parent, epoch, RunStatus::Completed));
     started(store, epoch, told(4, 1));
-    assert_eq!(forget(store, old(5000)), 1, "nobody asks for its child again, but what it started goes on");
+    assert_eq!(forget(store, old(5000)), 0, "what it started goes on");
     let child = started(store, epoch, told(5, 4));
     commit(store, ended(child, epoch, RunStatus::Completed));
     store.request_cancel(epoch, id(4), Wall(70)).unwrap();
     store.leave(epoch, &InFlight::default(), Wall(70)).unwrap();
-    assert_eq!(forget(store, old(65)), 1, "but for what is not old, and its child");
+    assert_eq!(forget(store, old(65)), 3, "but for what is not old, and its child");
     assert_eq!(forget(store, old(5000)), 2);
+}
+
+fn what_a_run_started_stays_with_it_while_its_run_key_is_in_use(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let run_key = Some(("order 7".to_owned(), Some(Wall(900))));
+    let parent = started(store, epoch, NewRun { run_key, ..new_run(1) });
+    let child = started(store, epoch, called(2, 1, Some(1)));
+    let grandchild = started(store, epoch, called(3, 2, Some(1)));
+    for run in [grandchild, child] {
+        commit(store, ended(run, epoch, RunStatus::Completed));
+    }
+    commit(store, ended(parent, epoch, RunStatus::Failed));
+    assert_eq!(forget(store, Old { now: Wall(500), ..old(500) }), 0, "an attempt after a retry asks for them");
+    assert_eq!(forget(store, Old { now: Wall(900), ..old(500) }), 4, "and the key");
 }
 
 fn an_offered_run_is_claimed_by_who_comes(store: &dyn Store) {

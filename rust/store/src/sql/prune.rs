@@ -18,11 +18,26 @@ use super::{end, graph, history, logged};
 
 /// Whether a run was started by hand with a run key that is in use: who comes with it once more gets that run.
 macro_rules! is_keyed {
-    () => {
-        "(schedule IS NULL AND run_key IS NOT NULL AND EXISTS (
+    ($run:literal) => {
+        concat!(
+            "(",
+            $run,
+            ".schedule IS NULL AND ",
+            $run,
+            ".run_key IS NOT NULL AND EXISTS (
             SELECT 1 FROM run_keys AS taken
-            WHERE taken.schedule = 0 AND taken.key = length(runs.workflow) || ':' || runs.workflow || runs.run_key
-                AND taken.run = runs.id AND (taken.expires_at IS NULL OR taken.expires_at > :now)))"
+            WHERE taken.schedule = 0
+                AND taken.key = length(",
+            $run,
+            ".workflow) || ':' || ",
+            $run,
+            ".workflow || ",
+            $run,
+            ".run_key
+                AND taken.run = ",
+            $run,
+            ".id AND (taken.expires_at IS NULL OR taken.expires_at > :now)))"
+        )
     };
 }
 
@@ -30,43 +45,60 @@ macro_rules! is_keyed {
 /// declares, and that has been due for as long, is not waited for: who declares it would have called it, or put it off. A trigger that has been
 /// off, or served by nobody, or has asked for something else, for as long is not waited for.
 macro_rules! is_overdue {
-    () => {
-        "(EXISTS (SELECT 1 FROM overdue WHERE overdue.run = runs.row)
+    ($run:literal) => {
+        concat!(
+            "(EXISTS (SELECT 1 FROM overdue WHERE overdue.run = ", $run, ".row)
             OR EXISTS (
-                SELECT 1 FROM ends WHERE ends.run = runs.row AND listener = 0
+                SELECT 1 FROM ends WHERE ends.run = ", $run, ".row AND listener = 0
                     AND (ends.owner IS NOT NULL OR ends.due_at >= :before OR EXISTS (
                         SELECT 1 FROM workflows WHERE name = ends.workflow AND (tells & ends.outcome) <> 0)))
             OR EXISTS (
                 SELECT 1 FROM ends JOIN schedules ON schedules.row = ends.listener
                 JOIN listeners AS heard ON heard.workflow = ends.workflow AND heard.listener = ends.listener
                 LEFT JOIN owners ON owners.epoch = schedules.owner
-                WHERE ends.run = runs.row
+                WHERE ends.run = ", $run, ".row
                     AND ((heard.wanted & ends.outcome) <> 0 OR coalesce(heard.unwanted_since, :before) >= :before)
                     AND coalesce(schedules.disabled_at, :before) >= :before
                     AND (schedules.free_since >= :before OR owners.epoch IS NOT NULL AND coalesce(owners.left_at, :before) >= :before)))"
+        )
     };
 }
 
-/// Whether a run that it started goes on, or the run that started it is not as old: that may ask for it again.
-macro_rules! has_family {
-    () => {
-        "(EXISTS (SELECT 1 FROM runs AS child WHERE child.parent = runs.id AND child.completed_at IS NULL)
-            OR runs.parent IS NOT NULL AND EXISTS (
-                SELECT 1 FROM runs AS own
-                WHERE own.id = runs.parent AND (own.completed_at IS NULL OR own.completed_at >= :before)))"
+/// Whether nothing of a run itself keeps it; one that it started and that goes on does.
+macro_rules! may_go {
+    ($run:literal) => {
+        concat!(
+            "(",
+            $run,
+            ".completed_at IS NOT NULL AND ",
+            $run,
+            ".completed_at < :before AND NOT ",
+            is_keyed!($run),
+            " AND NOT ",
+            is_overdue!($run),
+            "
+            AND NOT EXISTS (SELECT 1 FROM runs AS child WHERE child.parent = ",
+            $run,
+            ".id AND child.completed_at IS NULL))"
+        )
     };
 }
 
-/// Which runs go, in three statements alike: what is foretold is what is found and deleted.
+/// Which runs go, in three statements alike: what is foretold is what is found and deleted. With a run stays what it started, and what that started: an
+/// attempt that it makes once it is opened again asks for those.
 macro_rules! is_old {
     () => {
         concat!(
-            "completed_at < :before AND NOT ",
-            is_keyed!(),
-            " AND NOT ",
-            is_overdue!(),
-            " AND NOT ",
-            has_family!()
+            "completed_at < :before AND ",
+            may_go!("runs"),
+            " AND (runs.parent IS NULL OR NOT EXISTS (
+                WITH RECURSIVE above(id) AS (
+                    SELECT runs.parent
+                    UNION SELECT upper.parent FROM runs AS upper JOIN above ON upper.id = above.id
+                        WHERE upper.parent IS NOT NULL)
+                SELECT 1 FROM runs AS own JOIN above ON own.id = above.id WHERE NOT ",
+            may_go!("own"),
+            "))"
         )
     };
 }
