@@ -41,6 +41,17 @@ def declare_burns() -> None:
         cloaca.task(id="burn", executor="cpu")(burn)
 
 
+def load(context: cloaca.Context) -> None:
+    """What the task of `declare_one` does."""
+    context["rows"] = 99
+
+
+def declare_far_one() -> None:
+    """The workflow of one task, in another process."""
+    with cloaca.WorkflowBuilder("far"):
+        cloaca.task(executor="cpu")(load)
+
+
 def declare_chain(name: str, length: int) -> None:
     """A workflow of so many tasks, one after another, each of which adds a key."""
     with cloaca.WorkflowBuilder(name):
