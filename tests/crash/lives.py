@@ -3,6 +3,7 @@ Asserts nothing about it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -30,7 +31,9 @@ class Life:
         paths = (stage.database, stage.witness, stage.source, stage.stop)
         command = [sys.executable, str(HERE / "program.py"), *map(str, (*paths, *options))]
         with (stage.folder / "stderr").open("ab") as errors:
-            self.process = subprocess.Popen(command, stdout=errors, stderr=errors, env=env)
+            self.process = subprocess.Popen(
+                command, stdout=errors, stderr=errors, env=env, start_new_session=True
+            )
         self.pid = self.process.pid
 
     def lines(self, kind: str) -> list[Line]:
@@ -50,6 +53,13 @@ class Life:
         """Ends it as the kernel would."""
         self._stage.voice.note("killed", of=self.pid)
         self.process.kill()
+        self.process.wait()
+
+    def kill_all(self) -> None:
+        """Ends it with all that it has started, as a service manager does."""
+        self._stage.voice.note("killed", of=self.pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
 
     def pause(self) -> None:
@@ -90,8 +100,8 @@ class Stage:
 
     def __exit__(self, *_: object) -> None:
         for life in self._lives:
-            life.process.kill()
-            life.process.wait()
+            if life.process.returncode is None:
+                life.kill_all()
 
     def feed(self, count: int) -> None:
         """Appends so many items to the source, in one write."""

@@ -2,10 +2,12 @@
 does.
 
     program.py DATABASE WITNESS SOURCE STOP [--goal N] [--durability full|normal] [--pace SECONDS] [--errands]
+        [--place processes|pool]
 
 The source is a text file with an item number on each line, to which anybody may append. The program serves it
 until the file STOP is there. With a goal it says `idle` once that item and everything before it is done, and
 ends if it was not asked to wait. With errands it first does a little of what else a runner can be asked for.
+With a place the bodies of tasks run in other processes: a `ProcessExecutor`'s, or the standard library's.
 """
 
 from __future__ import annotations
@@ -13,14 +15,18 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing
 import os
 import random
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import bodies
 import items
+from bodies import key_of, work, working
 from witness import Witness
 
 import cloaca
@@ -50,6 +56,16 @@ class Help:
 HELP = Help()
 
 
+WORKERS = 3
+DEATHS_MAX = 1000
+PLACES = {
+    "processes": lambda: cloaca.ProcessExecutor(max_workers=WORKERS, kill_grace=1),
+    # What threads hold is none of theirs.
+    "pool": lambda: ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")),
+}
+"""Where bodies may run, and what makes that."""
+
+
 class WitnessLog(logging.Handler):
     """Testifies what the library logs."""
 
@@ -63,16 +79,8 @@ class WitnessLog(logging.Handler):
         )
 
 
-def declare(witness: Witness, source: str, pace: float, goal: Any) -> None:
-    """The triggers with their workflows."""
-
-    def working(task: str, context: cloaca.Context, handle: cloaca.TaskHandle) -> Any:
-        # The first task hands the run's id on to the callbacks, which are told the context only.
-        context["run"] = handle.run_id
-        return witness.noting("start", "end", task=task, attempt=handle.attempt, **key_of(context))
-
-    def work() -> None:
-        time.sleep(random.uniform(0, pace))
+def declare(witness: Witness, source: str, place: str | None, goal: Any) -> None:
+    """The triggers with their workflows, whose bodies run in that place."""
 
     def succeeded(task_id: str, context: cloaca.Context) -> None:
         witness.note("success", task=task_id, **key_of(context))
@@ -81,7 +89,12 @@ def declare(witness: Witness, source: str, pace: float, goal: Any) -> None:
         witness.note("failure", task=task_id, error=error, **key_of(context))
 
     told = {"on_success": succeeded, "on_failure": failed}
-    patient = {"retry_attempts": items.ATTEMPTS_MAX, "retry_delay_ms": 3, "retry_jitter": False} | told
+    far = {
+        "retry_attempts": items.ATTEMPTS_MAX,
+        "retry_delay_ms": 3,
+        "retry_jitter": False,
+        "executor": place,
+    } | told
 
     def tell(run: cloaca.types.RunDetails) -> None:
         with witness.noting(
@@ -93,46 +106,14 @@ def declare(witness: Witness, source: str, pace: float, goal: Any) -> None:
         return cloaca.WorkflowBuilder(name).on_success(tell).on_failure(tell).on_cancel(tell)
 
     with told_of("ingest"):
-
-        @cloaca.task(**patient)
-        def fetch(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
-            with working("fetch", context, handle):
-                work()
-                context["size"] = context["item"] * 2
-
-        @cloaca.task(dependencies=[fetch], **patient)
-        def parse(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
-            with working("parse", context, handle):
-                work()
-                if items.is_broken(context["item"]):
-                    raise ValueError("it cannot be parsed")
-                if items.is_flaky(context["item"]) and handle.attempt == 1:
-                    raise ConnectionError("not yet")
-                context["words"] = context["item"] + 1
-
-        @cloaca.task(dependencies=[fetch], **patient)
-        def index(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
-            with working("index", context, handle):
-                work()
-                context["pages"] = [context["item"]]
-
-        @cloaca.task(dependencies=[parse, index], **patient)
-        def store(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
-            with working("store", context, handle):
-                work()
-                context["total"] = context["size"] + context["words"] + context["pages"][0]
+        fetch = cloaca.task(**far)(bodies.fetch)
+        parse = cloaca.task(dependencies=[fetch], **far)(bodies.parse)
+        index = cloaca.task(dependencies=[fetch], **far)(bodies.index)
+        cloaca.task(dependencies=[parse, index], **far)(bodies.store)
 
     with told_of("beat"):
-
-        @cloaca.task(**patient)
-        def stamp(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
-            with working("stamp", context, handle):
-                work()
-
-        @cloaca.task(dependencies=[stamp], **patient)
-        def strike(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
-            with working("strike", context, handle):
-                work()
+        stamp = cloaca.task(**far)(bodies.stamp)
+        cloaca.task(dependencies=[stamp], **far)(bodies.strike)
 
     with told_of(items.REOPENED):
 
@@ -207,11 +188,6 @@ def do_errands(runner: cloaca.DefaultRunner, url: str, witness: Witness) -> None
             run.result()
 
 
-def key_of(context: cloaca.Context) -> dict[str, Any]:
-    """What tells the run: its id, and its item or the kind of its beat."""
-    return {name: context[name] for name in ("run", "item", "beat") if name in context}
-
-
 class Goal:
     """Whether everything up to an item is done."""
 
@@ -245,18 +221,25 @@ def main() -> None:
     parser.add_argument("--durability", default="full")
     parser.add_argument("--errands", action="store_true")
     parser.add_argument("--pace", type=float, default=0.003)
+    parser.add_argument("--place", choices=PLACES)
     options = parser.parse_args()
-    witness = Witness(options.witness)
+    os.environ |= {bodies.WITNESS: options.witness, bodies.PACE: str(options.pace)}
+    if options.place:
+        os.environ[bodies.LONG] = "1"
+    witness = bodies.witness()
     log = logging.getLogger("cloaca")
     log.addHandler(WitnessLog(witness))
     log.propagate = False
     goal = Goal(options.goal)
-    declare(witness, options.source, options.pace, goal)
+    declare(witness, options.source, options.place, goal)
     witness.note("begin")
     url = f"{options.database}{'&' if '?' in options.database else '?'}durability={options.durability}"
-    config = cloaca.DefaultRunnerConfig(retention=KEPT)
+    # Whatever dies here was killed: nothing is to be given up for that.
+    bounds = {"place_deaths_max": DEATHS_MAX, "interruptions_max": DEATHS_MAX} if options.place else {}
+    config = cloaca.DefaultRunnerConfig(retention=KEPT, **bounds)
     hidden = ["card"] if options.errands else None
-    with cloaca.DefaultRunner.with_config(url, config, redact=hidden) as runner:
+    executors = {options.place: PLACES[options.place]} if options.place else None
+    with cloaca.DefaultRunner.with_config(url, config, redact=hidden, executors=executors) as runner:
         (owner,) = runner.query("SELECT max(epoch) AS epoch FROM owners")
         witness.note("open", epoch=owner["epoch"])
         if options.errands:
