@@ -13,7 +13,7 @@ from .context import decode_value, encode_within
 from .errors import Dropped, ScheduleError, TriggerError, excerpt
 from .listed import Listed
 from .name import checked_name, is_text
-from .near import LOOKED_MAX, hint, refuse_keywords
+from .near import LOOKED_MAX, hint, refuse_keywords, says_keywords
 from .run import Run
 from .tick import MOMENT_KEYS
 from .trigger_arguments import CATCHUPS, OVERLAPS
@@ -276,6 +276,7 @@ class Crons:
         if not is_gone:
             raise ScheduleError(f"Failed to delete cron schedule: there is none with id {found}")
 
+    @says_keywords("backfill()")
     def backfill(
         self, schedule_id: TriggerRef, start: str | datetime, end: str | datetime | None = None
     ) -> list[Run]:

@@ -9,6 +9,7 @@ from . import check
 from .chosen import name_of_one
 from .context import DEPTH_MAX, checked_value, decode_value, encode_value, fitting
 from .errors import TriggerError, excerpt
+from .near import says_keywords
 from .plain import INFO, say
 
 TYPE_CHECKING = False
@@ -49,6 +50,7 @@ class Cursors:
             return None
         return decode_value(text) if mask is None else mask.context(text)
 
+    @says_keywords("set_cursor()")
     def set_cursor(self, trigger_name: TriggerRef, value: Any) -> None:
         """Sets a trigger's cursor, from any program that has opened the store, also a paused runner, and
         whoever polls it.

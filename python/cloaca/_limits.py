@@ -12,7 +12,7 @@ from .errors import ArgumentError, WorkflowError, excerpt
 from .keyed import pauses
 from .limits import KEEP, checked_concurrent, checked_throttle
 from .listed import Listed
-from .near import hint
+from .near import hint, says_keywords
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class NamedLimits:
         """
         self._open().store.set_limit(self._limit(name)["name"], None)
 
+    @says_keywords("pause()")
     def pause(
         self,
         *,
@@ -138,6 +139,7 @@ class NamedLimits:
         if not self._open().store.pause(kind, name, value, until_us, by):
             raise WorkflowError(keyless(name))
 
+    @says_keywords("resume()")
     def resume(
         self, *, workflow: str | None = None, key: str | None = None, limit: str | None = None
     ) -> bool:

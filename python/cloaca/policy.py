@@ -14,6 +14,7 @@ from .frozen import Frozen
 from .kind import is_a, name_of
 from .limits import name_of_limit
 from .name import is_text
+from .near import says_keywords
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -330,6 +331,7 @@ class Backoff(Frozen):
     factor: float
     max_us: int
 
+    @says_keywords("Backoff")
     def __init__(self, base: Duration = "5s", factor: float = 2, max: Duration = "30m") -> None:
         if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 1 <= factor <= 1_000_000:
             raise TriggerError(f"factor is {excerpt(factor)}; it must be a number from 1 to 1000000")
@@ -422,6 +424,7 @@ class RetryAfter(CloacaError):
     delay_us: int
     pause: str | None = None
 
+    @says_keywords("RetryAfter")
     def __init__(self, delay: Duration, *, pause: Limit | str | None = None) -> None:
         super().__init__(delay)
         told = _of_header(delay) if isinstance(delay, str) else None

@@ -30,7 +30,7 @@ from .errors import (
     excerpt,
 )
 from .listed import Listed
-from .near import refuse_keywords
+from .near import refuse_keywords, says_keywords
 from .places import Places, refuse_in_pool
 from .plain import INFO, say
 from .rescue import left_beside
@@ -607,6 +607,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             raise ArgumentTypeError(f"path is {excerpt(path)}; it must be a str or a path")
         engine.store.export(check.target(path, "path"))
 
+    @says_keywords("run_forever()")
     def run_forever(self, shutdown_timeout: Duration | None = None) -> None:
         """Waits until SIGINT or SIGTERM, then shuts down. Call it from the main thread. It also returns when
         another thread, or a task, has shut the runner down. SIGHUP, as the terminal closes, is like SIGTERM,
@@ -673,6 +674,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
                 logging.getLogger("cloaca").info(text, limit, ", ".join(running), ends_it)
 
+    @says_keywords("shutdown()")
     def shutdown(self, timeout: Duration | None = None, *, wait: Waits = "bodies") -> None:
         """Stops polling, waits for running tasks, writes what has gathered, ends the threads. Twice is fine:
         a second call finishes what the first one began, also if an interrupt cut that short.

@@ -31,7 +31,7 @@ from .errors import (
 from .heard import Heard
 from .job import Job
 from .kind import is_awaitable
-from .near import hint
+from .near import hint, says_keywords
 from .rows import moment
 from .runner import DefaultRunner
 from .tick import Tick
@@ -268,6 +268,7 @@ class Runner(DefaultRunner):
     # Who moves its clock waits for the bodies, on whatever thread that is.
     _uses_program_loop = False
 
+    @says_keywords("testing.Runner")
     def __init__(
         self,
         start: str | datetime = "2026-01-01T00:00:00Z",

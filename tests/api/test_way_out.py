@@ -74,6 +74,19 @@ TODAY = datetime.date(2026, 1, 31)
             lambda: cloaca.DefaultRunner(":memory:", workflow_timeout=3),
             r"did you mean 'workflow_timeout_seconds'\?",
         ),
+        (lambda: cloaca.Backoff(initial="5s"), r"^Backoff got an .*'initial'; did you mean 'base'\?"),
+        (lambda: cloaca.Backoff(facto=3), r"did you mean 'factor'\? known arguments: base, factor, max$"),
+        (lambda: cloaca.RetryAfter(seconds=3), r"^RetryAfter got an .*'seconds'; did you mean 'delay'\?"),
+        (lambda: cloaca.RetryAfter(3, paus="l"), r"did you mean 'pause'\?"),
+        (
+            lambda: cloaca.ProcessExecutor(workers=3),
+            r"^ProcessExecutor got an .*did you mean 'max_workers'\?",
+        ),
+        (lambda: cloaca.ProcessExecutor(grace=3), r"did you mean 'kill_grace'\?"),
+        (
+            lambda: cloaca.testing.Runner(trigger=["t"]),
+            r"^testing.Runner got an .*'trigger'; did you mean 'triggers'\?",
+        ),
         (lambda: cloaca.task(tz="UTC"), r"unexpected keyword argument 'tz'; known arguments: "),
     ],
 )
@@ -100,6 +113,30 @@ def test_a_keyword_of_a_runners_method_is_told_by_the_methods_own_name(runner: c
         TypeError, match=r"^register_cron_workflow\(\) got an unexpected .* 'tz'; did you mean 'timezone'"
     ):
         runner.register_cron_workflow("nobody", "@daily", tz="UTC")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda runner: runner.set_cursor("t", cursor=3),
+            r"set_cursor\(\) .*'cursor'; did you mean 'value'\?",
+        ),
+        (lambda runner: runner.backfill("c", since="x"), r"backfill\(\) .*'since'; did you mean 'start'\?"),
+        (lambda runner: runner.pause(name="w"), r"pause\(\) .*'name'; did you mean 'workflow'\?"),
+        (lambda runner: runner.resume(worflow="w"), r"resume\(\) .*'worflow'; did you mean 'workflow'\?"),
+        (lambda runner: runner.shutdown(timeut=3), r"shutdown\(\) .*; did you mean 'timeout'\?"),
+        (
+            lambda runner: runner.run_forever(timeout=3),
+            r"run_forever\(\) .*'timeout'; did you mean 'shutdown_timeout'\?",
+        ),
+    ],
+)
+def test_a_slip_in_a_call_of_a_runner_is_told_with_the_way_out(
+    runner: cloaca.DefaultRunner, call: Callable[[Any], Any], said: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"^{said}"):
+        call(runner)
 
 
 def test_how_long_ago_is_told_by_a_time(runner: cloaca.DefaultRunner) -> None:

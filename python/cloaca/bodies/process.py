@@ -24,6 +24,7 @@ from time import monotonic
 from .. import check, imported
 from ..errors import ArgumentError, ArgumentTypeError, RunnerError, excerpt
 from ..kind import is_a
+from ..near import says_keywords
 from ..plain import describe
 from . import program
 from .trace import RemoteTraceback
@@ -498,6 +499,7 @@ class ProcessExecutor(Executor):
         RunnerError: (a `RuntimeError`) the system is Windows.
     """
 
+    @says_keywords("ProcessExecutor")
     def __init__(
         self,
         max_workers: int | None = None,
