@@ -11,7 +11,7 @@ import os
 import threading
 from time import monotonic
 
-from . import _guard, attempt, check, copied, living, place, registry, rows
+from . import _guard, attempt, check, copied, imported, living, place, registry, rows
 from . import redact as redaction
 from ._awaited import Awaited
 from ._crons import Crons
@@ -699,6 +699,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         if self._pid != os.getpid():
             return
         until = monotonic() + limit
+        if (tells := imported.found("cloaca.cli.lifeline", "drain")) is not None:
+            tells(limit)
         if wait == "runs" and not self._closed:
             self._drain(limit)
             limit = max(0.0, until - monotonic())

@@ -3,6 +3,8 @@
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,11 +48,13 @@ def tells():
 
 
 """
-WAITS = "print('here', flush=True)\ntime.sleep(60)\n"
+# In steps: what comes just before a long sleep is heard after it.
+WAITS = "print('here', flush=True)\nfor _ in range(6000):\n    time.sleep(0.01)\n"
 CLEANS = """
 try:
     print("here", flush=True)
-    time.sleep(60)
+    for _ in range(6000):
+        time.sleep(0.01)
 {}:
     time.sleep(0.3)
 """
@@ -157,3 +161,104 @@ def assert_ends_well(process: subprocess.Popen[str]) -> None:
     told = process.stdout.read()
     assert process.wait(WAIT) == 0, told
     assert "Traceback" not in told
+
+
+PATIENT = """
+import pathlib
+import time
+
+import cloaca
+
+with cloaca.WorkflowBuilder("w"):
+
+    @cloaca.task()
+    def t(context):
+        pathlib.Path("began").touch()
+        while not pathlib.Path("go").exists():
+            time.sleep(0.01)
+
+def make():
+    runner = cloaca.DefaultRunner("runs.db", shutdown_seconds={seconds})
+    runner.submit("w")
+    return runner
+"""
+IMPATIENT = """
+import sys
+
+from cloaca.cli import children, main
+
+children.END_SECONDS = 0.5
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("mode", ["workers", "reload"])
+def test_a_drain_is_waited_for_as_long_as_the_program_says(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "app.py").write_text(PATIENT.format(seconds=600))
+    words = [sys.executable, "-u", "-c", IMPATIENT, "run", "app.py:make", *MODES[mode][2:]]
+    with subprocess.Popen(
+        words,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            while not (tmp_path / "began").exists():
+                assert process.poll() is None
+            # Who is told as it opens the store would not have to wait for a body.
+            for _ in range(2 if mode == "workers" else 1):
+                reads(process, "serving app.py")
+            process.send_signal(TERM)
+            reads(process, "waiting at most 600 s")
+            # Past the bound of who says nothing.
+            time.sleep(1.0)
+            (tmp_path / "go").touch()
+            assert_ends_well(process)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    with cloaca.DefaultRunner(tmp_path / "runs.db", work=False) as runner:
+        assert "Completed" in {run["status"] for run in runner.list_runs()}
+
+
+STAYS = f"{GOES_ON}threading.Thread(target=goes_on).start()\n{CLEANS.format('finally')}"
+
+
+@pytest.mark.parametrize("mode", ["workers", "reload"])
+def test_a_program_that_does_not_end_though_it_was_told_twice_is_told_once_more(
+    tmp_path: Path, mode: str
+) -> None:
+    """Both come before it has ended, and none after."""
+    (tmp_path / "app.py").write_text(APP + STAYS)
+    with at_work(tmp_path, mode) as process:
+        # Two of one kind may come as one.
+        for number in (TERM, INT):
+            process.send_signal(number)
+        assert_ends_well(process)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("store", ["to be made", "there"])
+def test_two_signals_at_once_end_the_page_as_a_module_as_one_does(
+    tmp_path: Path, store: str, pair: str
+) -> None:
+    if store == "there":
+        with cloaca.DefaultRunner(tmp_path / "runs.db"):
+            pass
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "cloaca.ui", "runs.db", "--port", str(free_port())],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            reads(process, "http://" if store == "there" else "the page waits for store")
+            for number in PAIRS[pair]:
+                process.send_signal(number)
+            assert_ends_well(process)
+        finally:
+            process.kill()

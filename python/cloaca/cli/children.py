@@ -12,21 +12,20 @@ from . import told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from types import FrameType
+    from collections.abc import Sequence
+
+    from .lifeline import Lifeline
 
 END_SECONDS = 35.0
-"""A runner that is told to end drains for 30 s; then it is killed."""
+"""One that is told to end, and does not say how long it drains, is killed then."""
+SLACK_SECONDS = 5.0
+"""And one that does say so, if it takes so much longer."""
 HURRIED_SECONDS = 5.0
-"""And no longer than that if its drain is ended."""
+"""And no later than that if its drain is ended."""
+AGAIN_SECONDS = 1.0
+"""So long before that it is told once more: what its program leaves running holds it up no longer then."""
 LOOK_SECONDS = 0.05
 """So often it is looked who has ended."""
-
-
-def hear_hangup(handler: Callable[[int, FrameType | None], object]) -> None:
-    """By the terminal's end as by SIGTERM, unless somebody (`nohup`) wants it to be outlived."""
-    if (number := getattr(signal, "SIGHUP", None)) is not None and signal.getsignal(number) != signal.SIG_IGN:
-        signal.signal(number, handler)
 
 
 def command(
@@ -65,15 +64,23 @@ def _is_told_by_terminal() -> bool:
         os.close(terminal)
 
 
-def all_ended(children: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+def all_ended(children: Sequence[subprocess.Popen[bytes]], lifeline: Lifeline) -> list[int]:
     """The exit codes of processes that were told to end. Who tells this one once more ends their drain."""
-    until, seen = time.monotonic() + END_SECONDS, _heard()
+    # The second may have come beside the first.
+    until, seen = time.monotonic() + END_SECONDS, min(_heard(), 1)
+    again: float | None = None
+    is_hurried = False
     while any(child.poll() is None for child in children):
+        until = max(until, 0.0 if is_hurried else _drains_until(lifeline))
         if _heard() > seen:
             seen = _heard()
             until = min(until, time.monotonic() + HURRIED_SECONDS)
-            for child in children:
-                child.send_signal(signal.SIGINT)
+            again = until - AGAIN_SECONDS
+            is_hurried = True
+            _hurry(children)
+        if again is not None and time.monotonic() >= again:
+            again = None
+            _hurry(children)
         if time.monotonic() >= until:
             for child in children:
                 child.kill()
@@ -81,23 +88,35 @@ def all_ended(children: Sequence[subprocess.Popen[bytes]]) -> list[int]:
     return [child.wait() for child in children]
 
 
+def _hurry(children: Sequence[subprocess.Popen[bytes]]) -> None:
+    for child in children:
+        child.send_signal(signal.SIGINT)
+
+
+def _drains_until(lifeline: Lifeline) -> float:
+    """Until when one of them drains that has just said so; long ago otherwise."""
+    seconds = lifeline.drains()
+    return time.monotonic() + seconds + SLACK_SECONDS if seconds > 0.0 else 0.0
+
+
 def _heard() -> int:
     """How many signals have come; of its terminal's end a process may be told twice."""
     return sum(number != getattr(signal, "SIGHUP", None) for number in told.heard)
 
 
-def drained(child: subprocess.Popen[bytes]) -> None:
+def drained(child: subprocess.Popen[bytes], lifeline: Lifeline) -> None:
     """Returns once one has ended that was told to. A signal ends the wait, and not the drain."""
     until = time.monotonic() + END_SECONDS
     while child.poll() is None and not told.heard:
+        until = max(until, _drains_until(lifeline))
         if time.monotonic() >= until:
             child.kill()
         told.pause(LOOK_SECONDS)
 
 
-def ended(child: subprocess.Popen[bytes]) -> int:
+def ended(child: subprocess.Popen[bytes], lifeline: Lifeline) -> int:
     """The exit code of one."""
-    return all_ended([child])[0]
+    return all_ended([child], lifeline)[0]
 
 
 def how_it_ended(code: int) -> str:

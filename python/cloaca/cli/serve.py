@@ -160,11 +160,11 @@ class Beside:
 
                 threading.Timer(OPEN_SECONDS, webbrowser.open, [f"http://127.0.0.1:{self.port}/"]).start()
 
-    def end(self) -> None:
+    def end(self, lifeline: Lifeline) -> None:
         """Ends it."""
         if self.process is not None:
             self.process.terminate()
-            ended(self.process)
+            ended(self.process, lifeline)
 
 
 def _known(url: str | None) -> str | None:
@@ -558,16 +558,16 @@ def _hidden_runner(loaded: object) -> str | None:
 
 
 def _reloading(line: list[str], target: str, beside: Beside | None = None) -> int:
+    lifeline = Lifeline()
     with told.noting():
         try:
-            return _reloaded(line, target, beside)
+            return _reloaded(line, target, beside, lifeline)
         finally:
             if beside is not None:
-                beside.end()
+                beside.end(lifeline)
 
 
-def _reloaded(line: list[str], target: str, beside: Beside | None) -> int:
-    lifeline = Lifeline()
+def _reloaded(line: list[str], target: str, beside: Beside | None, lifeline: Lifeline) -> int:
     module = split(target)[0]
     folder = os.path.dirname(os.path.abspath(module)) if module.endswith(".py") else os.getcwd()
     seen = _files(folder)
@@ -587,14 +587,14 @@ def _reloaded(line: list[str], target: str, beside: Beside | None) -> int:
         seen = now
         sys.stderr.write(f"cloaca: {excerpt(os.path.relpath(changed[0], folder))} changed; starting again\n")
         child.terminate()
-        drained(child)
+        drained(child, lifeline)
         if told.heard:  # a second time would end the drain
-            ended(child)
+            ended(child, lifeline)
             return OK
         child = lifeline.begin(line)
         has_ended = False
     end([child], told.heard[0])
-    ended(child)
+    ended(child, lifeline)
     return OK
 
 

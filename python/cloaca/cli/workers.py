@@ -141,7 +141,7 @@ def _serve(
     systemd.told(systemd.STOPPING)
     processes = [worker.process for worker in workers if worker.process is not None]
     end(processes, told.heard[0] if told.heard else signal.SIGTERM)
-    codes = all_ended(processes)
+    codes = all_ended(processes, lifeline)
     is_well = all(each in ENDED for each in codes)
     return code if code is not None else OK if is_well else FAILED
 

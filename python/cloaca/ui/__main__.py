@@ -8,13 +8,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import socket
 import sys
-import threading
 import time
 
 from .. import check
+from ..cli import ending, told
 from ..errors import ArgumentError, CloacaError, excerpt
 from ..reading import Reader
 from ..reading.absent import lacks
@@ -41,6 +40,13 @@ DRAIN_SECONDS = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until SIGINT or SIGTERM; 2 for wrong arguments, 3 for a store that cannot be opened."""
     asked = _parser().parse_args(arguments)
+    ending.is_whole_process = arguments is None
+    code = told.over(lambda: _served(asked))
+    told.ends(code)
+    return code
+
+
+def _served(asked: argparse.Namespace) -> int:
     try:
         return serve(
             asked.url,
@@ -68,10 +74,10 @@ def serve(
     acts: bool = False,
     log: str | None = None,
 ) -> int:
-    """Serves the page of a store until a signal, and waits before for a store that nobody has made or brought
-    up to date yet, and for its server. A token that is not given is that of the environment. One that acts
-    does so as a client of the store: what is changed, its runners carry out, and it is told on standard
-    error; with `json` as its `log` one object a line.
+    """Serves the page of a store until a signal, which its line hears (`told.over`), and waits before for a
+    store that nobody has made or brought up to date yet, and for its server. A token that is not given is
+    that of the environment. One that acts does so as a client of the store: what is changed, its runners
+    carry out, and it is told on standard error; with `json` as its `log` one object a line.
 
     Raises:
         ArgumentError: (a `ValueError`) another host than this machine's own, and no token; a short one; or
@@ -102,14 +108,6 @@ def serve(
     del uvicorn
     # Who asks meanwhile is to find nobody there, and no page that hangs.
     listening(host, port).close()
-    # A signal ends it as it should end: uvicorn drains, and then raises it once more. The command line hears
-    # them by itself.
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        from ..cli.children import hear_hangup
-
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        hear_hangup(lambda *_: signal.raise_signal(signal.SIGTERM))
     if not _awaited(check.url(url)):
         return 0
     with Reader(url):
