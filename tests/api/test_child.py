@@ -16,6 +16,7 @@ from program import eventually, run_program
 import cloaca
 import cloaca.testing
 from cloaca import reading
+from cloaca.cli import main
 
 SECONDS = 30.0
 
@@ -966,3 +967,9 @@ def test_what_failed_below_a_failed_run_is_told_with_it(
         kinds = {each.error_type: each.count for each in reading.failures(reader, since)}
         assert kinds == {"RunFailedError": 1, "ValueError": 1}
         assert told()[1] == "2 runs that they had started failed, too"
+        # What somebody has asked for to do its work again no run had started.
+        top = runner.list_runs("top")[0]["id"]
+        assert main(["submit", "--again", top, "--wait", "--database", str(url)]) == 1
+        kinds = {each.error_type: each.count for each in reading.failures(reader, since)}
+        assert kinds == {"RunFailedError": 2, "ValueError": 1}
+        assert told()[1] == "4 runs that they had started failed, too"

@@ -53,9 +53,10 @@ _UNWELL = """
         enabled AND fails DESC, enabled DESC
     LIMIT ?3"""
 # By runs_failed_ends, then by their parents' ids. What failed below a run that failed, too, is no failure of
-# its own: that one's error holds it, and to retry that one opens it again.
+# its own: that one's error holds it, and to retry that one opens it again. A run that does the work of
+# another one again was started by whoever asked for that.
 _NEWEST_FAILED = """
-    SELECT completed_at, id, workflow, error_type, substr(error, 1, ?3) AS error, EXISTS (
+    SELECT completed_at, id, workflow, error_type, substr(error, 1, ?3) AS error, NOT again AND EXISTS (
             SELECT 1 FROM runs AS own WHERE own.id = runs.parent AND own.status = 'Failed') AS is_below
     FROM runs INDEXED BY runs_failed_ends
     WHERE error_type IS NOT NULL AND completed_at >= ?1 AND status = 'Failed'
