@@ -1,5 +1,5 @@
-"""What a task costs more in a `ProcessExecutor` than on a thread of the program: `execute`, one after another,
-in blocks by turns, over a store in memory, so that no disk is in it."""
+"""What a task costs more in a `ProcessExecutor` than on a thread of the program: `execute`, one after
+another, in blocks by turns, over a store in memory, so that no disk is in it."""
 
 import time
 

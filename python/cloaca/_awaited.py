@@ -193,6 +193,10 @@ class Awaited:
         cancelled, as by a second Ctrl-C, it waits for nobody any more."""
         from asyncio import CancelledError
 
+        if running_loop() is None:
+            # The coroutine that awaits it is thrown away: nobody goes on with it, or waits.
+            self.shutdown(0.0)
+            return
         try:
             await apart("shutdown", lambda: self.shutdown(timeout, wait=wait), is_daemon=True)
         except CancelledError:

@@ -245,6 +245,11 @@ def task(
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         task_id = _task_id(own_id, function)
         takes_handle = _takes_handle(function, task_id)
+        if place == "thread" and is_async(function):
+            raise WorkflowError(
+                f'task "{task_id}" names executor "thread" and is an async def, which runs on the event loop;'
+                " leave executor out, or make it a plain function"
+            )
         if place is not None and place not in BUILT_IN:
             from .bodies.remote import check_travels
 

@@ -55,6 +55,15 @@ def pid() -> int:
     return os.getpid()
 
 
+_leaked: list[bytes] = []
+
+
+def leak(many: int) -> int:
+    """Keeps so many bytes for ever, and tells how many this process holds."""
+    _leaked.append(os.urandom(many))
+    return sum(map(len, _leaked))
+
+
 def chatter() -> str:
     """Prints, on every way there is."""
     print("to stdout", flush=True)

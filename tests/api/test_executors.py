@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import multiprocessing
@@ -207,6 +208,25 @@ def test_what_nobody_finds_by_name_is_refused_where_it_is_declared() -> None:
         assert "leave executor out" in str(raised.value)
     with cloaca.WorkflowBuilder("w"):
         cloaca.task(id="t", executor="thread")(lambda context: None)
+
+
+def test_an_async_body_on_a_thread_is_refused_with_the_way_out() -> None:
+    with (
+        pytest.raises(
+            cloaca.WorkflowError, match="an async def, which runs on the event loop; leave executor"
+        ),
+        cloaca.WorkflowBuilder("w"),
+    ):
+        cloaca.task(id="t", executor="thread")(bodies.awaits)
+
+
+def test_a_plain_body_may_be_called_on_the_loop() -> None:
+    loops: list[object] = []
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t", executor="loop")(lambda context: loops.append(asyncio.get_running_loop()))
+    with cloaca.DefaultRunner(":memory:") as runner:
+        runner.execute("w", check=True)
+    assert len(loops) == 1
 
 
 def test_a_function_that_was_replaced_fails_its_attempt(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import gc
@@ -442,6 +443,57 @@ def test_who_waits_and_is_cancelled_leaves_the_run_alone_unless_told() -> None:
     asyncio.run(main())
 
 
+def test_one_process_runs_loop_after_loop(tmp_path: Path) -> None:
+    """Each with a runner of its own, and with one that outlives the first loop."""
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def body(context: cloaca.Context) -> None:
+        await asyncio.sleep(0)
+        loops.append(asyncio.get_running_loop())
+
+    declare("w", body)
+    kept = cloaca.DefaultRunner(tmp_path / "kept.db")
+
+    async def main() -> None:
+        async with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+            assert (await runner.execute_async("w")).status == "Completed"
+            assert loops[-1] is asyncio.get_running_loop()
+        assert (await kept.execute_async("w")).status == "Completed"
+        assert loops[-1] is not asyncio.get_running_loop()
+
+    before = len(threads())
+    for _ in range(3):
+        asyncio.run(main())
+    kept.shutdown()
+    assert len({id(loop) for loop in loops[1::2]}) == 1, "that of the library's own"
+    assert len(threads()) <= before
+
+
+def test_a_coroutine_that_nobody_goes_on_with_shuts_its_runner_down() -> None:
+    """As where a loop is ended from outside, and what ran on it is thrown away."""
+    declare("w", lambda context: None)
+    runners: list[cloaca.DefaultRunner] = []
+
+    async def main() -> None:
+        async with cloaca.DefaultRunner(":memory:") as runner:
+            runners.append(runner)
+            await asyncio.Event().wait()
+
+    loop = asyncio.new_event_loop()
+    coroutine = main()
+    task = loop.create_task(coroutine)
+    while not runners:
+        loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.sleep(0))
+    coroutine.close()
+    with pytest.raises(cloaca.RunnerError, match="shut down"):
+        runners[0].submit("w")
+    task.cancel()
+    with contextlib.suppress(BaseException):
+        loop.run_until_complete(task)
+    loop.close()
+
+
 def test_thousands_wait_without_a_thread_each() -> None:
     async def main() -> None:
         go = asyncio.Event()
@@ -452,7 +504,7 @@ def test_thousands_wait_without_a_thread_each() -> None:
         declare("w", body)
         async with cloaca.DefaultRunner(":memory:") as runner:
             run = await runner.submit_async("w")
-            waits = [asyncio.ensure_future(run.wait()) for _ in range(3000)]
+            waits = [asyncio.ensure_future(run.wait()) for _ in range(10_000)]
             await asyncio.sleep(0.05)
             assert len(threads()) < 8, threads()
             go.set()
@@ -768,6 +820,100 @@ def test_a_body_knows_what_it_is() -> None:
             assert cloaca.current_run() is None
 
     asyncio.run(main())
+
+
+def test_whatever_a_runner_calls_knows_what_it_is(tmp_path: Path) -> None:
+    """Conditions, callbacks of workflows and of triggers, crons, and triggers that are told of runs."""
+    seen: dict[str, tuple[Any, ...]] = {}
+
+    def look(what: str) -> None:
+        current = cloaca.current_run()
+        assert current is not None
+        assert current.runner is runner
+        seen[what] = (current.run_id, current.workflow, current.task, current.attempt, current.trigger)
+
+    def holds(what: str) -> Callable[[], bool]:
+        def condition() -> bool:
+            look(what)
+            return True
+
+        return condition
+
+    async def holds_too() -> bool:
+        look("async condition")
+        return True
+
+    ends = {
+        "on_success": cloaca.WorkflowBuilder("works").on_success(lambda run: look("on_success")),
+        "on_failure": cloaca.WorkflowBuilder("fails").on_failure(lambda run: look("on_failure")),
+        "on_cancel": cloaca.WorkflowBuilder("waits").on_cancel(lambda run: look("on_cancel")),
+    }
+    with ends["on_success"]:
+
+        @cloaca.task(id="plain")
+        def plain(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            handle.defer_until(holds("condition"), 1)
+
+        @cloaca.task(id="async", dependencies=["plain"])
+        async def awaits(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            await handle.defer_until(holds("condition of an async task"), 1)  # type: ignore[misc]
+            await handle.defer_until(holds_too, 1)  # type: ignore[misc,arg-type]
+
+    with ends["on_failure"]:
+
+        @cloaca.task(id="t", retry_attempts=1)
+        def fails(context: cloaca.Context) -> None:
+            raise ValueError("boom")
+
+    with ends["on_cancel"]:
+
+        @cloaca.task(id="u")
+        def waits(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            handle.defer_until(lambda: False, 1)
+
+    @cloaca.trigger(
+        name="breaks",
+        poll_interval="1h",
+        max_consecutive_failures=1,
+        on_poll_failed=lambda *_: look("on_poll_failed"),
+        on_disabled=lambda *_: look("on_disabled"),
+    )
+    def breaks() -> bool:
+        raise ValueError("boom")
+
+    @cloaca.trigger(name="at night", workflow="fails", cron="0 3 * * *")
+    def at_night(tick: cloaca.Tick) -> bool:
+        look("cron")
+        return False
+
+    @cloaca.trigger(name="told", workflow="fails", on_run="works")
+    def told(tick: cloaca.Tick) -> bool:
+        look("on_run")
+        return False
+
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        worked = runner.execute("works")
+        assert worked.error_message is None
+        failed = runner.submit("fails")
+        failed.result()
+        cancelled = runner.submit("waits")
+        cancelled.cancel()
+        runner.tick("at night")
+        runner.tick("breaks")
+        assert eventually(lambda: len(seen) == 10), seen
+        run_id = runner.list_runs("works")[0]["id"]
+    assert seen == {
+        "condition": (run_id, "works", "plain", 1, None),
+        "condition of an async task": (run_id, "works", "async", 1, None),
+        "async condition": (run_id, "works", "async", 1, None),
+        "on_success": (run_id, "works", None, None, None),
+        "on_failure": (failed.id, "fails", None, None, None),
+        "on_cancel": (cancelled.id, "waits", None, None, None),
+        "on_poll_failed": (None, None, None, None, "breaks"),
+        "on_disabled": (None, None, None, None, "breaks"),
+        "cron": (None, None, None, None, "at night"),
+        "on_run": (None, None, None, None, "told"),
+    }
 
 
 class DeafLoop(asyncio.SelectorEventLoop):

@@ -220,6 +220,12 @@ def test_a_process_is_replaced_after_so_many_calls() -> None:
     assert pids[0] == pids[1] != pids[2] == pids[3]
 
 
+def test_what_a_call_leaks_goes_with_its_process() -> None:
+    with cloaca.ProcessExecutor(max_workers=1, max_tasks_per_child=3) as pool:
+        held = [pool.submit(bodies.leak, 1 << 20).result(WAIT) for _ in range(7)]
+    assert [many >> 20 for many in held] == [1, 2, 3, 1, 2, 3, 1]
+
+
 def test_shutdown_waits_for_what_runs_and_leaves_no_process_and_no_thread() -> None:
     before = threading.active_count()
     pool = cloaca.ProcessExecutor(max_workers=2)
