@@ -77,7 +77,8 @@ def test_a_run_that_ends_as_it_is_cancelled_is_told_of(
 def test_a_run_is_cancelled_where_it_is_at_work(line: Line, tmp_path: Path) -> None:
     with served(tmp_path / "runs.db", "slow"):
         (slow,) = fields(line.piped("runs", "--status", "Running"))
-        assert line.piped("cancel", slow[0]) == f"cancelled\t{slow[0]}\n"
+        # Its body goes on, and the run with it.
+        assert line.piped("cancel", slow[0]) == f"asked\t{slow[0]}\n"
         assert "its end was asked for" in line.piped("why", slow[0])
         (failed,) = fields(line.piped("runs", "--failed"))
         line.piped("cancel", failed[0], code=1)
@@ -87,7 +88,7 @@ def test_a_run_is_cancelled_where_it_is_at_work(line: Line, tmp_path: Path) -> N
         line.piped("cancel", failed[0], "--since", "1h", code=2)
         line.piped("cancel", "--all", "--workflow", "ingest", code=2)
         assert "this would cancel 1 run; give --yes" in line.said
-        assert line.piped("cancel", "--all", "--workflow", "ingest", "--yes") == f"cancelled\t{slow[0]}\n"
+        assert line.piped("cancel", "--all", "--workflow", "ingest", "--yes") == f"asked\t{slow[0]}\n"
         line.piped("cancel", "--all", "--workflow", "other", "--yes", code=4)
 
 
@@ -308,12 +309,14 @@ def test_what_is_renamed_keeps_what_hangs_on_it(line: Line, tmp_path: Path) -> N
 def test_old_runs_are_deleted_and_no_others(line: Line, tmp_path: Path) -> None:
     with served(tmp_path / "runs.db", "slow"):
         assert line.piped("prune", "--before", "1h", "--yes") == "pruned\t0\n"
+        assert "the file stays" not in line.said
         line.piped("prune", code=2)
         line.piped("prune", "--before", "2090-01-01", code=2)
         assert "this would delete 2 runs, which ended before 2090-01-01 00:00:00 UTC; give --yes" in line.said
         assert line.piped("prune", "--before", "2090-01-01", "--yes", "--json") == (
             '{"kind": "pruned", "runs": 2}\n'
         )
+        assert "the file stays as large as it is: what is written next takes the room" in line.said
         assert [row[2] for row in fields(line.piped("runs"))] == ["Running"]
 
 

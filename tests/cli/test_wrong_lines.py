@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from stage import Line, run_command
+from stage import Line, free_port, run_command
 
 import cloaca
 
@@ -339,3 +339,17 @@ def test_a_module_that_a_package_finds_elsewhere_is_found(
     (tmp_path / "elsewhere/inner.py").write_text("")
     line.piped("run", "pack.inner", code=2)
     assert told in line.said
+
+
+@pytest.mark.parametrize("words", [["run", "app.py"], ["run", "app.py", "--reload"], ["dev", "app.py"]])
+def test_who_serves_without_a_store_is_told_and_ends(tmp_path: Path, words: list[str]) -> None:
+    """Nothing is waited for that no change of the program brings about."""
+    (tmp_path / "app.py").write_text(
+        "import cloaca\n\nwith cloaca.WorkflowBuilder('w'):\n    cloaca.task(id='t')(lambda context: None)\n"
+    )
+    port = ["--port", str(free_port())] if words[0] == "dev" else []
+    done = run_command([*words, *port], cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("which store?") == 1
+    assert "--database runs.db makes one here" in done.stderr
+    assert "started again" not in done.stderr

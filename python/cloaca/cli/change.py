@@ -7,6 +7,7 @@ Invariant: nothing is changed before all that was named is known to be there.
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from contextlib import ExitStack, closing
@@ -241,6 +242,11 @@ def _pause_until(arguments: Namespace) -> int | None:
     return check.ahead(until_us, arguments.until, "--until", at, UsageError)
 
 
+# By runs' ids.
+_OVER = """
+    SELECT id FROM runs WHERE completed_at IS NOT NULL AND id IN (SELECT value FROM json_each(?))"""
+
+
 def cancel(arguments: Namespace, show: Show) -> int:
     """Asks for the end of runs."""
     url = database(arguments.database)
@@ -250,12 +256,15 @@ def cancel(arguments: Namespace, show: Show) -> int:
             if _was_asked(reader, run_id):
                 show.note(f"cloaca: the end of run {run_id} was asked for already")
     is_late = False
-    with closing(_cloaca.Client.open(url)) as client:
+    with closing(_cloaca.Client.open(url)) as client, reading.Reader(url) as reader:
         for batch in _batches(ids, "asked to end", show):
-            for run_id, is_asked in zip(batch, client.cancel_each(batch), strict=True):
+            asked = client.cancel_each(batch)
+            # Of the others whoever has them in hand ends them, once their bodies have ended.
+            over = {row["id"] for row in reader.native.query(_OVER, [json.dumps(batch)])}
+            for run_id, is_asked in zip(batch, asked, strict=True):
                 # One that has ended meanwhile was not asked.
                 if is_asked:
-                    _told(show, "cancelled", run_id)
+                    _told(show, "cancelled" if run_id in over else "asked", run_id)
                 elif not arguments.all:
                     is_late = True
                     show.note(f"cloaca: {over_already(run_id)}")
@@ -730,6 +739,8 @@ def prune(arguments: Namespace, show: Show) -> int:
         ask(f"delete {count:,}{more} {which} ended before {shown}", arguments)
         with closing(_cloaca.Client.open(url)) as client:
             gone = _pruned(client, before_us, count, show)
+        if gone and not check.on_server(url):
+            show.note("the file stays as large as it is: what is written next takes the room")
     if show.as_json:
         show.record("pruned", {"runs": gone})
     else:

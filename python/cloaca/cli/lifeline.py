@@ -75,6 +75,11 @@ def hold() -> None:
             threading.Thread(target=_watch, args=(descriptor,), name="cloaca-lifeline", daemon=True).start()
 
 
+def is_held() -> bool:
+    """Whether this process serves for another one."""
+    return _tells is not None
+
+
 def drain(seconds: float) -> None:
     """Tells the process that this one serves for, if there is one, how long it waits now for what runs."""
     if _tells is not None:

@@ -34,6 +34,12 @@ for folder in (INBOX, ARCHIVE, FAILED):
     folder.mkdir(exist_ok=True)
 
 
+def found(context):
+    """Where the file of a run lies: one that failed is retried with the file that was set aside."""
+    source = Path(context["file"])
+    return source if source.exists() else FAILED / source.name
+
+
 def set_aside(task_id, error, context):
     source = Path(context["file"])
     if source.exists():
@@ -44,11 +50,11 @@ with cloaca.WorkflowBuilder("ingest"):
 
     @cloaca.task(on_failure=set_aside)
     def count_lines(context):
-        context["lines"] = len(Path(context["file"]).read_text().splitlines())
+        context["lines"] = len(found(context).read_text().splitlines())
 
     @cloaca.task(dependencies=[count_lines], on_failure=set_aside)
     def archive(context):
-        source = Path(context["file"])
+        source = found(context)
         # A run that is resumed may find it moved already.
         if source.exists():
             source.rename(ARCHIVE / source.name)
@@ -96,6 +102,12 @@ def test_a_file_that_fails_is_set_aside_and_not_found_again(cloaca_runner):
     (run,) = cloaca_runner.list_runs()
     assert run["status"] == "Failed"
     assert (app.FAILED / "bad.txt").exists()
+    (app.FAILED / "bad.txt").write_text("mended\\n")
+    cloaca_runner.retry(run["id"])
+    cloaca_runner.run_until_idle()
+    (run,) = cloaca_runner.list_runs()
+    assert run["status"] == "Completed"
+    assert (app.ARCHIVE / "bad.txt").exists()
 '''
 
 PYPROJECT = """\
@@ -128,7 +140,7 @@ A file is taken as it lies there, half-written or not: who writes for longer tha
 name without `.txt`, and renames it once it is whole.
 
 A file whose run fails goes to `failed`, so that no later poll finds it again. `cloaca runs --failed` says
-why it did. Mend it and move it back into `inbox`, which makes a new run of it.
+why it did. Mend it there and `cloaca retry` its run, or move it back into `inbox`, which makes a new one.
 
 `pytest` tests it. `{name}.service` and `Dockerfile` put it to work.
 """

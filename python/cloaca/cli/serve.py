@@ -19,7 +19,7 @@ from ..errors import ArgumentError, ArgumentTypeError, CloacaError, StoreError, 
 from ..terminal import clean
 from . import ending, outage, told
 from .children import command, drained, end, ended, how_it_ended
-from .lifeline import Lifeline, hold
+from .lifeline import Lifeline, hold, is_held
 from .main import OK, STORE, USAGE, code_of
 from .parse import UsageError
 from .program import REFUSED, UNFIT, WORKER, WRONG, ProgramError, imported, is_quiet, split
@@ -247,6 +247,10 @@ def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, in
             return OK
         raise
     except CloacaError as error:
+        if isinstance(error, NothingFound) and is_held() and WORKER not in os.environ:
+            # No file of the program that changes names a store.
+            sys.stderr.write(f"cloaca: {clean(str(error))}\n")
+            return WRONG
         code = UNFIT if isinstance(error, ProgramError) else _TOLD_AS.get(code_of(error))
         if WORKER not in os.environ or code is None:
             raise
@@ -339,7 +343,7 @@ class _Meant:
         try:
             return database(None, self._folder)
         except NothingFound as missing:
-            raise UsageError(f"{missing}; --database runs.db makes one here") from None
+            raise NothingFound(f"{missing}; --database runs.db makes one here") from None
 
     def shown(self, url: str) -> str:
         """What messages call a store."""
@@ -486,7 +490,7 @@ def _runner(loaded: object, module: str, name: str | None, meant: _Meant) -> Def
     try:
         found_url = meant.url()
     except UsageError as error:
-        raise UsageError(f"{error}{f'. {module} {hidden}' if hidden else ''}") from None
+        raise type(error)(f"{error}{f'. {module} {hidden}' if hidden else ''}") from None
     if hidden:
         sys.stderr.write(f"cloaca: {module} {hidden}; it is served with default settings\n")
     meant.awaits(found_url)
@@ -572,10 +576,12 @@ def _reloaded(line: list[str], target: str, beside: Beside | None, lifeline: Lif
     folder = os.path.dirname(os.path.abspath(module)) if module.endswith(".py") else os.getcwd()
     seen = _files(folder)
     child = lifeline.begin(line)
-    has_ended = False
+    is_first, has_ended = True, False
     while not told.heard:
         told.pause(LOOK_SECONDS)
         if not has_ended and (code := child.poll()) is not None:
+            if is_first and code == WRONG:
+                return USAGE
             has_ended = True
             text = f"{excerpt(target)} (process {child.pid}) {how_it_ended(code)}"
             sys.stderr.write(f"cloaca: {text}; it is started again when one of its files changes\n")
@@ -592,7 +598,7 @@ def _reloaded(line: list[str], target: str, beside: Beside | None, lifeline: Lif
             ended(child, lifeline)
             return OK
         child = lifeline.begin(line)
-        has_ended = False
+        is_first = has_ended = False
     end([child], told.heard[0])
     ended(child, lifeline)
     return OK
