@@ -394,3 +394,27 @@ def test_a_file_that_is_mounted_by_itself_is_refused(tmp_path: Path) -> None:
         subprocess.run(["umount", place], check=True)
     assert [found.name for found in place.parent.iterdir()] == ["runs.db"]
     cloaca.DefaultRunner(path).shutdown()
+
+
+def test_what_is_printed_where_standard_outputs_are_closed_does_not_go_into_the_file(tmp_path: Path) -> None:
+    path, source = tmp_path / "runs.db", tmp_path / "program.py"
+    source.write_text("""
+import os, sys, cloaca
+
+with cloaca.WorkflowBuilder("w"):
+    cloaca.task(id="t")(lambda context: None)
+with cloaca.DefaultRunner(sys.argv[1]) as runner:
+    runner.execute("w")
+    for number in range(3):
+        try:
+            # As C libraries do, and `faulthandler`.
+            os.write(number, b"x" * 20_000)
+        except OSError:
+            pass
+    os._exit(runner.execute("w").status != "Completed")
+""")
+    command = 'exec "$0" "$@" <&- >&- 2>&-'
+    done = subprocess.run(["sh", "-c", command, sys.executable, source, path], check=False)
+    assert done.returncode == 0
+    assert outside(path, "SELECT count(*) FROM runs") == [[[2]]]
+    assert health(path) == "ok"

@@ -103,6 +103,7 @@ pub fn forked() {
 /// assert_eq!(opened.path, None);
 /// ```
 pub fn open(url: impl AsRef<OsStr>, durability: Option<&str>) -> Result<Opened, OpenError> {
+    leave_standard_ones();
     let location = url::parse(url.as_ref(), durability)?;
     match location.target {
         Target::Memory => {
@@ -116,6 +117,23 @@ pub fn open(url: impl AsRef<OsStr>, durability: Option<&str>) -> Result<Opened, 
         Target::Server(address) => open_server(*address),
     }
 }
+
+/// In a process whose standard input, output or error output is closed the next file would come by that number, and what libraries print there
+/// would be written into it: they are opened on nothing.
+#[cfg(unix)]
+fn leave_standard_ones() {
+    use std::os::fd::{AsRawFd as _, IntoRawFd as _};
+    // The lowest number that is free.
+    while let Ok(nothing) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null") {
+        if nothing.as_raw_fd() > 2 {
+            break;
+        }
+        let _stays_open = nothing.into_raw_fd();
+    }
+}
+
+#[cfg(not(unix))]
+fn leave_standard_ones() {}
 
 /// Apart, so that who opens a file has no room on its stack for what this needs.
 #[inline(never)]
@@ -141,6 +159,7 @@ fn read_server(address: Address) -> Result<Reader, OpenError> {
 /// assert!(refused.to_string().contains("name a file"));
 /// ```
 pub fn read(url: impl AsRef<OsStr>) -> Result<Reader, OpenError> {
+    leave_standard_ones();
     match url::parse(url.as_ref(), None)?.target {
         Target::Memory => {
             let text = "':memory:' is a store that only its own runner can read; name a file";

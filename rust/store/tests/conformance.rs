@@ -3365,7 +3365,11 @@ fn what_a_run_started_stays_with_it_while_its_run_key_is_in_use(store: &dyn Stor
         commit(store, ended(run, epoch, RunStatus::Completed));
     }
     commit(store, ended(parent, epoch, RunStatus::Failed));
-    assert_eq!(forget(store, Old { now: Wall(500), ..old(500) }), 0, "an attempt after a retry asks for them");
+    assert_eq!(
+        forget(store, Old { now: Wall(500), ..old(500) }),
+        0,
+        "an attempt after a retry asks for them"
+    );
     assert_eq!(forget(store, Old { now: Wall(900), ..old(500) }), 4, "and the key");
 }
 
