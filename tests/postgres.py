@@ -179,6 +179,7 @@ class Way:
         self.port = int(self._listener.getsockname()[1])
         self._bell, self._ringing = socket.socketpair()
         self._is_cut = False
+        self._is_refused = False
         self._is_closed = False
         self._other: dict[socket.socket, socket.socket] = {}
         self._thread = threading.Thread(target=self._carry, daemon=True)
@@ -196,6 +197,16 @@ class Way:
         finally:
             self._is_cut = False
             self._ringing.send(b"\0")
+
+    @contextlib.contextmanager
+    def refused(self) -> Iterator[None]:
+        """Every connection ends at once meanwhile, those that there are and those that come."""
+        self._is_refused = True
+        self._ringing.send(b"\0")
+        try:
+            yield
+        finally:
+            self._is_refused = False
 
     def close(self) -> None:
         """Ends it, and every connection through it."""
@@ -217,13 +228,19 @@ class Way:
                 assert isinstance(one, socket.socket)
                 if one is self._bell:
                     one.recv(4096)
+                    if self._is_refused:
+                        self._end_all()
                 elif one is self._listener:
                     self._connect()
                 elif one in self._other:
                     self._move(one)
 
     def _connect(self) -> None:
-        client, server = self._listener.accept()[0], socket.socket(socket.AF_UNIX)
+        client = self._listener.accept()[0]
+        if self._is_refused:
+            client.close()
+            return
+        server = socket.socket(socket.AF_UNIX)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             server.connect(self._socket)
@@ -232,6 +249,11 @@ class Way:
             server.close()
         else:
             self._other |= {client: server, server: client}
+
+    def _end_all(self) -> None:
+        for one in self._other:
+            one.close()
+        self._other = {}
 
     def _move(self, one: socket.socket) -> None:
         other = self._other[one]

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import suppress
 
-from . import living, urgency
+from . import living, registry, urgency
 from .apart import apart, running_loop
 from .check import flag, seconds, span
-from .errors import RunnerError
+from .errors import RunnerError, WorkflowError
 from .kind import is_a
 from .near import refuse_keywords
 from .run import RUN_KEY_TTL, Run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
     from types import TracebackType
     from typing import Any, Never, Self
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from .inbox import Wishes
     from .redact import Redactor
     from .result import WorkflowResult
+    from .served import Served
     from .types import ContextLike, Duration, TickAnswer, TriggerRef, Waits
     from .urgency import Urgency
     from .workflow import Workflow
@@ -46,6 +49,8 @@ class Awaited:
         _crew: Crew
         _engine: Any
         _redactor: Redactor
+        _served: Served
+        _works: bool
 
         def _open(self) -> Any: ...
         def _shutdown_seconds(self) -> float: ...
@@ -112,12 +117,14 @@ class Awaited:
             priority (int | None): how urgent it is; see `submit`.
 
         Raises:
-            StoreError: (a `RuntimeError`) the store has taken nothing for 30 s: the run is not kept yet.
+            StoreError: (a `RuntimeError`) the store has taken nothing for 30 s: the run is not kept yet; or,
+                sooner, it cannot say whether there is a workflow that this program neither declares nor has
+                asked for before, and no run is begun.
         """
         checks, abandons = flag(check, "check"), flag(cancel_on_abandon, "cancel_on_abandon")
         if timeout is not None:
             seconds(timeout, "timeout")
-        self._refuse_unserved(workflow_name, context)
+        await self._know(workflow_name, lambda: self._refuse_unserved(workflow_name, context))
         run = self._submit(workflow_name, context, urgency.of(priority, None, None))
         try:
             if run._is_called:
@@ -128,6 +135,22 @@ class Awaited:
                 self._crew.begin("cancel", run._abandon)
             raise
         return result.raise_for_failure() if checks else result
+
+    async def _know(self, workflow_name: object, first: Callable[[], None] | None = None) -> None:
+        """Has the store asked for a workflow that this program does not declare, away from the loop."""
+        name = workflow_name if isinstance(workflow_name, str) else getattr(workflow_name, "name", None)
+        if self._closed or not isinstance(name, str) or (self._works and registry.knows(name)):
+            return
+        if first is None and self._served.is_fresh(name):
+            return
+
+        def look() -> None:
+            if first is not None:
+                first()
+            with suppress(WorkflowError):  # told once more, and after what else is wrong
+                self._served.version(name)
+
+        await self._crew.looks().call(look)
 
     async def _called_async(self, run: Run) -> Run:
         """What `Runs._called` gives, for a run that may not be kept yet."""
@@ -156,6 +179,9 @@ class Awaited:
         Args:
             connection (object): one that is awaited: psycopg's `AsyncConnection`, asyncpg's, SQLAlchemy's
                 `AsyncConnection` or `AsyncSession`; see `submit`.
+
+        Raises:
+            StoreError: (a `RuntimeError`) as `execute_async` raises it.
         """
         if unknown:
             refuse_keywords("submit_async()", unknown, Awaited.submit_async.__kwdefaults__)
@@ -163,6 +189,7 @@ class Awaited:
         if connection is not None:
             asked = self._asked_in(workflow_name, [context], [run_key], run_key_ttl, when)
             return (await asked.ask_async(connection))[0]
+        await self._know(workflow_name)
         if run_key is not None:
             parts = self._begun_keyed(workflow_name, context, run_key, run_key_ttl, when)
             watch = parts[0]

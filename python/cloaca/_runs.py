@@ -122,7 +122,9 @@ class Runs(Listings):
             WorkflowError: (a `ValueError`) no such workflow; the message names those that exist.
             ContextError, ContextTypeError: the context is not JSON, or too large for this runner.
             RunnerError: (a `RuntimeError`) the runner is shut down.
-            StoreError: (a `RuntimeError`) the store has taken nothing for 30 s: the run is not kept yet.
+            StoreError: (a `RuntimeError`) the store has taken nothing for 30 s: the run is not kept yet; or,
+                sooner, it cannot say whether there is a workflow that this program neither declares nor has
+                asked for before, and no run is begun.
             RunFailedError: (a `RuntimeError`) with `check`, the run failed or was cancelled.
             ArgumentError: (a `ValueError`) `check` is no `bool`.
         """

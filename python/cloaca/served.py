@@ -9,7 +9,7 @@ import threading
 from time import monotonic
 
 from . import check, registry, rows
-from .errors import ArgumentError, WorkflowError, excerpt
+from .errors import ArgumentError, StoreError, WorkflowError, excerpt
 from .name import NAME_CHARS_MAX
 from .near import hint
 
@@ -48,6 +48,13 @@ class Served:
         self._known: dict[str, tuple[float, str]] = {}
         """By name: when it was looked up, and its content version."""
         self._told: set[str] = set()
+        self._found: dict[str, str] = {}
+        """What was found last of each that there is."""
+
+    def is_fresh(self, workflow: str) -> bool:
+        """Whether `version` need not ask the store."""
+        with self._lock:
+            return monotonic() - self._known.get(workflow, (float("-inf"), ""))[0] < KNOWN_SECONDS
 
     def version(self, workflow: str) -> str:
         """The content version of a workflow, as far as it is known; whoever claims a run goes by his own.
@@ -55,20 +62,32 @@ class Served:
         Raises:
             WorkflowError: (a `ValueError`) nobody has ever declared it, and the store has neither a run nor
                 a schedule of it.
+            StoreError: (a `RuntimeError`) the store cannot be asked, and never was.
         """
         now = monotonic()
         with self._lock:
             at, known = self._known.get(workflow, (float("-inf"), ""))
+            found = self._found.get(workflow)
         if now - at < KNOWN_SECONDS:
             return known
+        try:
+            return self._looked_up(workflow, now)
+        except StoreError:
+            # There is one, and the run waits until the store takes it.
+            if found is None:
+                raise
+            return found
+
+    def _looked_up(self, workflow: str, now: float) -> str:
         version = self._served(workflow)
-        if version is None:
-            # Not remembered: somebody may come.
-            return self._unserved(workflow)
+        # Who serves it is not remembered where nobody does: somebody may come.
+        found = self._unserved(workflow) if version is None else version
         with self._lock:
-            self._told.discard(workflow)
-            self._known[workflow] = now, version
-        return version
+            self._found[workflow] = found
+            if version is not None:
+                self._told.discard(workflow)
+                self._known[workflow] = now, version
+        return found
 
     def check(self, workflow: str) -> None:
         """Raises `WorkflowError` where nothing is known of a workflow."""

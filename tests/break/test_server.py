@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import postgres
 import pytest
+from attack import Program
 
 import cloaca
+from cloaca import served
 
 EVENTS = 200
 PATIENCE = 60.0
@@ -101,6 +107,198 @@ def test_connections_that_are_ended_again_and_again_cost_nothing_but_time(
         with cloaca.DefaultRunner(postgres_server.url(name), paused=True) as after:
             assert final_runs(after) == [("Completed", number) for number in range(EVENTS)]
     assert set(work.seen.values()) == {1}
+
+
+class Held:
+    """A body of each kind that returns when it is told to, and how often each began."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[str] = Counter()
+        self.changed = threading.Condition()
+        self.gate = threading.Event()
+        with cloaca.WorkflowBuilder("threads") as builder:
+            builder.add_task(cloaca.task(id="thread", retry_attempts=1)(self.thread))
+        with cloaca.WorkflowBuilder("coroutines") as builder:
+            builder.add_task(cloaca.task(id="coroutine", retry_attempts=1)(self.coroutine))
+
+    def note(self, context: cloaca.Context) -> None:
+        with self.changed:
+            self.begun[context["by"]] += 1
+            self.changed.notify_all()
+
+    def thread(self, context: cloaca.Context) -> None:
+        self.note(context)
+        self.gate.wait(PATIENCE)
+
+    async def coroutine(self, context: cloaca.Context) -> None:
+        self.note(context)
+        while not self.gate.is_set():
+            await asyncio.sleep(0.001)
+
+    def wait_for(self, many: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.begun.total() >= many, PATIENCE), self.begun
+
+
+def shut_down(runner: cloaca.DefaultRunner) -> None:
+    runner.shutdown(PATIENCE)
+
+
+def shut_down_async(runner: cloaca.DefaultRunner) -> None:
+    asyncio.run(runner.shutdown_async(PATIENCE))
+
+
+def end_block(runner: cloaca.DefaultRunner) -> None:
+    runner.__exit__(None, None, None)
+
+
+class Refusing(logging.Handler):
+    """Counts runners whose stores refuse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.many = threading.Semaphore(0)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "refuses writes" in record.getMessage():
+            self.many.release()
+
+
+def test_what_returns_while_a_runner_shuts_down_counts_though_the_server_is_away(
+    server: postgres.Server,
+) -> None:
+    held, refusing = Held(), Refusing()
+    ends = [shut_down, shut_down_async, end_block]
+    runners = [cloaca.DefaultRunner(server.url(), shutdown_seconds=PATIENCE) for _ in ends]
+    for runner, end in zip(runners, ends, strict=True):
+        runner.submit_many("threads", [{"by": f"thread of {end.__name__}"}])
+        runner.submit_many("coroutines", [{"by": f"coroutine of {end.__name__}"}])
+    held.wait_for(2 * len(ends))
+    log = logging.getLogger("cloaca")
+    log.addHandler(refusing)
+    try:
+        server.stop("immediate")
+        threads = [
+            threading.Thread(target=end, args=[runner]) for runner, end in zip(runners, ends, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        held.gate.set()
+        for _ in runners:
+            assert refusing.many.acquire(timeout=PATIENCE)
+        # Longer than who gives up at the first refusal.
+        threads[0].join(0.5)
+        ended = [end.__name__ for end, thread in zip(ends, threads, strict=True) if not thread.is_alive()]
+    finally:
+        log.removeHandler(refusing)
+        server.resume()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert ended == []
+    with cloaca.DefaultRunner(server.url(), paused=True) as after:
+        assert {run["status"] for run in after.list_runs()} == {"Completed"}
+    assert set(held.begun.values()) == {1}
+
+
+SERVES = """
+    with cloaca.WorkflowBuilder("work"):
+        @cloaca.task(retry_attempts=1)
+        def waits(context, handle):
+            say("begins", handle.attempt)
+            sys.stdin.readline()
+            return {"attempt": handle.attempt}
+
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    runner = cloaca.DefaultRunner(sys.argv[1], shutdown_seconds=3600)
+    runner.submit("work")
+    runner.run_forever()
+"""
+
+
+@pytest.mark.parametrize("told", ["once", "twice"])
+def test_a_service_that_is_told_to_end_during_an_outage_waits_for_the_server_unless_it_is_told_again(
+    server: postgres.Server, told: str
+) -> None:
+    with Program(SERVES, server.url()) as program:
+        program.until("begins 1")
+        server.stop("immediate")
+        program.send(signal.SIGTERM)
+        program.tell()
+        assert program.process.stderr is not None
+        while b"refuses writes" not in program.process.stderr.readline():
+            pass
+        if told == "twice":
+            program.send(signal.SIGTERM)
+            program.process.wait(PATIENCE)
+        server.resume()
+        if told == "once":
+            program.end()
+    with cloaca.DefaultRunner(server.url(), paused=True) as after:
+        [run] = after.list_runs()
+        assert (run["status"] == "Completed") == (told == "once")
+
+
+@pytest.fixture
+def asking(postgres_server: postgres.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asking]:
+    """A client that looks each time whether there is the workflow."""
+    monkeypatch.setattr(served, "KNOWN_SECONDS", 0.0)
+    with cloaca.WorkflowBuilder("quick"):
+
+        @cloaca.task()
+        def nothing(context: cloaca.Context) -> None:
+            pass
+
+    with postgres_server.database() as name, contextlib.closing(postgres.Way(postgres_server)) as way:
+        url = postgres_server.url(name)
+        with (
+            cloaca.DefaultRunner(url),
+            cloaca.DefaultRunner(way.url(name), work=False) as client,
+        ):
+            client.submit("quick").result(PATIENCE)
+            yield Asking(client, way)
+
+
+class Asking(NamedTuple):
+    client: cloaca.DefaultRunner
+    way: postgres.Way
+
+
+def test_a_client_that_knows_a_workflow_asks_for_runs_of_it_while_the_server_refuses(asking: Asking) -> None:
+    refusing = Refusing()
+    log = logging.getLogger("cloaca")
+
+    async def main() -> list[str]:
+        calls = [asking.client.submit_async("quick"), asking.client.submit_async("quick", run_key="once")]
+        tasks = [asyncio.ensure_future(call) for call in calls]
+        executing = asyncio.ensure_future(asking.client.execute_async("quick"))
+        await asyncio.to_thread(refusing.many.acquire, timeout=PATIENCE)
+        refused.close()
+        runs = [await task for task in tasks]
+        results = [await run.wait(PATIENCE) for run in runs] + [await executing]
+        return [result.status for result in results]
+
+    log.addHandler(refusing)
+    try:
+        with contextlib.ExitStack() as refused:
+            refused.enter_context(asking.way.refused())
+            assert asyncio.run(main()) == ["Completed"] * 3
+    finally:
+        log.removeHandler(refusing)
+
+
+def test_a_loop_goes_on_while_the_server_does_not_say_whether_there_is_a_workflow(asking: Asking) -> None:
+    async def main() -> str:
+        with asking.way.cut():
+            submitting = asyncio.ensure_future(asking.client.submit_async("quick"))
+            executing = asyncio.ensure_future(asking.client.execute_async("quick"))
+            # Each has its turn, and this one another.
+            for _ in range(3):
+                await asyncio.sleep(0)
+            # Only a server that answers ends what would hold the loop up.
+            assert not submitting.done()
+        return f"{(await (await submitting).wait(PATIENCE)).status} {(await executing).status}"
+
+    assert asyncio.run(main()) == "Completed Completed"
 
 
 def test_a_runner_that_cannot_say_that_it_lives_begins_nothing_until_it_can(server: postgres.Server) -> None:

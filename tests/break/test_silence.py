@@ -254,6 +254,44 @@ def test_who_stood_still_for_longer_than_its_silence_may_last_is_refused(
     assert {task.attempts for task in run.tasks} == {2}
 
 
+@pytest.mark.parametrize("seen", ["in one folder", "a service beside a login"])
+def test_who_is_stopped_on_the_same_machine_is_left_alone(
+    postgres_server: postgres.Server, database: str, homes: list[dict[str, str]], tmp_path: Path, seen: str
+) -> None:
+    """Its lock is held, however long it says nothing. One of another machine is taken for dead beside it."""
+    url = postgres_server.url(database)
+    here = homes[0]
+    if seen == "a service beside a login":
+        # Who was not told of a folder has its own where files are that nobody keeps.
+        temporary = tmp_path / "temporary"
+        temporary.mkdir()
+        here |= {"TMPDIR": str(temporary)}
+        first_home = {"TMPDIR": str(temporary), "XDG_RUNTIME_DIR": ""}
+    else:
+        first_home = here
+    with Program(MACHINE, url, "first", "submits", env=first_home) as first:
+        begun(first)
+        first.stop()
+        with Program(SERVES, url, env=homes[1]) as stranger:
+            stranger.until("serves")
+            stranger.stop()
+            with Program(MACHINE, url, "second", "waits", env=here) as second:
+                second.until("serves")
+                with reading.Reader(url) as reader:
+
+                    def left() -> list[bool]:
+                        runners = sorted(reading.runners(reader, left=True), key=lambda each: each.number)
+                        return [each.left_at is not None for each in runners]
+
+                    # The stranger was heard of later than the first.
+                    until(lambda: any(left()), PATIENCE)
+                    assert left() == [False, True, False]
+                second.tell()
+                second.tell()
+                second.end()
+                assert not any(line.startswith("begins") for line in second.lines)
+
+
 def test_who_is_killed_on_another_machine_is_taken_over(
     postgres_server: postgres.Server, database: str, homes: list[dict[str, str]]
 ) -> None:

@@ -253,6 +253,9 @@ struct Shared {
     tells_debug: AtomicBool,
 }
 
+/// Where the writer is among the threads: who closes waits for it first.
+const WRITER: usize = 0;
+
 /// One runner's engine with its threads.
 pub struct Runtime {
     shared: Arc<Shared>,

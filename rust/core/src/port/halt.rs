@@ -64,6 +64,12 @@ impl Halt {
         self.0.is_asked.load(Ordering::Acquire) || self.0.outer.as_ref().is_some_and(Self::is_asked)
     }
 
+    /// Whether a moment was set and is still to come: until then it is worth while to try again.
+    pub fn has_time(&self) -> bool {
+        let by = self.0.by_ns.load(Ordering::Acquire);
+        by != NEVER && !self.is_asked() && Instant::now() < *BEGINNING + Duration::from_nanos(by)
+    }
+
     /// Whether what began then is to end. Where one thing was not answered in time nothing that comes after it is waited for.
     pub fn ends(&self, began: Instant) -> bool {
         if self.is_asked() || self.0.outer.as_ref().is_some_and(|outer| outer.ends(began)) {
@@ -116,6 +122,20 @@ mod tests {
         assert!(!halt.ends(now));
         assert!(halt.ends(now.checked_sub(hour).unwrap()));
         assert!(halt.ends(now));
+    }
+
+    #[test]
+    fn there_is_time_until_the_moment_that_was_set_or_somebody_asks() {
+        let halt = Halt::default();
+        assert!(!halt.has_time());
+        let (now, hour) = (Instant::now(), Duration::from_secs(3600));
+        halt.ask_at(now + hour, hour);
+        assert!(halt.has_time());
+        halt.ask();
+        assert!(!halt.has_time());
+        let over = Halt::default();
+        over.ask_at(now, hour);
+        assert!(!over.has_time());
     }
 
     #[test]

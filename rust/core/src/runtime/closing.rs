@@ -13,15 +13,18 @@ use crate::key::Epoch;
 use crate::port::{Body, Change, Halt, InFlight, RunChange};
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, sleep};
-use crate::runtime::{Own, POLL_PATIENCE, Runtime, Shared};
+use crate::runtime::{Own, POLL_PATIENCE, Runtime, Shared, WRITER};
 
 /// Between two looks at whether all runs in hand are over.
 const DRAIN_PAUSE: Duration = Duration::from_millis(5);
 
-/// Who closes waits no longer than this for a store that does not answer, whatever time he has.
+/// Who closes has all his time for what bodies have come to, and no longer than this for anything else of a store that does not answer.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// And one that answers is waited for to the end of what there is to write, as long as none of that takes so long.
 const ANSWER_SPARED: Duration = Duration::from_secs(3);
+
+/// Nobody has more time than this.
+const SPAN_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Runtime {
     /// Ends everything at once and tells whoever waits: nothing here can go on. What is logged of it is the caller's.
@@ -69,11 +72,9 @@ impl Runtime {
     }
 
     /// Writes what has gathered, ends the threads and leaves: what is unfinished is the next runner's. A second call finishes what the
-    /// first one began. A store that does not answer within `span` is given up: others find this runner dead. Call detached.
+    /// first one began. A store that takes nothing within `span` is given up: others find this runner dead. Call detached.
     pub fn finish_close(&self, span: Duration) {
-        let halt = &self.shared.halt;
-        halt.ask_at(Instant::now() + span.min(STORE_PATIENCE), ANSWER_SPARED);
-        halt.over(|| self.end());
+        self.shared.halt.over(|| self.end(span));
     }
 
     /// What ends the wait of who closes for the store.
@@ -86,16 +87,21 @@ impl Runtime {
         self.shared.store.is_silent(self.shared.epoch)
     }
 
-    fn end(&self) {
+    fn end(&self, span: Duration) {
         let shared = &self.shared;
+        let until = Instant::now() + span.min(SPAN_MAX);
         shared.close_looks();
         let history = lock(&shared.polls).poller.take_history();
         self.step(Event::History(history));
         shared.send_logged();
+        shared.give_time(until);
         shared.stop();
-        for thread in lock(&self.threads).drain(..) {
+        for (place, thread) in lock(&self.threads).drain(..).enumerate() {
             // A thread that panicked has been reported by its own log line.
             let _ = thread.join();
+            if place == WRITER {
+                shared.give_time(until);
+            }
         }
         let unfinished = lock(&shared.engine).runs_unfinished();
         shared.conclude();
@@ -127,7 +133,7 @@ impl Runtime {
     pub fn close(&self, span: Duration) -> bool {
         self.begin_close();
         self.drain_polls(Instant::now() + span.min(POLL_PATIENCE), 0);
-        let until = Instant::now() + span;
+        let until = Instant::now() + span.min(SPAN_MAX);
         let clean = self.drain(span, Own::default());
         self.finish_close(until.saturating_duration_since(Instant::now()));
         clean
@@ -159,6 +165,13 @@ impl Shared {
             false => "the runner shuts down once what it has in hand is over, and takes nothing more",
         };
         Error::new(Kind::Runner, text)
+    }
+
+    /// Until when the store is waited for: whoever closes has time until then.
+    fn give_time(&self, until: Instant) {
+        let owes_work = lock(&self.writer).owes_work();
+        let soon = Instant::now() + STORE_PATIENCE;
+        self.halt.ask_at(if owes_work { until } else { until.min(soon) }, ANSWER_SPARED);
     }
 
     fn end_at_once(&self, why: Option<Note>) {

@@ -19,6 +19,9 @@ pub(super) const BATCH_MAX: usize = 4096;
 /// Nobody waits longer than this for the writer: it may be that the store takes nothing.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
 
+/// And whoever closes a runner whose store takes nothing is heard within so long.
+const CLOSING_PAUSE: Duration = Duration::from_millis(100);
+
 /// Between two looks of who waits for the writer at whether the runner closes.
 pub(super) const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 
@@ -48,6 +51,31 @@ pub(super) struct WriterState {
     pub(super) refusal: Option<String>,
     /// Since when a commit is tried that has not come about.
     tried_since: Option<Instant>,
+    /// Whether somebody's work is in what is tried now.
+    tries_work: bool,
+}
+
+/// Whether it says what bodies or users have done: lost, that is done again. Anything else is only told later, or not at all.
+fn is_work(change: &Change) -> bool {
+    match change {
+        Change::Tick(_) | Change::Start { .. } | Change::Offer { .. } | Change::Run(_) | Change::Pause(_) => {
+            true
+        }
+        Change::Release { .. }
+        | Change::Declare { .. }
+        | Change::LetGo { .. }
+        | Change::TakeMoment { .. }
+        | Change::LeaveMoment { .. }
+        | Change::Timed { .. }
+        | Change::Overdue(_)
+        | Change::Returned(_)
+        | Change::Ask(_)
+        | Change::Unseat { .. }
+        | Change::LookForSeats { .. }
+        | Change::DeclareLimits { .. }
+        | Change::Logged(_)
+        | Change::History(_) => false,
+    }
 }
 
 impl WriterState {
@@ -57,6 +85,19 @@ impl WriterState {
             Some(since) if !flush.is_patient => flush.deadline.min(since + FLUSH_PATIENCE),
             _ => flush.deadline,
         }
+    }
+
+    /// What is tried next, by whoever asks.
+    fn take_batch(&mut self) -> Vec<(Change, Then)> {
+        let batch = next_batch(&mut self.items);
+        self.busy = true;
+        self.tries_work = batch.iter().any(|(change, _)| is_work(change));
+        batch
+    }
+
+    /// Whether work waits to be kept.
+    pub(super) fn owes_work(&self) -> bool {
+        self.busy && self.tries_work || self.items.iter().any(|(change, _)| is_work(change))
     }
 }
 
@@ -163,8 +204,7 @@ impl Shared {
                     }
                     writer = wait_on(&self.writer_wake, writer, None);
                 }
-                writer.busy = true;
-                next_batch(&mut writer.items)
+                writer.take_batch()
             };
             self.write_whole(batch);
             self.move_on();
@@ -178,8 +218,7 @@ impl Shared {
             if writer.lent == 0 || writer.busy || writer.items.is_empty() {
                 return false;
             }
-            writer.busy = true;
-            next_batch(&mut writer.items)
+            writer.take_batch()
         };
         self.write_whole(batch);
         true
@@ -222,8 +261,8 @@ impl Shared {
         });
     }
 
-    /// Commits. A change that the store will never take is refused alone, so that it takes no other one with it. None if the runner
-    /// closes meanwhile or the store takes nothing at all any more, and then recovery has the last committed state.
+    /// Commits. A change that the store will never take is refused alone, so that it takes no other one with it. None if the runner's
+    /// time to close is over or the store takes nothing at all any more, and then recovery has the last committed state.
     pub(super) fn commit(&self, changes: &[Change]) -> Option<Vec<Receipt>> {
         let why = match self.commit_passing(changes)? {
             Ok(receipts) => return Some(receipts),
@@ -265,7 +304,8 @@ impl Shared {
         Some(receipts)
     }
 
-    /// Commits, or tries again while what hinders may pass; the text of what does not pass; none if the runner closes meanwhile.
+    /// Commits, or tries again while what hinders may pass; the text of what does not pass; none once the runner closes and has no more time
+    /// for that.
     fn commit_passing(&self, changes: &[Change]) -> Option<std::result::Result<Vec<Receipt>, String>> {
         let mut pause = Duration::from_millis(5);
         loop {
@@ -296,7 +336,10 @@ impl Shared {
                 writer = lock(&self.writer);
             }
             if writer.closed {
-                return None;
+                if self.has_given_in.load(Ordering::Acquire) || !self.halt.has_time() {
+                    return None;
+                }
+                pause = pause.min(CLOSING_PAUSE);
             }
             drop(wait_on(&self.writer_wake, writer, Some(pause)));
             pause = (pause * 2).min(Duration::from_secs(1));

@@ -94,6 +94,8 @@ pub struct State {
     pub seats: SeatTable,
     fails_next: bool,
     breaks_next: bool,
+    /// So many commits are refused.
+    refusals: u32,
 }
 
 #[derive(Default)]
@@ -107,6 +109,12 @@ impl MemoryStore {
     /// The next transaction meets a fault that passes.
     pub fn fail_next(&self) {
         self.state().fails_next = true;
+    }
+
+    /// So many commits from now on meet a fault that passes.
+    #[allow(dead_code)]
+    pub fn refuse(&self, many: u32) {
+        self.state().refusals = many;
     }
 
     /// The next commit panics. No simulated process does that, only a modelled one.
@@ -854,6 +862,10 @@ impl Store for MemoryStore {
         if std::mem::take(&mut state.breaks_next) {
             drop(state);
             panic!("a fault of the engine, for once on purpose");
+        }
+        if state.refusals > 0 {
+            state.refusals -= 1;
+            return Err(Fault::Passing("database is locked".to_owned()));
         }
         Ok(batch.iter().map(|change| state.apply(change)).collect())
     }

@@ -33,6 +33,10 @@ const SILENT: Duration = Duration::from_secs(3);
 /// Between two attempts to reach the server, at most: a server that comes back has no thousand runners knock at once.
 const RECONNECT_FIRST: Duration = Duration::from_millis(200);
 const RECONNECT_LAST: Duration = Duration::from_secs(2);
+/// And while nobody is silent yet: what was away for so long costs no body anything, however long before that the last beat was.
+const RECONNECT_SOON: Duration = Duration::from_millis(400);
+#[cfg(test)]
+const SPARED: Duration = Duration::from_millis(1500);
 
 /// The thread that keeps the owners of one store alive.
 pub struct Pulse {
@@ -247,21 +251,21 @@ impl Shared {
 
     async fn live(&self, address: &Address) {
         let mut pause = RECONNECT_FIRST;
-        let mut was_lost = false;
+        let mut lost_at: Option<Instant> = None;
         while !self.state().is_closed {
             if let Ok((client, connected)) = connect(address).await {
-                if was_lost {
+                if lost_at.take().is_some() {
                     self.state().again_since = Some(Instant::now());
                 }
                 pause = RECONNECT_FIRST;
                 // What it ended with shows in the next attempt.
                 let _ = self.beat(address, client, connected).await;
             }
-            was_lost = true;
+            let lost_at = *lost_at.get_or_insert_with(Instant::now);
             if !self.state().is_closed {
                 let random = RandomState::new().build_hasher().finish();
                 let _ = timeout(jittered(pause, random), self.stir.notified()).await;
-                pause = (pause * 2).min(RECONNECT_LAST);
+                pause = next_pause(pause, lost_at.elapsed());
             }
         }
     }
@@ -362,6 +366,11 @@ impl Shared {
     }
 }
 
+/// The pause after this one, of a way that was lost so long ago.
+fn next_pause(pause: Duration, lost_for: Duration) -> Duration {
+    (pause * 2).min(if lost_for < SILENT { RECONNECT_SOON } else { RECONNECT_LAST })
+}
+
 /// From half a pause to all of it.
 fn jittered(pause: Duration, random: u64) -> Duration {
     pause.mul_f64(0.5 + 0.5 * (random as f64 / u64::MAX as f64))
@@ -385,5 +394,14 @@ mod tests {
         assert_eq!(jittered(RECONNECT_LAST, 1 << 63), half * 3 / 2);
         // As long as the way is there, nobody is silent for that.
         assert!(BEAT + RECONNECT_LAST <= SILENT);
+    }
+
+    #[test]
+    fn a_server_that_restarts_soon_is_found_before_anybody_is_silent() {
+        assert!(BEAT + SPARED + RECONNECT_SOON < SILENT);
+        assert_eq!(next_pause(RECONNECT_FIRST, Duration::ZERO), RECONNECT_SOON);
+        assert_eq!(next_pause(RECONNECT_SOON, SPARED), RECONNECT_SOON);
+        assert_eq!(next_pause(RECONNECT_SOON, SILENT), RECONNECT_SOON * 2);
+        assert_eq!(next_pause(RECONNECT_LAST, SILENT), RECONNECT_LAST);
     }
 }
