@@ -1,4 +1,4 @@
-"""Several processes of one program on one file: they share the work, and whoever dies or stands still is
+"""Several processes of one program on one file, or on one server: they share the work, and whoever dies or stands still is
 replaced or waited for."""
 
 from __future__ import annotations
@@ -7,12 +7,13 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import groupby
 from pathlib import Path
 
 import items
+import postgres
 import pytest
 from checker import Database
 from lives import Life, Script, Stage
@@ -20,6 +21,8 @@ from witness import Line
 
 SEED = int(os.environ.get("CLOACA_SEED", str(time.time_ns() % 10**9)))
 KILLS = int(os.environ.get("CLOACA_KILLS", "30"))
+SERVER_KILLS = int(os.environ.get("CLOACA_KILLS", "6"))
+"""The same of those whose store is on a server."""
 CHAPTER = 50
 """After so many blows the file is brought to rest, and another begun."""
 PROCESSES = 4
@@ -29,9 +32,19 @@ SETTLED_POLLS = 120
 """The promise is a second, and 50 ms is the rule; a busy machine gets more."""
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with Stage(tmp_path / "stage") as stage:
+ON_A_SERVER = pytest.param(
+    "server", marks=pytest.mark.skipif("CLOACA_KILLS" not in os.environ, reason="make torture does")
+)
+
+
+@pytest.fixture(params=["file", ON_A_SERVER])
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    if request.param == "file":
+        with Stage(tmp_path / "stage") as stage:
+            yield stage
+        return
+    server: postgres.Server = request.getfixturevalue("postgres_server")
+    with server.database() as name, Stage(tmp_path / "stage", server.url(name)) as stage:
         yield stage
 
 
@@ -53,7 +66,8 @@ def finish(stage: Stage, lives: list[Life]) -> None:
         life.end()
 
 
-def test_four_processes_share_a_file_and_each_item_is_done_once(stage: Stage) -> None:
+@pytest.mark.parametrize("stage", ["file", "server"], indirect=True)
+def test_four_processes_share_a_store_and_each_item_is_done_once(stage: Stage) -> None:
     stage.feed(150)
     lives = [stage.start("--goal", 150, "--wait") for _ in range(PROCESSES)]
     finish(stage, lives)
@@ -177,11 +191,29 @@ def test_a_trigger_whose_process_leaves_in_order_is_taken_over(stage: Stage) -> 
 
 @pytest.mark.timeout(90 + 4 * KILLS)
 def test_whoever_is_killed_or_stopped_the_work_is_done_once(tmp_path: Path) -> None:
+    work_beside_blows(tmp_path, KILLS, nullcontext)
+
+
+@pytest.mark.timeout(90 + 8 * SERVER_KILLS)
+def test_whoever_is_killed_or_stopped_a_server_has_the_work_once(
+    tmp_path: Path, postgres_server: postgres.Server
+) -> None:
+    @contextmanager
+    def database() -> Iterator[str]:
+        with postgres_server.database() as name:
+            yield postgres_server.url(name)
+
+    work_beside_blows(tmp_path, SERVER_KILLS, database)
+
+
+def work_beside_blows(
+    tmp_path: Path, kills: int, database: Callable[[], AbstractContextManager[str | None]]
+) -> None:
     chance = random.Random(SEED)
-    for done in range(0, KILLS, CHAPTER):
-        with Stage(tmp_path / f"chapter-{done}") as stage:
+    for done in range(0, kills, CHAPTER):
+        with database() as url, Stage(tmp_path / f"chapter-{done}", url) as stage:
             told = f"CLOACA_SEED={SEED}, {stage.folder}, after {done} blows"
-            deal_blows(stage, min(CHAPTER, KILLS - done), chance)
+            deal_blows(stage, min(CHAPTER, kills - done), chance)
             assert stage.check_at_rest() == [], told
             workers = {line.pid for line in stage.testimony.lines if line.kind == "start"}
             assert workers, told

@@ -8,10 +8,11 @@ import random
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 
+import postgres
 import pytest
 from lives import SECONDS, Stage
 
@@ -23,9 +24,14 @@ FORERUNNER = 2 * STEPS.index("AttemptEnd") if STEPS else 0
 """Dying here leaves an owner that has not left, and a run in the middle of its work."""
 DEATHS = int(os.environ.get("CLOACA_PAIRS", "30"))
 """So many deaths follow one another at points drawn at random; 0 asks for every ordered pair of points."""
+SERVER_DEATHS = int(os.environ.get("CLOACA_PAIRS", "6"))
+"""The same of those whose store is on a server."""
 SEED = int(os.environ.get("CLOACA_SEED", str(time.time_ns() % 10**9)))
 CHAPTER = 15
 """After so many deaths on one file it is brought to an end, and another begun."""
+
+# A poll of long ago.
+OLD = "INSERT INTO cloaca.ticks VALUES (DEFAULT, 999999, 'skip', '', 1, 1, 1, 1, 1, 1)"
 
 pytestmark = pytest.mark.skipif(not STEPS, reason="this build cannot be told where to die")
 
@@ -49,6 +55,10 @@ def dies(stage: Stage, point: int, passage: int = 1) -> bool:
 
 def leave_what_is_old(stage: Stage) -> None:
     """Something for the next life to forget: a poll of long ago."""
+    if isinstance(stage.database, str):
+        if postgres.sql(stage.database, "SELECT to_regclass('cloaca.ticks') IS NOT NULL") == [["t"]]:
+            postgres.sql(stage.database, OLD)
+        return
     if not stage.database.exists():
         return
     with closing(sqlite3.connect(stage.database, timeout=SECONDS)) as store, store:
@@ -87,15 +97,31 @@ def test_a_file_that_was_never_opened_to_the_end_is_opened_at_last(tmp_path: Pat
 
 @pytest.mark.timeout(60 + 4 * (DEATHS or len(POINTS) ** 2))
 def test_deaths_may_follow_one_another(tmp_path: Path) -> None:
+    die_again_and_again(tmp_path, DEATHS, nullcontext)
+
+
+@pytest.mark.timeout(60 + 8 * (SERVER_DEATHS or len(POINTS) ** 2))
+def test_deaths_may_follow_one_another_on_a_server(tmp_path: Path, postgres_server: postgres.Server) -> None:
+    @contextmanager
+    def database() -> Iterator[str]:
+        with postgres_server.database() as name:
+            yield postgres_server.url(name)
+
+    die_again_and_again(tmp_path, SERVER_DEATHS, database)
+
+
+def die_again_and_again(
+    tmp_path: Path, deaths: int, database: Callable[[], AbstractContextManager[str | None]]
+) -> None:
     chance = random.Random(SEED)
-    walk = chance.choices(POINTS, k=DEATHS) if DEATHS else list(every_pair())
+    walk = chance.choices(POINTS, k=deaths) if deaths else list(every_pair())
     lived = died = 0
     for start in range(0, len(walk), CHAPTER):
-        with Stage(tmp_path / f"chapter-{start}") as stage:
+        with database() as url, Stage(tmp_path / f"chapter-{start}", url) as stage:
             # The first of a chapter is the last of the one before: their pair must not fall between the two.
             for point in walk[max(start - 1, 0) : start + CHAPTER]:
                 lived += 1
-                died += dies(stage, point, chance.choice([1, 1, 2, 5]) if DEATHS else 1)
+                died += dies(stage, point, chance.choice([1, 1, 2, 5]) if deaths else 1)
             stage.finish()
             assert stage.check_at_rest() == [], f"CLOACA_SEED={SEED}, {stage.folder}"
     print(f"\n{lived} lives, {died} of which died at their fault point")
