@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 import postgres
 import pytest
-from attack import Program
+from attack import Program, until
 
 import cloaca
 from cloaca import served
@@ -299,6 +300,55 @@ def test_a_loop_goes_on_while_the_server_does_not_say_whether_there_is_a_workflo
         return f"{(await (await submitting).wait(PATIENCE)).status} {(await executing).status}"
 
     assert asyncio.run(main()) == "Completed Completed"
+
+
+WAITING = """
+    SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+    WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted"""
+
+
+@contextlib.contextmanager
+def locked(url: str) -> Iterator[None]:
+    """Somebody has the lock of the store, for as long as he likes."""
+    key = 0x811C9DC5
+    for byte in b"cloaca":
+        key = (key ^ byte) * 0x01000193 % 2**32
+    words = [postgres.program("psql"), "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", url]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        holder.stdin.write(f"SELECT 'held' FROM pg_advisory_lock({0x636C6F61}, {key - (key >> 31 << 32)});\n")
+        holder.stdin.flush()
+        assert holder.stdout.readline() == "held\n"
+        yield
+        holder.stdin.close()
+
+
+def test_a_wait_for_the_lock_of_the_store_that_the_server_ends_is_begun_again(
+    postgres_server: postgres.Server,
+) -> None:
+    """As it ends one that takes too long. What is asked next stands in no transaction of before."""
+    begun: list[cloaca.Run] = []
+    with cloaca.WorkflowBuilder("quick"):
+
+        @cloaca.task()
+        def nothing(context: cloaca.Context) -> None:
+            pass
+
+    with postgres_server.database() as name:
+        url = postgres_server.url(name)
+        with cloaca.DefaultRunner(url) as runner:
+            asking = threading.Thread(target=lambda: begun.append(runner.submit("quick")))
+            with locked(url):
+                asking.start()
+                for _ in range(3):
+                    until(lambda: postgres.sql(url, WAITING), PATIENCE)
+                    waiting = {pid for (pid,) in postgres.sql(url, WAITING)}
+                    for pid in waiting:
+                        postgres.sql(url, f"SELECT pg_cancel_backend({pid})")
+            asking.join(PATIENCE)
+            assert [run.result(PATIENCE).status for run in begun] == ["Completed"]
 
 
 def test_a_runner_that_cannot_say_that_it_lives_begins_nothing_until_it_can(server: postgres.Server) -> None:

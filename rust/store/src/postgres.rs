@@ -291,14 +291,17 @@ impl PostgresStore {
     ) -> Result<T, Undone<T>> {
         let number = writer.number + 1;
         let strays = writer.strays.clone();
-        let db = self.begun(writer).map_err(Undone::Failed)?;
-        let undoes = Undoes(db);
+        let (db, undoes) = self.begun(writer).map_err(Undone::Failed)?;
         for (epoch, claimed) in &strays {
             claimed.give_back(db, *epoch).map_err(Undone::Failed)?;
         }
         let done = work(db).map_err(Undone::Failed)?;
         let committed = around(step, || self.commit_stamped(db, number));
-        std::mem::forget(undoes);
+        match &committed {
+            Ok(()) => std::mem::forget(undoes),
+            // Where it was committed and only the wait for the disk was refused, there is nothing left to undo.
+            Err(_) => drop(undoes),
+        }
         writer.number = number;
         // Also what the server has refused: that may be the wait for the disk, which comes after the commit.
         match committed {
@@ -311,17 +314,27 @@ impl PostgresStore {
     }
 
     /// The connection that writes, with the lock of the store. One that was lost while it was idle is made anew.
-    fn begun<'w>(&self, writer: &'w mut Writer) -> Result<&'w Db, Failure> {
-        let begin = self.begin();
-        match self.connected(writer)?.execute_batch(&begin) {
-            Ok(()) => {}
-            Err(error) if fault::is_stale(&error) => {
+    fn begun<'w>(&self, writer: &'w mut Writer) -> Result<(&'w Db, Undoes<'w>), Failure> {
+        match self.begin_on(self.connected(writer)?).map(std::mem::forget) {
+            Err(Failure::Sql(error)) if fault::is_stale(&error) => {
                 writer.db = None;
-                self.connected(writer)?.execute_batch(&begin)?;
+                let db = self.connected(writer)?;
+                Ok((db, self.begin_on(db)?))
             }
-            Err(error) => return Err(error.into()),
+            Err(failure) => Err(failure),
+            // Not one that is made anew because it was lost since: that has begun nothing.
+            Ok(()) => match &writer.db {
+                Some(db) => Ok((db, Undoes(db))),
+                None => Err(Failure::closed()),
+            },
         }
-        self.connected(writer)
+    }
+
+    /// A wait for the lock that the server ends leaves no transaction behind in which nothing else could be asked.
+    fn begin_on<'d>(&self, db: &'d Db) -> Result<Undoes<'d>, Failure> {
+        let undoes = Undoes(db);
+        db.execute_batch(&self.begin())?;
+        Ok(undoes)
     }
 
     /// Begins, and waits for the lock of the store. What is committed under it is not waited for until it is free again.
@@ -359,8 +372,7 @@ impl PostgresStore {
         loop {
             let number = writer.number;
             let found = self.connected(writer).and_then(|db| {
-                db.execute_batch(&self.begin())?;
-                let undoes = Undoes(db);
+                let undoes = self.begin_on(db)?;
                 let found: Option<i64> = db
                     .prepare_cached(SQL)?
                     .query_row(named_params! { ":client": self.client }, |row| row.get(0))
@@ -472,7 +484,9 @@ struct Undoes<'d>(&'d Db);
 impl Drop for Undoes<'_> {
     fn drop(&mut self) {
         // If this fails, the connection is lost, and the server rolls back.
-        let _ = self.0.execute_batch("ROLLBACK");
+        if !self.0.is_lost() {
+            let _ = self.0.execute_batch("ROLLBACK");
+        }
     }
 }
 
