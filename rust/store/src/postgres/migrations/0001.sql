@@ -165,6 +165,7 @@ CREATE INDEX runs_error ON runs (error_type, created_at, row) WHERE error_type I
 CREATE INDEX runs_parent ON runs (parent, created_at, row) WHERE parent IS NOT NULL;
 CREATE UNIQUE INDEX runs_call ON runs (parent, parent_task, workflow, parent_call) WHERE parent_call IS NOT NULL;
 CREATE INDEX runs_unfinished ON runs (row) WHERE completed_at IS NULL AND not_before IS NULL;
+CREATE INDEX runs_cancelled ON runs (owner, row) WHERE completed_at IS NULL AND not_before IS NULL AND cancelled;
 CREATE INDEX runs_due ON runs (not_before, row) WHERE completed_at IS NULL AND not_before IS NOT NULL;
 CREATE INDEX runs_delayed ON runs (row) WHERE completed_at IS NULL AND not_before IS NOT NULL;
 -- By when they were asked for, of those that wait so long from then: none of them lies ahead, unless the clock was ahead.

@@ -469,7 +469,7 @@ pub fn end_deserted(db: &Db, epoch: Epoch, at: Wall) -> Result<(), Failure> {
 
 /// Unfinished runs of `epoch` whose end somebody asked for.
 pub fn cancel_requests(db: &Db, epoch: Epoch) -> Result<Vec<Uuid>, Failure> {
-    // Index runs_unfinished holds the few runs that are not final.
+    // Index runs_cancelled: of those that only wait there may be very many.
     const SQL: &str = "
         SELECT id FROM runs
         WHERE completed_at IS NULL AND not_before IS NULL AND cancelled AND owner = :epoch ORDER BY row";
