@@ -9,9 +9,12 @@ import signal
 import sqlite3
 import time
 from collections import Counter
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
+import postgres
 import pytest
 from lives import Script
 
@@ -125,19 +128,36 @@ CLIENT = (
 )
 
 OVER_SEATS = f"""
-    SELECT keys.workflow, keys.key, count(*) FROM seats JOIN keys ON keys.row = seats.seat
+    SELECT min(keys.workflow), min(keys.key), count(*) FROM seats JOIN keys ON keys.row = seats.seat
     WHERE stand = 1 GROUP BY seats.seat
-    HAVING count(*) > CASE keys.workflow WHEN 'lone' THEN 1 ELSE {SEATS} END"""
+    HAVING count(*) > CASE min(keys.workflow) WHEN 'lone' THEN 1 ELSE {SEATS} END"""
 PACES = "SELECT key, stamp FROM keys WHERE workflow = 'sync' AND stamp IS NOT NULL"
 PACE_US_MAX = 3 * 20_000
 """A key's next free moment lies no further ahead than its burst takes."""
-OVER_CALLS = "SELECT count(*) FROM limit_seats WHERE granted_at IS NOT NULL HAVING count(*) > ?"
+OVER_CALLS = f"SELECT count(*) FROM limit_seats WHERE granted_at IS NOT NULL HAVING count(*) > {CALLS}"
+
+
+Look = Callable[[str], list[tuple[Any, ...]]]
+"""What a statement finds, whatever the workers do."""
+
+
+@contextmanager
+def file_look(database: Path) -> Iterator[Look]:
+    with closing(sqlite3.connect(database, timeout=60)) as db:
+        yield lambda sql: db.execute(sql).fetchall()
+
+
+@contextmanager
+def server_look(url: str) -> Iterator[Look]:
+    psycopg = pytest.importorskip("psycopg")
+    with psycopg.connect(url, autocommit=True, options="-c search_path=cloaca") as db:
+        yield lambda sql: db.execute(sql).fetchall()
 
 
 class Crowd:
     """The workers, some of whom stand still."""
 
-    def __init__(self, database: Path, folder: Path) -> None:
+    def __init__(self, database: Path | str, folder: Path) -> None:
         self._arguments = (database, folder)
         self._stopped: dict[int, float] = {}
         self._workers = [self._worker() for _ in range(PROCESSES)]
@@ -178,38 +198,52 @@ class Crowd:
 
 @pytest.mark.timeout(150 + RUNS // 20)
 def test_in_a_crowd_that_is_killed_and_stopped_all_limits_hold(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    be_killed_and_stopped(path, file_look(path), tmp_path / "folder", 0.03, "json_extract(context, '$.key')")
+
+
+@pytest.mark.skipif("CLOACA_CROWD" not in os.environ, reason="make torture does")
+@pytest.mark.timeout(300 + RUNS // 10)
+def test_in_a_crowd_on_a_server_that_is_killed_and_stopped_all_limits_hold(
+    tmp_path: Path, postgres_server: postgres.Server
+) -> None:
+    with postgres_server.database() as name:
+        url = postgres_server.url(name)
+        be_killed_and_stopped(url, server_look(url), tmp_path / "folder", 0.01, "context::json ->> 'key'")
+
+
+def be_killed_and_stopped(
+    database: Path | str, looking: AbstractContextManager[Look], folder: Path, share: float, key: str
+) -> None:
+    """Of the looks at the limits that share deals a blow; `key` is what the SQL of a run's key is."""
     dice = random.Random(SEED)
     told = f"CLOACA_SEED={SEED}"
-    database, folder = tmp_path / "runs.db", tmp_path / "folder"
     folder.mkdir()
-    with Crowd(database, folder) as crowd, closing(sqlite3.connect(database, timeout=60)) as db:
+    with Crowd(database, folder) as crowd, looking as look:
         with Script(CLIENT, database, folder) as client:
-            deadline = time.monotonic() + 120 + RUNS / 20
+            deadline = time.monotonic() + 120 + RUNS / (20 if isinstance(database, Path) else 10)
             is_submitted = False
-            while not is_submitted or db.execute(LEFT).fetchone()[0]:
+            while not is_submitted or look(LEFT)[0][0]:
                 assert time.monotonic() < deadline, f"it never came to rest, {told}"
                 is_submitted = is_submitted or client.process.poll() is not None
                 crowd.wake()
-                if dice.random() < 0.03:
+                if dice.random() < share:
                     crowd.blow(dice)
-                over = db.execute(OVER_SEATS).fetchall() + db.execute(OVER_CALLS, [CALLS]).fetchall()
-                stamps = db.execute(PACES).fetchall()
-                over += [each for each in stamps if each[1] > time.time_ns() // 1000 + PACE_US_MAX]
+                over = look(OVER_SEATS) + look(OVER_CALLS)
+                over += [each for each in look(PACES) if each[1] > time.time_ns() // 1000 + PACE_US_MAX]
                 assert over == [], told
                 time.sleep(0.005)
             crowd.wake(everybody=True)
             (dropped,) = client.rest()
-        statuses = dict(db.execute("SELECT status, count(*) FROM runs GROUP BY status").fetchall())
+        statuses = dict(look("SELECT status, count(*) FROM runs GROUP BY status"))
         assert statuses == {"Completed": RUNS - int(dropped)}, told
-        admitted = db.execute(
-            "SELECT json_extract(context, '$.key'), count(*) FROM runs WHERE workflow = 'notice' GROUP BY 1"
-        ).fetchall()
+        admitted = look(f"SELECT {key}, count(*) FROM runs WHERE workflow = 'notice' GROUP BY 1")
         assert {count for _, count in admitted} == {ADMITTED}, told
-        left = [db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in ("seats", "limit_seats")]
+        left = [look(f"SELECT count(*) FROM {name}")[0][0] for name in ("seats", "limit_seats")]
         assert left == [0, 0], told
         recorded = {
-            (run, task, str(attempt))
-            for run, task, attempt in db.execute(
+            (str(run), task, str(attempt))
+            for run, task, attempt in look(
                 "SELECT runs.id, tasks.name, tasks.attempt FROM tasks JOIN runs ON runs.row = tasks.run"
             )
         }

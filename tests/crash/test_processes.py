@@ -1,5 +1,5 @@
-"""Several processes of one program on one file, or on one server: they share the work, and whoever dies or stands still is
-replaced or waited for."""
+"""Several processes of one program on one file or server: they share the work, and whoever dies or stands
+still is replaced or waited for."""
 
 from __future__ import annotations
 
