@@ -26,7 +26,7 @@ bin=$root/.venv/bin
 
 tests_of() {
     case "$1" in
-        simulation | takeover | poll) echo "-p cloaca-core --test $1" ;;
+        simulation | takeover | poll | closing) echo "-p cloaca-core --test $1" ;;
         races) echo "-p cloaca-core --features races --test races" ;;
         store) echo "-p cloaca-store" ;;
         core) echo "-p cloaca-core --lib" ;;

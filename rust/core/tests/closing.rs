@@ -97,6 +97,16 @@ impl House {
         assert!(self.runtime.drain(HOUR, Own::default()));
     }
 
+    /// Somebody who closes it, and has begun to wait.
+    fn closing(&self) -> thread::JoinHandle<()> {
+        let runtime = Arc::clone(&self.runtime);
+        let closing = thread::spawn(move || runtime.finish_close(HOUR));
+        while !self.runtime.halt().has_time() {
+            thread::yield_now();
+        }
+        closing
+    }
+
     fn status(&self) -> Option<RunStatus> {
         let state = self.store.state();
         state.run(self.run).expect("it is kept").end.as_ref().map(|end| end.status)
@@ -128,9 +138,7 @@ fn who_has_no_time_tries_once() {
 fn who_asks_for_the_end_is_heard_at_once() {
     let house = House::open();
     house.returns(ALL);
-    let runtime = Arc::clone(&house.runtime);
-    let closing = thread::spawn(move || runtime.finish_close(HOUR));
-    assert!(!closing.is_finished());
+    let closing = house.closing();
     house.runtime.halt().ask();
     closing.join().expect("it ends");
     assert_eq!(house.status(), None);
@@ -140,7 +148,8 @@ fn who_asks_for_the_end_is_heard_at_once() {
 fn a_runner_that_has_given_in_tries_nothing_more() {
     let house = House::open();
     house.returns(ALL);
+    let closing = house.closing();
     house.runtime.give_up();
-    house.runtime.finish_close(HOUR);
+    closing.join().expect("it ends");
     assert_eq!(house.status(), None);
 }
