@@ -1,18 +1,21 @@
 """One-task runs over a durable PostgreSQL server of its own, beside bare statements on such a server.
 
-It isn't one of `make bench`'s: it needs Debian's `postgresql` and, for what it is compared with, `psycopg`.
+It needs Debian's `postgresql` and, for what it is compared with, `psycopg`.
 """
 
+import contextlib
+import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from common import Figures, percentile, run_contestant
+from common import Figures, percentile, run_contestant, wait_until
 from workflows import CONTEXT, GROUP, LEFT, declare_one
 
 import cloaca
@@ -41,10 +44,23 @@ with cloaca.WorkflowBuilder("one"):
     def note(context):
         context["began"] = time.monotonic_ns()
 
+with cloaca.WorkflowBuilder("long"):
+    @cloaca.task()
+    def stay(context, handle):
+        if handle.attempt == 1:
+            time.sleep(600)
+
 with cloaca.DefaultRunner(sys.argv[1]):
     print(flush=True)
     sys.stdin.readline()
 """
+
+
+IDLE_S = 20
+KILLED = 1_000
+"""So many runs are in the hands of who is killed."""
+HELD_EACH = 2_000
+"""So many runs are drained at a time beside a snapshot that is held."""
 
 
 def on_a_server(measure: Callable[[str], Figures]) -> Figures:
@@ -174,6 +190,128 @@ def run_inbox(runs: int) -> Figures:
     return on_a_server(measure)
 
 
+@contextlib.contextmanager
+def worker(url: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that works on the store."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", WORKER, url], stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def unfinished(client: cloaca.DefaultRunner) -> bool:
+    """Whether any run is not over."""
+    return bool(client.query("SELECT 1 AS one FROM runs WHERE completed_at IS NULL LIMIT 1"))
+
+
+def drain(workers: int, runs: int) -> Figures:
+    """All of them begin with the first run in the store."""
+
+    def measure(url: str) -> Figures:
+        with contextlib.ExitStack() as stack:
+            for _ in range(workers):
+                stack.enter_context(worker(url))
+            client = stack.enter_context(cloaca.DefaultRunner(url, work=False))
+            for first in range(0, runs, 1000):
+                client.submit_many("one", [CONTEXT] * min(1000, runs - first))
+            wait_until(lambda: not unfinished(client))
+            [span] = client.query("SELECT max(completed_at) - min(created_at) AS us FROM runs")
+        return {"per_second": runs / span["us"] * 1e6}
+
+    return on_a_server(measure)
+
+
+def run_killed(runs: int) -> Figures:
+    """From the death of a process with runs in hand to the first attempt of one of them in another process on
+    the same machine."""
+
+    def measure(url: str) -> Figures:
+        with cloaca.DefaultRunner(url, work=False) as client, worker(url) as victim:
+            client.submit_many("long", [CONTEXT] * KILLED)
+            wait_until(lambda: held(client) == KILLED)
+            with worker(url):
+                os.kill(victim.pid, signal.SIGKILL)
+                died = time.time()
+                wait_until(lambda: bool(client.query(SECOND)))
+                [first] = client.query(SECOND)
+                wait_until(lambda: not unfinished(client))
+        return {"taken_ms": first["us"] / 1e3 - died * 1e3}
+
+    def held(client: cloaca.DefaultRunner) -> int:
+        [found] = client.query("SELECT count(*) AS many FROM runs WHERE owner IS NOT NULL")
+        return int(found["many"])
+
+    return on_a_server(measure)
+
+
+SECOND = "SELECT min(started_at) AS us FROM tasks WHERE attempt = 2 HAVING count(*) > 0"
+
+
+def run_idle(runs: int) -> Figures:
+    """What four runners with nothing to do ask of the server, each, and what that costs it."""
+
+    def measure(url: str) -> Figures:
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):
+                stack.enter_context(worker(url))
+            time.sleep(15)
+            before, cpu = asked(url), spent(url)
+            time.sleep(IDLE_S)
+            after, more = asked(url), spent(url)
+        # What is counted is transactions: a lone statement is one.
+        return {
+            "transactions": (after - before) / IDLE_S / 4,
+            "share_percent": (more - cpu) / IDLE_S * 100,
+        }
+
+    def asked(url: str) -> int:
+        [[many]] = postgres.sql(
+            url, "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'postgres'"
+        )
+        return int(many)
+
+    def spent(url: str) -> float:
+        """Seconds of the processor that its connections have used."""
+        ticks = 0
+        for [pid] in postgres.sql(url, "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()"):
+            words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(words[11]) + int(words[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    return on_a_server(measure)
+
+
+def run_held(runs: int) -> Figures:
+    """How fast runs go while a snapshot is held, at the end beside before: after so many have left rows that
+    nobody can remove."""
+    declare_one()
+
+    def measure(url: str) -> Figures:
+        def speed(runner: cloaca.DefaultRunner) -> float:
+            began = time.perf_counter()
+            for run in runner.submit_many("one", [CONTEXT] * HELD_EACH):
+                run.result()
+            return HELD_EACH / (time.perf_counter() - began)
+
+        with cloaca.DefaultRunner(url) as runner:
+            speed(runner)
+            before = statistics.median(speed(runner) for _ in range(5))
+            with psycopg.connect(url) as holder:
+                holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                holder.execute("SELECT count(*) FROM cloaca.runs")
+                for _ in range(runs // HELD_EACH):
+                    speed(runner)
+                after = statistics.median(speed(runner) for _ in range(5))
+        return {"before": before, "per_second": after, "kept": after / before}
+
+    import psycopg
+
+    return on_a_server(measure)
+
+
 def timed(call: Callable[[], object]) -> float:
     """How long it took, in seconds."""
     began = time.perf_counter()
@@ -182,5 +320,16 @@ def timed(call: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    contestants = {"cloaca": run_cloaca, "floor": run_floor, "between": run_between, "inbox": run_inbox}
+    contestants = {
+        "cloaca": run_cloaca,
+        "floor": run_floor,
+        "between": run_between,
+        "inbox": run_inbox,
+        "one": lambda runs: drain(1, runs),
+        "two": lambda runs: drain(2, runs),
+        "four": lambda runs: drain(4, runs),
+        "killed": run_killed,
+        "idle": run_idle,
+        "held": run_held,
+    }
     run_contestant(contestants, runs=int)
