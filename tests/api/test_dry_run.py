@@ -113,16 +113,16 @@ def test_a_row_of_fires_with_cursors(runner: cloaca.DefaultRunner) -> None:
     assert [verdict for verdict, _ in foretold(runner)] == ["drop", "hold_back", "hold_back"]
 
 
-def test_a_fire_whose_key_is_used_up_takes_its_place_all_the_same(runner: cloaca.DefaultRunner) -> None:
+def test_a_fire_whose_key_is_used_up_takes_no_place(runner: cloaca.DefaultRunner) -> None:
     fires = [of(1, run_key="a")]
     trigger(fires, overlap="skip")
     runner.tick("it")
     (run,) = runner.list_runs()
     runner.cancel(run["id"])
-    fires[:] = [of(2, run_key="a"), of(3)]
-    assert eventually(lambda: [v for v, _ in foretold(runner)] == ["refuse_key", "drop"])
+    fires[:] = [of(2, run_key="a"), of(3), of(4)]
+    assert eventually(lambda: [v for v, _ in foretold(runner)] == ["refuse_key", "run", "drop"])
     runner.tick("it")
-    assert len(runner.list_runs()) == 1
+    assert len(runner.list_runs()) == 2
 
 
 @pytest.mark.parametrize(

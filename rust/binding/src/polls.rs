@@ -10,7 +10,7 @@ use cloaca_core::admit::Overlap;
 use cloaca_core::engine::Declared;
 use cloaca_core::error::{Error, Kind};
 use cloaca_core::poll::{Backoff, Plan};
-use cloaca_core::port::{CHAIN_MAX, OnRun, Outcomes, Page, TriggerRow};
+use cloaca_core::port::{CHAIN_MAX, OnRun, Outcomes, Page, Stretch, TriggerRow};
 use cloaca_core::time::Wall;
 use cloaca_core::version;
 
@@ -274,7 +274,9 @@ impl Polls {
         };
         let page = Page { limit: 1, offset: 0 };
         let newest = self.handle.stored(py, move |runtime| runtime.store().history(row.row, page))?;
-        let newest = newest.first();
+        // What has run since was not decided: its function takes no moment any more, say.
+        let is_newest = |tick: &&Stretch| row.last_at.is_none_or(|last_at| tick.last_at >= last_at);
+        let newest = newest.first().filter(is_newest);
         let (failures, since) = free(py, || runtime.standing(row.row))?
             .map_or((0, None), |(standing, _, since)| (standing.failures, since.map(Wall::rfc3339)));
         let outcome = newest.map(|newest| newest.outcome.name().to_owned());

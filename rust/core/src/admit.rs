@@ -47,6 +47,14 @@ impl Overlap {
         all.into_iter().find(|policy| policy.name() == name)
     }
 
+    /// How a fire is refused where there is no room behind that unfinished run.
+    pub fn refusal(self, with: Uuid) -> Admission {
+        match self {
+            Self::Queue | Self::CancelRunning => Admission::QueueFull,
+            Self::Allow | Self::Skip | Self::BufferOne => Admission::Overlaps { with },
+        }
+    }
+
     /// Whether its runs go one after another.
     pub fn waits(self) -> bool {
         matches!(self, Self::Queue | Self::BufferOne | Self::CancelRunning)
@@ -85,6 +93,8 @@ pub struct Gate {
     by_hash: ById<(ScheduleKey, ContextHash), Uuid>,
     by_run: ById<Uuid, Entry>,
     lines: ById<ScheduleKey, BTreeMap<i64, Uuid>>,
+    /// Those whose hash another one guarded when they were noted, by that and by their places: one of two fires of a poll is not kept, as a rule.
+    second: BTreeMap<(ScheduleKey, ContextHash, i64), Uuid>,
     /// The last place that was given at the end of a line, and the last one at the front.
     last: i64,
     first: i64,
@@ -93,17 +103,16 @@ pub struct Gate {
 impl Gate {
     /// The fate of a fire of this trigger. `hash` is none if equal contexts may run side by side.
     pub fn admit(&self, schedule: ScheduleKey, hash: Option<ContextHash>, overlap: Overlap) -> Admission {
-        if let Some(&of) = hash.and_then(|hash| self.by_hash.get(&(schedule, hash))) {
+        if let Some(of) = hash.and_then(|hash| self.equal(schedule, hash)) {
             return Admission::Duplicate { of };
         }
-        let Some(line) = self.lines.get(&schedule) else { return Admission::Run };
-        let with = *line.first_key_value().expect("a line without runs is removed").1;
-        match overlap {
-            Overlap::Skip => Admission::Overlaps { with },
-            Overlap::BufferOne if line.len() > 1 => Admission::Overlaps { with },
-            Overlap::Queue | Overlap::CancelRunning if line.len() > QUEUE_MAX => Admission::QueueFull,
-            _ => Admission::Run,
-        }
+        let full = self.room(schedule, overlap).filter(|room| room.runs == 0);
+        full.and_then(|room| room.with).map_or(Admission::Run, |with| overlap.refusal(with))
+    }
+
+    /// The unfinished run of that trigger that guards that hash.
+    pub fn equal(&self, schedule: ScheduleKey, hash: ContextHash) -> Option<Uuid> {
+        self.by_hash.get(&(schedule, hash)).copied()
     }
 
     /// How many more runs of this trigger may start or wait; any number if none. Until a tick is kept its fires stand in the line, too.
@@ -139,10 +148,11 @@ impl Gate {
 
     /// Notes an unfinished run before those noted so far, wherever it stood.
     pub fn hold_first(&mut self, schedule: ScheduleKey, hash: Option<ContextHash>, run: Uuid) {
-        if let Some(entry) = self.by_run.get(&run)
-            && let Some(line) = self.lines.get_mut(&entry.schedule)
-        {
-            line.remove(&entry.order);
+        if let Some(entry) = self.by_run.get(&run).copied() {
+            if let Some(line) = self.lines.get_mut(&entry.schedule) {
+                line.remove(&entry.order);
+            }
+            entry.hash.inspect(|&hash| self.unguard(&entry, hash, run));
         }
         self.first -= 1;
         self.stand(schedule, hash, run, self.first);
@@ -152,7 +162,10 @@ impl Gate {
         self.by_run.insert(run, Entry { schedule, hash, order });
         self.lines.entry(schedule).or_default().insert(order, run);
         if let Some(hash) = hash {
-            self.by_hash.insert((schedule, hash), run);
+            let first = *self.by_hash.entry((schedule, hash)).or_insert(run);
+            if first != run {
+                self.second.insert((schedule, hash, order), run);
+            }
         }
     }
 
@@ -190,10 +203,8 @@ impl Gate {
     /// Takes a run out and returns the one whose turn it is then.
     pub fn release(&mut self, run: Uuid) -> Option<Uuid> {
         let entry = self.by_run.remove(&run)?;
-        if let Some(hash) = entry.hash
-            && self.by_hash.get(&(entry.schedule, hash)) == Some(&run)
-        {
-            self.by_hash.remove(&(entry.schedule, hash));
+        if let Some(hash) = entry.hash {
+            self.unguard(&entry, hash, run);
         }
         let line = self.lines.get_mut(&entry.schedule).expect("a held run stands in a line");
         line.remove(&entry.order);
@@ -202,6 +213,22 @@ impl Gate {
             self.lines.remove(&entry.schedule);
         }
         next
+    }
+
+    fn unguard(&mut self, entry: &Entry, hash: ContextHash, run: Uuid) {
+        let Entry { schedule, order, .. } = *entry;
+        if self.by_hash.get(&(schedule, hash)) != Some(&run) {
+            self.second.remove(&(schedule, hash, order));
+            return;
+        }
+        let mut others = self.second.range((schedule, hash, i64::MIN)..=(schedule, hash, i64::MAX));
+        match others.next().map(|(&place, &other)| (place, other)) {
+            Some((place, other)) => {
+                self.second.remove(&place);
+                self.by_hash.insert((schedule, hash), other);
+            }
+            None => drop(self.by_hash.remove(&(schedule, hash))),
+        }
     }
 }
 
@@ -266,6 +293,26 @@ mod tests {
         assert_eq!(gate.admit(ScheduleKey(1), HASH, Overlap::Allow), Admission::Duplicate { of: run(1) });
         assert_eq!(gate.release(run(1)), Some(run(2)));
         assert_eq!(gate.release(run(2)), None);
+    }
+
+    #[test]
+    fn what_guards_a_hash_besides_its_first_run_guards_on_when_that_is_gone() {
+        for order in [[1, 2, 3], [2, 1, 3], [3, 2, 1], [1, 3, 2]] {
+            let mut gate = Gate::default();
+            for number in 1..=3 {
+                gate.hold(ScheduleKey(1), HASH, run(number));
+            }
+            gate.hold_first(ScheduleKey(1), HASH, run(3));
+            let mut left = vec![1, 2, 3];
+            for number in order {
+                let of = gate.equal(ScheduleKey(1), [7; 16]).expect("one is unfinished");
+                assert!(left.iter().any(|&number| run(number) == of), "{of} guards, of {left:?}");
+                gate.release(run(number));
+                left.retain(|&other| other != number);
+            }
+            assert_eq!(gate.equal(ScheduleKey(1), [7; 16]), None);
+            assert!(gate.second.is_empty());
+        }
     }
 
     #[test]

@@ -13,13 +13,14 @@ use crate::time::Wall;
 pub enum Next {
     /// It becomes a run, unless its run key, its hash or its moment is taken.
     Try,
-    /// Unless its run key is taken, it is dropped, because of what stands in [`Room::with`].
+    /// Unless its run key or its hash is taken, it is dropped, because of what stands in [`Room::with`].
     Full(Room),
     /// It is not tried: one of the row before it was dropped.
     HoldBack,
 }
 
-/// The fires of one tick, one after another. Those that carry a cursor are a row, which ends at the first that is dropped.
+/// The fires of one tick, one after another: those that are refused take no room. Those that carry a cursor are a row, which ends at the first that is
+/// dropped.
 #[derive(Debug)]
 pub struct Judge {
     room: Option<Room>,
@@ -35,8 +36,7 @@ impl Judge {
     /// What to do with a fire that carries a cursor, or does not.
     pub fn next(&self, in_row: bool) -> Next {
         match self.room {
-            _ if !in_row => Next::Try,
-            _ if self.has_stopped => Next::HoldBack,
+            _ if in_row && self.has_stopped => Next::HoldBack,
             Some(room) if room.runs == 0 => Next::Full(room),
             _ => Next::Try,
         }
@@ -65,20 +65,21 @@ fn is_behind(fate: &Admitted) -> bool {
 }
 
 /// The cursor that a tick leaves, if it moves: that of the last fire of the row that was taken or used up, or `set`, which stands
-/// behind them all, if none of the row was dropped.
+/// behind them all, if neither one of the row was dropped nor overlap dropped one beside it.
 pub fn cursor_after<'t>(
     row: impl IntoIterator<Item = (Option<&'t str>, &'t Admitted)>,
     set: Option<&'t str>,
 ) -> Option<&'t str> {
-    let mut last = None;
+    let (mut last, mut is_cut) = (None, false);
     for (cursor, fate) in row {
         match cursor {
-            None => {}
+            None => is_cut |= matches!(fate, Admitted::Overlaps { .. }),
             Some(_) if !is_behind(fate) => return last,
             Some(cursor) => last = Some(cursor),
         }
     }
-    set.or(last)
+    // Without a row it is the poll's own, which stands where the poll has set it.
+    set.filter(|_| last.is_none() || !is_cut).or(last)
 }
 
 /// The same of a tick whose fires have met these fates.
@@ -195,7 +196,10 @@ pub fn dropped(fire: &NewRun, fate: &Admitted) -> Option<String> {
             Some(format!("{}{waits}", limited.why))
         }
         Admitted::Unkeyed(why) => Some(why.to_string()),
-        Admitted::Overlaps { with } => Some(format!("overlap: run {with} is unfinished; the cursor waits")),
+        Admitted::Overlaps { with } => {
+            let waits = if fire.cursor.is_some() { "; the cursor waits" } else { "" };
+            Some(format!("overlap: run {with} is unfinished{waits}"))
+        }
         Admitted::DuplicateHash { of } => {
             Some(format!("deduplicated: run {of} with an equal context is unfinished"))
         }

@@ -76,7 +76,10 @@ proptest! {
 
         let row: Vec<usize> = (0..wishes.len()).filter(|&place| wishes[place].0).collect();
         let taken = row.iter().take_while(|&&place| is_behind(&fates[place])).count();
-        let expected = match is_set && taken == row.len() {
+        let is_beside = |place: &usize| !wishes[*place].0;
+        let mut beside = (0..wishes.len()).filter(is_beside);
+        let is_cut = !row.is_empty() && beside.any(|place| matches!(fates[place], Admitted::Overlaps { .. }));
+        let expected = match is_set && taken == row.len() && !is_cut {
             true => Some("set".to_owned()),
             false => row[..taken].last().map(usize::to_string),
         };
@@ -89,10 +92,12 @@ proptest! {
     }
 
     #[test]
-    fn a_row_starts_as_many_as_there_is_room_for(
-        wishes in prop::collection::vec(any::<bool>().prop_map(|is_used| (true, is_used)), 0..12),
+    fn as_many_start_as_there_is_room_for_whatever_is_refused_before_them(
+        has_cursor in any::<bool>(),
+        used in prop::collection::vec(any::<bool>(), 0..12),
         runs in 0_u64..4,
     ) {
+        let wishes: Vec<Wish> = used.into_iter().map(|is_used| (has_cursor, is_used)).collect();
         let fates = fates(&wishes, Some(Room { runs, with: Some(Uuid::nil()) }));
         let free = wishes.iter().filter(|(_, is_used)| !is_used).count() as u64;
         let started = fates.iter().filter(|fate| matches!(fate, Admitted::Started { .. })).count() as u64;

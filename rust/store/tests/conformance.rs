@@ -122,6 +122,8 @@ claims! {
     ends_of_one_transaction_share_a_number
     the_cursor_of_a_row_stops_at_what_was_dropped
     a_used_key_passes_where_there_is_no_room
+    what_is_refused_takes_no_place_from_what_comes_behind_it
+    another_kind_of_trigger_waits_for_nothing_that_the_one_before_asked_for
     a_tick_of_an_unknown_trigger_is_fenced
     two_unfinished_runs_of_a_trigger_never_share_a_hash
     one_tick_does_not_fire_the_same_hash_twice
@@ -1070,6 +1072,71 @@ fn a_used_key_passes_where_there_is_no_room(store: &dyn Store) {
     };
     assert_eq!(fates, [Admitted::DuplicateKey { of: Some(id(1)) }, Admitted::Overlaps { with: id(77) }]);
     assert_eq!(cursor.as_deref(), Some("2"));
+}
+
+fn what_is_refused_takes_no_place_from_what_comes_behind_it(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let trigger = declared(store, epoch, "inbox");
+    let polled = |fires: &[(u128, &str)], with: Option<Uuid>| {
+        let of = |&(number, key): &(u128, &str)| NewRun {
+            context_hash: Some([7; 16]),
+            unique_hash: true,
+            ..keyed(&trigger, number, key, None)
+        };
+        let room = Some(Room { runs: 1, with });
+        let history = vec![stretch(trigger.row, Outcome::Fire, "", 50)];
+        let tick = TickChange { room, history, ..tick(&trigger, epoch, fires.iter().map(of).collect()) };
+        match commit(store, Change::Tick(tick)) {
+            Receipt::Tick { fates, .. } => fates,
+            other => panic!("{other:?}"),
+        }
+    };
+    let [Admitted::Started { row }] = polled(&[(1, "a")], None)[..] else { panic!("it starts") };
+    commit(store, ended(row, epoch, RunStatus::Completed));
+    // All have equal contexts.
+    for number in [2, 3] {
+        let fates = polled(
+            &[(10 * number, "a"), (10 * number + 1, "b"), (10 * number + 2, "a"), (10 * number + 3, "c")],
+            None,
+        );
+        let used = |of| Admitted::DuplicateKey { of: Some(of) };
+        match number {
+            2 => {
+                assert!(matches!(fates[1], Admitted::Started { .. }), "{fates:?}");
+                assert_eq!([&fates[0], &fates[2]], [&used(id(1)); 2]);
+                assert_eq!(fates[3], Admitted::DuplicateHash { of: id(21) });
+            }
+            _ => assert_eq!(fates[..3], [used(id(1)), used(id(21)), used(id(1))]),
+        }
+    }
+    let other = NewRun { context_hash: Some([8; 16]), unique_hash: true, ..keyed(&trigger, 40, "d", None) };
+    let full =
+        TickChange { room: Some(Room { runs: 0, with: Some(id(21)) }), ..tick(&trigger, epoch, vec![other]) };
+    assert_eq!(admitted(commit(store, Change::Tick(full))), [Admitted::Overlaps { with: id(21) }]);
+}
+
+fn another_kind_of_trigger_waits_for_nothing_that_the_one_before_asked_for(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let polled = |digest| declare(store, epoch, TriggerRow { digest, ..trigger_row("inbox") }, Wall(10));
+    let waits = |trigger: Schedule| {
+        let failed = TickChange { failures: 3, wait_us: Some(1000), ..tick(&trigger, epoch, vec![]) };
+        commit(store, Change::Tick(failed));
+    };
+    let stands = || {
+        let kept = store.trigger("inbox").unwrap().unwrap();
+        (kept.failures, kept.grid.unwrap().wait.is_some())
+    };
+    waits(polled(1));
+    // The same kind goes on waiting, whatever else of it has changed.
+    polled(2);
+    assert_eq!(stands(), (3, true));
+    let heard = hears(store, epoch, "inbox", "mail", &[RunStatus::Failed]);
+    assert_eq!(stands(), (0, false));
+    waits(heard);
+    hears(store, epoch, "inbox", "mail", &[RunStatus::Failed, RunStatus::Cancelled]);
+    assert_eq!(stands(), (3, true));
+    polled(4);
+    assert_eq!(stands(), (0, false));
 }
 
 fn an_equal_run_that_ended_since_stands_in_the_way(store: &dyn Store) {

@@ -215,7 +215,8 @@ impl Engine {
                 self.crons.look_again(row);
                 return CronMove { next_at: Some(pending.moment), decided: None, ..step };
             }
-            if let Some(state) = state {
+            // One that its function has put off itself is no failure: the history says for how long.
+            if let Some(state) = state.filter(|_| polled.reason.is_err()) {
                 let (cron, name) = (state.schedule.id, state.schedule.name.as_str().into());
                 out.logs.push(Note::MomentGivenUp { cron, name, moment: pending.moment });
             }

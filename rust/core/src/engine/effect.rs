@@ -101,6 +101,8 @@ pub enum Then {
     Tick {
         /// So many fires its poll had.
         fires: u64,
+        /// Whether its cursor moves past them all, also past what the store drops.
+        passes: bool,
         /// The poller's place.
         place: u32,
         /// The runs that were sent, in order.

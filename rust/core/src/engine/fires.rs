@@ -13,7 +13,7 @@ use crate::engine::stuck::reason_of;
 use crate::engine::{Declared, Effects, Engine, Fire, Note, Polled, Request, Then};
 use crate::fate::left_out;
 use crate::key::ScheduleKey;
-use crate::port::{Change, NewRun, Outcome, Room, Stretch, TickChange};
+use crate::port::{Change, ContextHash, NewRun, Outcome, Room, Stretch, TickChange};
 use crate::seat::{Kind, Pause, Until};
 use crate::time::Now;
 
@@ -28,38 +28,37 @@ impl Engine {
         let trigger = Arc::clone(&declared.row.name);
         self.meter.fired(&trigger).fires += asked;
         self.ask_about(polled.place, &fires);
-        let mut row = Row::new(self.gate.room(polled.schedule, declared.overlap));
-        let mut runs = Vec::with_capacity(fires.len());
+        let mut sent = Sent::new(self.gate.room(polled.schedule, declared.overlap), fires.len());
         // Who moves the cursor is not asked again for what is behind it.
         let ends = polled.cursor.is_none().then_some(polled.ends).filter(|_| moment.is_none());
         let looked = Looked { schedule: polled.schedule, ends };
         for fire in fires {
-            if row.holds_back(&fire) {
-                row.held_back += 1;
+            if sent.holds_back(&fire) {
+                sent.held_back += 1;
                 continue;
             }
-            match self.admit(&declared, looked, fire, now, out) {
-                Ok(run) => runs.push(run),
+            match self.admit(&declared, looked, fire, &sent, now, out) {
+                Ok(run) => sent.note(run),
                 Err(refusal) => {
                     match &refusal {
                         Refusal::Gate(Admission::Duplicate { .. }) => {
                             self.counts.deduplicated += 1;
                             self.meter.fired(&trigger).deduplicated += 1;
                         }
-                        Refusal::Gate(_) => row.dropped += 1,
+                        Refusal::Gate(_) => sent.dropped += 1,
                         Refusal::Unknown(_) => (polled.cursor, polled.told) = (None, None),
                     }
                     verdict.take(refusal);
                 }
             }
         }
-        self.counts.dropped += row.dropped;
-        self.counts.held_back += row.held_back;
+        self.counts.dropped += sent.dropped;
+        self.counts.held_back += sent.held_back;
         let counts = self.meter.fired(&trigger);
-        counts.dropped += row.dropped;
-        counts.held_back += row.held_back;
-        if !runs.is_empty() && verdict.outcome != Outcome::Error {
-            let reason = left_out(row.dropped, row.held_back);
+        counts.dropped += sent.dropped;
+        counts.held_back += sent.held_back;
+        if !sent.runs.is_empty() && verdict.outcome != Outcome::Error {
+            let reason = left_out(sent.dropped, sent.held_back);
             verdict = Verdict { outcome: Outcome::Fire, reason, note: None };
         }
         if verdict.outcome == Outcome::Error {
@@ -70,14 +69,15 @@ impl Engine {
         if let Some(cause) = &polled.disable {
             out.logs.push(Note::TriggerDisabled { trigger, cause: cause.as_str().into() });
         }
-        if row.dropped > 0 && polled.cursor.is_some() {
-            match row.has_fires {
+        if sent.dropped > 0 && polled.cursor.is_some() {
+            match sent.has_row {
                 // What stands behind all of a row is not reached.
                 true => polled.cursor = None,
                 false => self.warn_of_loss(&declared.row.name, out),
             }
         }
-        let Row { room, has_fires, dropped, held_back, .. } = row;
+        let (room, sent_row) = (sent.room(), sent.has_row);
+        let Sent { mut runs, dropped, held_back, .. } = sent;
         if let Some((limit, span)) = polled.holds.take() {
             let (name, by) = (limit, format!("a poll of trigger '{}'", declared.row.name).into());
             let until = Until::At(now.wall.after(span));
@@ -97,7 +97,7 @@ impl Engine {
             cursor_set: polled.cursor_set,
             at: polled.at,
             fires: runs,
-            room: room.filter(|_| has_fires),
+            room,
             dropped,
             held_back,
             history: std::mem::take(&mut polled.history),
@@ -107,11 +107,12 @@ impl Engine {
             told: polled.told,
             cron,
         };
-        self.send_tick(&polled, asked, verdict, change, out);
+        let passes = change.cursor.is_some() && change.room.is_some() && !sent_row;
+        self.send_tick(&polled, Asked { fires: asked, passes }, verdict, change, out);
     }
 
     /// The cursor of this tick moves past a fire that overlap has dropped.
-    fn warn_of_loss(&mut self, trigger: &Arc<str>, out: &mut Effects) {
+    pub(super) fn warn_of_loss(&mut self, trigger: &Arc<str>, out: &mut Effects) {
         if self.warned.insert(Arc::clone(trigger)) {
             out.logs.push(Note::EventLost { trigger: Arc::clone(trigger) });
         }
@@ -122,6 +123,7 @@ impl Engine {
         trigger: &Declared,
         looked: Looked,
         fire: Fire,
+        sent: &Sent,
         now: Now,
         out: &mut Effects,
     ) -> Result<NewRun, Refusal> {
@@ -131,7 +133,7 @@ impl Engine {
         };
         let id = self.new_id(now.wall);
         let make = |request: &Request| by_hand(&workflow, request, now.wall);
-        let run = let_through(&mut self.gate, trigger, looked, fire, id, make)?;
+        let run = let_through(&mut self.gate, trigger, looked, fire, id, sent, make)?;
         if run.waits {
             let cancels = *overlap == Overlap::CancelRunning;
             self.turns.insert(id, Turn { kept: false, cancels, resumed: None, is_again: false });
@@ -142,7 +144,7 @@ impl Engine {
     fn send_tick(
         &self,
         polled: &Polled,
-        fires: u64,
+        asked: Asked,
         verdict: Verdict,
         mut change: TickChange,
         out: &mut Effects,
@@ -162,7 +164,9 @@ impl Engine {
         let runs = change.fires.iter().map(|run| run.id).collect();
         let is_told = change.told.is_some();
         let disables = change.disable.is_some().then_some(schedule);
-        out.commits.push((Change::Tick(change), Then::Tick { place, fires, runs, at, disables, is_told }));
+        let Asked { fires, passes } = asked;
+        out.commits
+            .push((Change::Tick(change), Then::Tick { place, fires, passes, runs, at, disables, is_told }));
     }
 
     pub(super) fn unknown_workflow(&self, by: &str, workflow: &str) -> Note {
@@ -186,18 +190,15 @@ pub(super) fn let_through(
     looked: Looked,
     fire: Fire,
     id: Uuid,
+    sent: &Sent,
     make: impl FnOnce(&Request) -> NewRun,
 ) -> Result<NewRun, Refusal> {
     let Declared { row, overlap } = trigger;
     let Looked { schedule, ends } = looked;
     let in_row = fire.cursor.is_some();
     let guard = (!row.allow_concurrent && !in_row).then_some(fire.hash);
-    // Of a row the store decides: a fire whose run key is used up takes no place.
-    if !in_row {
-        match gate.admit(schedule, guard, *overlap) {
-            Admission::Run => {}
-            refused => return Err(Refusal::Gate(refused)),
-        }
+    if !in_row && let Some(refused) = sent.refuses(gate, schedule, guard, *overlap) {
+        return Err(Refusal::Gate(refused));
     }
     gate.hold(schedule, guard, id);
     let run = make(&Request { urgency: fire.urgency, trace: fire.trace, ..Request::of(id, fire.context) });
@@ -217,6 +218,13 @@ pub(super) fn let_through(
 
 fn wait_us(wait: Duration) -> i64 {
     i64::try_from(wait.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// What a poll has asked for.
+struct Asked {
+    fires: u64,
+    /// Its cursor moves past them all, also past what the store drops.
+    passes: bool,
 }
 
 /// What a tick's row in the history says.
@@ -263,27 +271,52 @@ pub(super) enum Refusal {
     Gate(Admission),
 }
 
-/// The fires of a poll that carry cursors: which of them are sent to the store, that decides.
-pub(super) struct Row {
+/// The fires of a poll that are sent to the store. One that the store may refuse, by its run key or by a limit, takes no place for certain: how many of
+/// those behind it start is decided there. Those that carry cursors are a row.
+pub(super) struct Sent {
+    pub runs: Vec<NewRun>,
     room: Option<Room>,
-    has_fires: bool,
-    /// One was sent that is dropped for certain, or stands behind one that is.
-    has_ended: bool,
-    /// Of what was sent so much takes a place for certain: it has no run key that may be used up.
+    /// So many of them take a place for certain.
     certain: u64,
-    /// Fires that carry none, and were dropped.
+    /// The first of those.
+    first: Option<Uuid>,
+    /// One of them may be refused, or carries a cursor.
+    is_open: bool,
+    has_row: bool,
+    /// So many of the row take a place, or end it.
+    in_row: u64,
+    /// One of the row was sent that is dropped for certain, or stands behind one that is.
+    has_ended: bool,
+    /// Fires that carry no cursor, and were dropped.
     dropped: u64,
     held_back: u64,
 }
 
-impl Row {
-    pub(super) fn new(room: Option<Room>) -> Self {
-        Self { room, has_fires: false, has_ended: false, certain: 0, dropped: 0, held_back: 0 }
+impl Sent {
+    /// None so far, of so many at most, where there is that room.
+    pub(super) fn new(room: Option<Room>, most: usize) -> Self {
+        Self {
+            runs: Vec::with_capacity(most),
+            room,
+            certain: 0,
+            first: None,
+            is_open: false,
+            has_row: false,
+            in_row: 0,
+            has_ended: false,
+            dropped: 0,
+            held_back: 0,
+        }
     }
 
-    /// Whether there is such a row.
-    pub(super) fn has_fires(&self) -> bool {
-        self.has_fires
+    /// Whether some carry cursors.
+    pub(super) fn has_row(&self) -> bool {
+        self.has_row
+    }
+
+    /// The room by which the store is to judge them, if it has to.
+    pub(super) fn room(&self) -> Option<Room> {
+        self.room.filter(|_| self.is_open)
     }
 
     /// Whether the next fire of the poll is held back for certain.
@@ -291,11 +324,48 @@ impl Row {
         if fire.cursor.is_none() || self.has_ended {
             return fire.cursor.is_some();
         }
-        self.has_fires = true;
+        self.has_row = true;
         if fire.run_key.is_none() {
-            self.has_ended = self.room.is_some_and(|room| self.certain >= room.runs);
-            self.certain += 1;
+            self.has_ended = self.room.is_some_and(|room| self.certain + self.in_row >= room.runs);
+            self.in_row += 1;
         }
         false
     }
+
+    /// Why a fire without a cursor is dropped for certain, if it is.
+    fn refuses(
+        &self,
+        gate: &Gate,
+        schedule: ScheduleKey,
+        guard: Option<ContextHash>,
+        overlap: Overlap,
+    ) -> Option<Admission> {
+        let equal = guard.and_then(|hash| gate.equal(schedule, hash));
+        let may_be_refused = |of: &Uuid| self.runs.iter().any(|run| run.id == *of && may_be_refused(run));
+        if let Some(of) = equal.filter(|of| !may_be_refused(of)) {
+            return Some(Admission::Duplicate { of });
+        }
+        let room = self.room.filter(|room| room.runs <= self.certain)?;
+        Some(overlap.refusal(room.with.or(self.first)?))
+    }
+
+    /// Notes one that is sent.
+    pub(super) fn note(&mut self, run: NewRun) {
+        let in_row = run.cursor.is_some();
+        match may_be_refused(&run) {
+            true => self.is_open = true,
+            false if !in_row => {
+                self.certain += 1;
+                self.first = self.first.or(Some(run.id));
+            }
+            false => {}
+        }
+        self.is_open |= in_row;
+        self.runs.push(run);
+    }
+}
+
+/// Whether the store may refuse a run for what only it knows.
+fn may_be_refused(run: &NewRun) -> bool {
+    run.run_key.is_some() || run.limits.is_some()
 }

@@ -51,7 +51,7 @@ impl Engine {
                 ids.into_iter().for_each(|id| self.lose(id, why, now, out));
             }
             (
-                Then::Tick { place, fires, runs, at, disables, is_told },
+                Then::Tick { place, fires, passes, runs, at, disables, is_told },
                 Receipt::Tick { fates: admitted, cursor },
             ) => {
                 let fired = admitted.iter().any(Admitted::is_kept);
@@ -64,6 +64,9 @@ impl Engine {
                     *self.meter.fired(&self.trigger_in(place)).ends.get_or_insert_default() += 1;
                 }
                 self.seen(place, &admitted);
+                if passes && admitted.iter().any(|fate| matches!(fate, Admitted::Overlaps { .. })) {
+                    self.warn_of_loss(&self.trigger_in(place), out);
+                }
                 if self.tells_debug && fired {
                     let started = runs.iter().zip(&admitted);
                     let started = started.filter(|(_, fate)| fate.is_kept());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::admit::{Admission, Gate};
-use crate::engine::fires::{Looked, Refusal, Row, let_through};
+use crate::engine::fires::{Looked, Refusal, Sent, let_through};
 use crate::engine::hands::new_run;
 use crate::engine::stuck::reason_of;
 use crate::engine::{Declared, Engine, Fire, Request};
@@ -187,18 +187,19 @@ pub fn rehearse(
     }
     let room = gate.room(poll.schedule, declared.overlap);
     let before = gate.first_of(poll.schedule);
-    let mut row = Row::new(room);
+    let mut sent = Sent::new(room, fires.len());
     let ends = poll.ends.filter(|_| poll.cursor.is_none());
     let looked = Looked { schedule: poll.schedule, ends };
-    let (mut early, mut runs) = (Vec::with_capacity(fires.len()), Vec::<NewRun>::with_capacity(fires.len()));
+    let mut early = Vec::with_capacity(fires.len());
     for (id, fire) in fires {
-        if row.holds_back(&fire) {
+        if sent.holds_back(&fire) {
             early.push(Early::HeldBack);
             continue;
         }
-        match let_through(gate, declared, looked, fire, id, |request| run_of(workflow, request, now)) {
+        let make = |request: &Request| run_of(workflow, request, now);
+        match let_through(gate, declared, looked, fire, id, &sent, make) {
             Ok(run) => {
-                runs.push(run);
+                sent.note(run);
                 early.push(Early::Sent);
             }
             Err(Refusal::Gate(admission)) => early.push(Early::Refused(admission)),
@@ -206,19 +207,19 @@ pub fn rehearse(
         }
     }
     // The gate knows nothing of what was only rehearsed.
-    for run in &runs {
+    for run in &sent.runs {
         gate.release(run.id);
     }
     let is_dropped = |early: &Early| matches!(early, Early::Refused(admission) if !matches!(admission, Admission::Duplicate { .. }));
-    let is_row_cut = row.has_fires() && early.iter().any(is_dropped);
+    let is_row_cut = sent.has_row() && early.iter().any(is_dropped);
     let tick = TickChange {
         schedule: poll.schedule,
         epoch: poll.epoch,
         cursor: poll.cursor.filter(|_| !is_row_cut),
         cursor_set: poll.cursor_set,
         at: poll.at,
-        fires: runs,
-        room: room.filter(|_| row.has_fires()),
+        room: sent.room(),
+        fires: sent.runs,
         dropped: 0,
         held_back: 0,
         history: Vec::new(),

@@ -107,7 +107,7 @@ pub enum Admitted {
         /// Its number among the ends.
         number: i64,
     },
-    /// Dropped, and with it the rest of its row: no further run of its trigger may start while this one is unfinished.
+    /// Dropped, and with it the rest of its row if it carries a cursor: no further run of its trigger may start while this one is unfinished.
     Overlaps {
         /// The run that stands in the way.
         with: Uuid,
@@ -169,7 +169,7 @@ pub struct TickChange {
     pub at: Wall,
     /// The runs that it fires.
     pub fires: Vec<NewRun>,
-    /// How many of them may start, as far as those count that carry a cursor; any number if none.
+    /// How many of them may start; any number if none, or what was more is left out already.
     pub room: Option<Room>,
     /// Fires that overlap had dropped before.
     pub dropped: u64,

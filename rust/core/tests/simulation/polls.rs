@@ -383,41 +383,40 @@ impl World {
         let process = &self.processes[p];
         let declared = &process.places[place as usize].trigger.declared;
         let line = process.line(schedule);
-        let mut many = line.len();
-        let mut hashes: Vec<_> = line.iter().filter_map(|id| process.held[id].hash).collect();
+        // With whether it is certain that they are unfinished.
+        let mut hashes: Vec<_> =
+            line.iter().filter_map(|id| process.held[id].hash).map(|hash| (hash, true)).collect();
         let mut admitted = Vec::new();
-        let (mut certain, mut has_ended) = (0, false);
-        let before = many;
+        let (mut certain, mut in_row, mut has_ended) = (0, 0, false);
+        let before = line.len();
+        let most = match declared.overlap {
+            Overlap::Skip => 1,
+            Overlap::BufferOne => 2,
+            Overlap::Allow | Overlap::Queue | Overlap::CancelRunning => usize::MAX,
+        };
         if process.engine.workflow(&declared.row.workflow).is_none() {
             return (admitted, line);
         }
         for (&item, fire) in items.iter().zip(fires) {
             if fire.cursor.is_some() {
                 // All that may be used up, until one that takes a place finds none.
-                let most = match declared.overlap {
-                    Overlap::Skip => 1,
-                    Overlap::BufferOne => 2,
-                    Overlap::Allow | Overlap::Queue | Overlap::CancelRunning => usize::MAX,
-                };
                 if !has_ended {
                     let key = fire.run_key.clone();
-                    has_ended = key.is_none() && before + certain >= most;
-                    certain += usize::from(key.is_none());
+                    has_ended = key.is_none() && before + certain + in_row >= most;
+                    in_row += usize::from(key.is_none());
                     admitted.push(Wish { item, guard: None, key, overlap: declared.overlap });
                 }
                 continue;
             }
             let guard = (!declared.row.allow_concurrent).then_some(fire.hash);
-            let is_refused = match declared.overlap {
-                Overlap::Skip => many > 0,
-                Overlap::BufferOne => many > 1,
-                Overlap::Allow | Overlap::Queue | Overlap::CancelRunning => false,
-            };
-            if is_refused || guard.is_some_and(|guard| hashes.contains(&guard)) {
+            let equal = guard.and_then(|guard| hashes.iter().find(|(hash, _)| *hash == guard));
+            // One that its run key may refuse stands in no other's way before that is known.
+            if before + certain >= most || equal.is_some_and(|(_, is_certain)| *is_certain) {
                 continue;
             }
-            many += 1;
-            hashes.extend(guard);
+            let is_certain = fire.run_key.is_none();
+            certain += usize::from(is_certain);
+            hashes.extend(guard.map(|guard| (guard, is_certain)));
             admitted.push(Wish { item, guard, key: fire.run_key.clone(), overlap: declared.overlap });
         }
         (admitted, line)

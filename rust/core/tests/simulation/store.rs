@@ -350,7 +350,10 @@ impl State {
                 Next::HoldBack => Admitted::HeldBack,
                 Next::Full(room) => match self.key_holder(fire, tick.at) {
                     Some(of) => Admitted::DuplicateKey { of: Some(of) },
-                    None => Admitted::Overlaps { with: room.with.expect("something fills the room") },
+                    None => match self.hash_holder(fire) {
+                        Some(of) => Admitted::DuplicateHash { of },
+                        None => Admitted::Overlaps { with: room.with.expect("something fills the room") },
+                    },
                 },
             };
             judge.note(fire, &fate);

@@ -219,6 +219,10 @@ impl World {
                     let before = self.cursors.insert(tick.schedule, to);
                     assert_eq!(before, moved.from, "the tick moved the cursor from where it was");
                 }
+                let is_free = tick.room.is_some_and(|room| room.runs > 0);
+                let is_dropped = fates.iter().any(|fate| matches!(fate, Admitted::Overlaps { .. }));
+                let is_lost = is_free && is_dropped && !fates.iter().any(Admitted::is_kept);
+                assert!(!is_lost, "what has started nothing took a place: {fates:?} of {tick:?}");
                 let store = self.store.state();
                 for (new, fate) in tick.fires.iter().zip(fates) {
                     if matches!(fate, Admitted::Started { .. }) {

@@ -265,6 +265,12 @@ impl<'c> Declaring<'c> {
             state.grid = state.grid.map(|grid| grid::Kept { heeded_until: None, ..grid });
             return Ok(state);
         }
+        // What asked for a wait, or failed, is another function, which was called for something else.
+        if version != declared && end::is_told(self.db, state.row)? != trigger.on_run.is_some() {
+            forget_wait(self.db, state.row)?;
+            state.failures = 0;
+            state.grid = state.grid.map(|grid| grid::Kept { wait: None, ..grid });
+        }
         self.listen(state.row, trigger, at)?;
         if !is_same {
             configure(self.db, state.row, trigger, at)?;
@@ -502,6 +508,14 @@ fn stamp(db: &Db, row: ScheduleKey, version: Version) -> Result<(), Failure> {
     const SQL: &str = "UPDATE schedules SET digest = :digest, version = :version WHERE row = :row";
     let params = named_params! { ":row": row.0, ":digest": version.digest, ":version": version.number };
     db.prepare_cached(SQL)?.execute(params)?;
+    Ok(())
+}
+
+/// A trigger waits no longer, whatever for.
+fn forget_wait(db: &Db, row: ScheduleKey) -> Result<(), Failure> {
+    const SQL: &str = "UPDATE schedules SET failures = 0, not_before = NULL, wait_us = NULL WHERE row = :row
+            AND (failures <> 0 OR wait_us IS NOT NULL)";
+    db.prepare_cached(SQL)?.execute(named_params! { ":row": row.0 })?;
     Ok(())
 }
 

@@ -194,7 +194,8 @@ impl<'c> Batch<'c> {
         if let Some(cursor) = cursor.filter(|_| tick.has_row()) {
             schedule::move_cursor(self.db, tick, cursor)?;
         }
-        if fates.iter().any(Admitted::is_kept) {
+        let has_fired = fates.iter().any(Admitted::is_kept);
+        if has_fired {
             schedule::fired(self.db, tick.schedule, tick.at)?;
         }
         if let Some(told) = told {
@@ -202,7 +203,9 @@ impl<'c> Batch<'c> {
         }
         schedule::disable(self.db, tick)?;
         if let Some(step) = &tick.cron {
-            schedule::move_cron(self.db, step)?;
+            // A moment of which nothing came has not run.
+            let last_at = step.last_at.filter(|_| has_fired);
+            schedule::move_cron(self.db, &CronMove { last_at, ..*step })?;
             schedule::pass_moment(self.db, step.row, Some(tick.epoch), None)?;
         }
         self.remember(tick, &fates)?;
@@ -240,10 +243,10 @@ impl<'c> Batch<'c> {
         match judge.next(fire.cursor.is_some()) {
             Next::Try => self.admit(Some(tick.epoch), fire, tick.at),
             Next::HoldBack => Ok(Admitted::HeldBack),
-            Next::Full(room) => Ok(match run::key_holder(self.db, fire, tick.at)? {
-                Some(of) => Admitted::DuplicateKey { of: Some(of) },
-                None => Admitted::Overlaps { with: room.with.unwrap_or(fire.id) },
-            }),
+            Next::Full(room) => {
+                let taken = run::taken(self.db, fire, tick.at)?;
+                Ok(taken.unwrap_or(Admitted::Overlaps { with: room.with.unwrap_or(fire.id) }))
+            }
         }
     }
 

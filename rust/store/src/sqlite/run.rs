@@ -75,6 +75,14 @@ pub fn admit(
     }
 }
 
+/// How the key or the hash of a fire is taken for which there is no room, if it is.
+pub fn taken(db: &Connection, new: &NewRun, at: Wall) -> Result<Option<Admitted>, Failure> {
+    if let Some(of) = key_holder(db, new, at)? {
+        return Ok(Some(Admitted::DuplicateKey { of: Some(of) }));
+    }
+    Ok(hash_holder(db, new)?.map(|of| Admitted::DuplicateHash { of }))
+}
+
 /// What is dropped for another reason uses up nothing of a limit: those are asked first.
 fn admit_limited(
     db: &Connection,

@@ -58,8 +58,17 @@ impl<'f> Fires<'f> {
         }))
     }
 
+    /// As [`run::taken`].
+    pub fn taken(&self, fire: &NewRun) -> Option<Admitted> {
+        if let Some(of) = self.key_holder(fire) {
+            return Some(Admitted::DuplicateKey { of: Some(of) });
+        }
+        let hash = fire.context_hash.filter(|_| fire.unique_hash)?;
+        self.guarded.get(&hash).map(|&of| Admitted::DuplicateHash { of })
+    }
+
     /// The run that has used the key of a fire.
-    pub fn key_holder(&self, fire: &NewRun) -> Option<Uuid> {
+    fn key_holder(&self, fire: &NewRun) -> Option<Uuid> {
         self.keys.get(&*fire.run_key.as_ref()?.0).copied()
     }
 
