@@ -302,8 +302,8 @@ class Crons:
                 `end` lies ahead, or before `start`, there are more than 10,000 moments, or its function
                 decides them and this runner leaves it out; `Invalid schedule ID`, `Invalid datetime format`.
             WorkflowError: (a `ValueError`) this program does not declare its workflow.
-            TriggerError: (a `ValueError`) its function failed for a moment; the runs of those before it are
-                started.
+            TriggerError: (a `ValueError`) its function failed for a moment, or raised `RetryAfter`; the runs
+                of those before it are started, and the same call goes on from there.
             Dropped: (a `RuntimeError`) a limit of its workflow drops some; `started` has the ids of the
                 others. A function is called for no moment behind.
         """
@@ -333,6 +333,11 @@ class Crons:
             decided = rows.tick(ruling)
             if decided["outcome"] == "error":
                 raise TriggerError(f"{_BACKFILL}: its moment {rows.moment(at)}: {decided['reason']}")
+            if decided["outcome"] == "skip" and rows.asks_again(ruling):
+                raise TriggerError(
+                    f"{_BACKFILL}: its moment {rows.moment(at)}: {decided['reason']}, as its function asks;"
+                    " call backfill again then, which goes on from there"
+                )
             fires = [text for text, *_ in ruling[0]] if decided["fires"] else []
             runs[at] = self._start_moments(known_by, [(at, fires)], started)
             started += runs[at]

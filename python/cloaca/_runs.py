@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from . import attempt, audit, check, filters, held, registry, rows, tracing, urgency, why_run
+from . import attempt, audit, check, filters, held, registry, rows, tracing, urgency, waiting, why_run
 from ._listings import Listings
 from .check import flag
 from .context import decode_value, encode_within, same
@@ -66,6 +66,7 @@ class Runs(Listings):
 
         def _open(self) -> Any: ...
         def _of_paused(self, workflow: str) -> str: ...
+        def _is_alive(self, number: int | None) -> bool: ...
         def _has_stopped(self) -> bool: ...
         def _working(self) -> Any: ...
         def _blocks(self, call: str, twin: str, *, waits_for: str | None = None) -> None: ...
@@ -619,8 +620,18 @@ class Runs(Listings):
         waits = row["due_at"] if holder["not_before"] is not None else None
         if holder["limited"] and (told := self._why_held(engine, row["id"])):
             return why_run.of_held(row, told, bool(holder["cancelled"])) + self._idles
-        is_living = owner is not None and bool(holder["is_living"])
-        told = why_run.of_other(row, owner, is_living, bool(holder["cancelled"]), looks, waits)
+        # Whose process has just died stands there until another runner notices.
+        is_living = owner is not None and bool(holder["is_living"]) and self._is_alive(owner)
+        cancelled = bool(holder["cancelled"])
+        if not is_living:
+            told = why_run.of_other(row, owner, is_living, cancelled, looks, waits)
+        else:
+            look = engine.store.look
+            turn = waiting.turn(look, row["id"], row["trigger_name"])
+            left = [each for each in row["children"] if each["completed_at"] is None]
+            what = waiting.child((each["id"], each["workflow_name"]) for each in left)
+            what += waiting.seats(look, engine.store.limits, row["id"])
+            told = why_run.of_other(row, owner, True, cancelled, looks, waits, turn=turn, waits=what)
         idle = "" if is_living or looks else self._of_idle(row["workflow_name"])
         return told + self._idles + idle
 

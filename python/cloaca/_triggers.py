@@ -260,6 +260,11 @@ class Triggers:
         is_polled = row["polled_by"] is not None
         return not is_polled and bool(self._open().store.look(_IS_CRON, [row["trigger_name"]]))
 
+    def _is_cron_elsewhere(self, name: str) -> bool:
+        """The same of a name that this runner does not poll."""
+        row = self._open().schedules.trigger(name)
+        return row is not None and not self._declarations.has_polled(name) and self._is_cron_by_now(row)
+
     def _with_polled_here(self, row: TriggerScheduleRow) -> TriggerScheduleRow:
         row["declared"] = self._declarations.has_polled(row["trigger_name"])
         return row
@@ -326,7 +331,7 @@ class Triggers:
     def _why(self, name: str, way: Way) -> str:
         standing = self._open().polls.standing(name)
         is_declared = self._declarations.has_cron(name)
-        if is_declared or standing is None:
+        if is_declared or standing is None or self._is_cron_elsewhere(name):
             cron = self._cron_of(name)
             if cron is not None:
                 absent = None
@@ -636,7 +641,9 @@ class Triggers:
         engine = self._open()
         owners = engine.store.look(_OWNER, [name])
         # A trigger that this program declares no more is still its runner's, and polled by nobody.
-        return int(owners[0]["epoch"]) if owners and owners[0]["epoch"] != engine.runs.owner() else None
+        owner = int(owners[0]["epoch"]) if owners and owners[0]["epoch"] != engine.runs.owner() else None
+        # Whose process has just died stands there until another runner notices.
+        return owner if owner is not None and self._is_alive(owner) else None
 
     def _unknown_trigger(self, name: str) -> str:
         known = [row["name"] for row in self._open().store.look(_NAMES, [LOOKED_MAX])]

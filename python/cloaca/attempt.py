@@ -195,6 +195,14 @@ def innermost() -> tuple[Any, Any, str | None, tuple[str, str] | None] | None:
     return last.host, last.job, last.name() if callable(last.name) else last.name, end
 
 
+def clock_us() -> int | None:
+    """What the clock of the runner shows that has called the innermost body here, in microseconds since 1970;
+    `None` outside of bodies, and in other processes, where the machine's shows the same."""
+    inside = innermost()
+    shows = None if inside is None else getattr(inside[0], "now", None)
+    return None if shows is None else int(shows())
+
+
 def run_id(job: Job) -> str:
     """The id of an attempt's run, as text."""
     # Not by `uuid`: a thread that imports at a fork leaves the child half a module, and its lock.

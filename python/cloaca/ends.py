@@ -16,11 +16,12 @@ from typing import NamedTuple
 from . import attempt, rows, tracing, unread
 from .answer import waited_for
 from .end import raised_by
+from .errors import CloacaError
 from .failing import LINE, TOLD_EVERY_US, WHOLE, Failing, Kind, kind_of
 from .hidden import NO_SECRETS
 from .kind import name_of
 from .plain import ERROR, WARNING, describe, say
-from .policy import wish_of
+from .policy import pause_of, wish_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -272,7 +273,10 @@ class Ends:
         except BaseException as beyond:
             # Whatever cannot be told of it, the engine has to hear that it failed.
             error = f"{error}: <its text cannot be shown: {name_of(type(beyond))}>"
-        due = self._engine.ends.failed(end.key, error, wish_of(raised) or 0)
+        wish_us = wish_of(raised) or 0
+        if (limit := pause_of(raised)) is not None and wish_us:
+            self._hold_up(limit, wish_us, end)
+        due = self._engine.ends.failed(end.key, error, wish_us)
         if due is None:
             graded = graded or LINE
             with self._changed:
@@ -286,6 +290,20 @@ class Ends:
         elif graded == LINE:
             said = raised_by(raised).text
             self._redactor.say(_log, level, f"{text}: %s", *values, said, about=_about(end))
+
+    def _hold_up(self, limit: str, span_us: int, end: End) -> None:
+        """Pauses a limit as a callback asks, unless that is paused for longer."""
+        until_us = self._engine.now() + span_us
+        by = f"{rows.CALLBACKS[end.status]} of workflow '{end.workflow}' for run {end.run}"
+        try:
+            store = self._engine.store
+            held = (row for row in store.pauses() if row["kind"] == "limit" and row["name"] == limit)
+            until = rows.moment(until_us)
+            if not any(row["until"] is None or row["until"] >= until for row in held):
+                store.pause("limit", limit, None, until_us, by)
+        except CloacaError as fault:
+            text = "limit '%s' is not paused as %s asks: %s"
+            self._redactor.say(_log, WARNING, text, limit, by, describe(fault), about=_about(end))
 
     def _grade(self, end: End, raised: BaseException) -> str:
         """How much is told of it: the same error of a callback whole for one of its ends, not for each."""

@@ -95,6 +95,15 @@ class UrlError(StoreError, ValueError):
 class RunnerError(CloacaError, RuntimeError):
     """A runner that cannot do this now, because it is shut down, forked or at fault itself."""
 
+    _ends_wait = False
+    """Whether it ends the wait of a body that was told to end, of which is said elsewhere why."""
+
+    @classmethod
+    def _of_wait(cls, text: str) -> RunnerError:
+        error = cls(text)
+        error._ends_wait = True
+        return error
+
 
 class Dropped(RunnerError):
     """A run that was asked for was not started, because a limit of its workflow drops what is beyond it.

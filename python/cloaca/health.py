@@ -363,9 +363,11 @@ def _ends(look: Look, numbers: list[int], now_us: int) -> Iterable[HealthReason]
 
 
 def _seen(row: dict[str, Any]) -> int | None:
-    # One that hangs before it has said anything is silent since it came; whoever asks does not hang.
-    is_here = row["pid"] == os.getpid() and row["host"] == os.uname().nodename
-    seen = row["seen_at"] or (None if is_here else row["joined_at"])
+    # Whoever asks does not hang, whatever a clock that was set makes of when it was seen last.
+    if row["pid"] == os.getpid() and row["host"] == os.uname().nodename:
+        return None
+    # One that hangs before it has said anything is silent since it came.
+    seen = row["seen_at"] or row["joined_at"]
     return None if seen is None else int(datetime.fromisoformat(seen).astimezone(UTC).timestamp() * 1e6)
 
 

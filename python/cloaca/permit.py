@@ -207,7 +207,9 @@ class Permit:
             RunnerError: (a `RuntimeError`) its body is to end.
         """
         if self._must_matter():
-            raise RunnerError(f"this task of run {attempt.run_id(self._job)} is to end; it waits no longer")
+            raise RunnerError._of_wait(
+                f"this task of run {attempt.run_id(self._job)} is to end; it waits no longer"
+            )
 
     def close(self) -> None:
         """The body is home."""

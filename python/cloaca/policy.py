@@ -446,13 +446,17 @@ def _of_header(text: str) -> float | None:
     from datetime import UTC, datetime
     from email.utils import parsedate_to_datetime
 
+    from .attempt import clock_us
+
     try:
         at = parsedate_to_datetime(text)
     except (ValueError, TypeError):
         return None
     # One of the forms that are to be taken names no zone.
     at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
-    return max(0.0, (at - datetime.now(UTC)).total_seconds())
+    now_us = clock_us()
+    now = datetime.now(UTC) if now_us is None else datetime.fromtimestamp(now_us / 1e6, UTC)
+    return max(0.0, (at - now).total_seconds())
 
 
 def wish_of(failure: BaseException) -> int | None:

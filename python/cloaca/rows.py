@@ -374,6 +374,11 @@ def gate(verdict: GateVerdict, run: str | None, reason: str) -> GateRow:
     return {"verdict": verdict, "run": run, "reason": reason or None}
 
 
+def asks_again(ruling: Any) -> bool:
+    """Whether what decided asks for a wait before it is called again."""
+    return not isinstance(ruling, str) and (ruling[1] if len(ruling) == 2 else ruling[4]) is not None
+
+
 def tick(ruling: Any) -> TickAnswer:
     """What a poll out of turn decided."""
     if isinstance(ruling, str):

@@ -5,7 +5,7 @@ Decides nothing. Invariant: a handle is of no use once its attempt has ended.
 
 from __future__ import annotations
 
-from time import monotonic
+from time import monotonic, time
 
 from . import attempt, check
 from .context import DEPTH_MAX, checked_value, decode_value, encode_value, fitting
@@ -13,7 +13,7 @@ from .duration import microseconds_of
 from .errors import ArgumentTypeError, RunnerError, WorkflowError, excerpt, typed
 from .kind import is_awaitable
 from .permit import LOOK_SECONDS, waiting
-from .plain import ERROR
+from .plain import ERROR, WARNING, describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ._cloaca import Engine
     from .bodies.loop import Loop
+    from .failing import Failing
     from .job import Job
     from .permit import Deferred
     from .runner import DefaultRunner
@@ -37,6 +38,7 @@ LOOP_LOOK_SECONDS = 0.5
 """How soon a wait on an event loop notices that it is over, where most of it is told."""
 
 _task_log = "cloaca.task"
+_CONDITION = "the condition that task '%s' of run %s waits for"
 
 
 class _Awaited:
@@ -280,10 +282,10 @@ class TaskHandle:
                 self, "defer_until(...)", lambda: self._defer_on(loop, condition, pause, deadline)
             )
         # A condition that waits for a run gives the permit back no second time.
-        looker = object()
+        looker = _Looker(self.task_id, self._job, self._deferred)
         try:
             with waiting(self._body) as wait:
-                while not _holds(condition, self.task_id, self._job, self._deferred, looker):
+                while not looker.holds(condition):
                     self._wait(wait, pause, deadline)
         finally:
             self._deferred.looks_no_more(looker)
@@ -294,10 +296,10 @@ class TaskHandle:
     ) -> None:
         from asyncio import sleep
 
-        looker = object()
+        looker = _Looker(self.task_id, self._job, self._deferred)
         try:
             async with waiting(self._body):
-                while not await _holds_on(condition, self.task_id, self._job, self._deferred, looker):
+                while not await looker.holds_on(condition):
                     if (error := await self._sleep_on(sleep, pause, deadline)) is not None:
                         raise error
         finally:
@@ -312,7 +314,7 @@ class TaskHandle:
             if deadline is not None and now >= deadline:
                 return TimeoutError(f"the condition that task '{self.task_id}' waits for did not come true")
             if self._engine.jobs.attempt_stands(self._job)[1]:
-                return RunnerError(f"task '{self.task_id}' is to end; it waits no longer")
+                return RunnerError._of_wait(f"task '{self.task_id}' is to end; it waits no longer")
             end = until if deadline is None else min(until, deadline)
             await sleep(min(end - now, LOOP_LOOK_SECONDS))
         return None
@@ -342,42 +344,69 @@ class TaskHandle:
         self._open = False
 
 
-def _holds(condition: Any, task_id: str, job: Job, deferred: Deferred, looker: object) -> bool:
-    deferred.looks(looker)
-    try:
-        answer = condition()
-        # Decided by what came: a decorator around an `async def` is an ordinary function. It is always true.
-        if is_awaitable(answer):
-            answer = deferred.run(answer)
-        return bool(answer)
-    except Exception as raised:
-        _say_raised(task_id, job, deferred, raised)
-        return False
+class _Looker:
+    """Who looks at a condition, and tells of what that raises: a wait may last days."""
 
+    __slots__ = ("_deferred", "_failing", "_failures", "_job", "_task_id")
 
-async def _holds_on(condition: Any, task_id: str, job: Job, deferred: Deferred, looker: object) -> bool:
-    """The same on an event loop."""
-    deferred.looks(looker)
-    try:
-        answer = condition()
-        if is_awaitable(answer):
-            answer = await answer
-        return bool(answer)
-    except Exception as raised:
-        _say_raised(task_id, job, deferred, raised)
-        return False
+    def __init__(self, task_id: str, job: Job, deferred: Deferred) -> None:
+        self._task_id = task_id
+        self._job = job
+        self._deferred = deferred
+        self._failing: Failing | None = None
+        self._failures = 0
 
+    def holds(self, condition: Any) -> bool:
+        """Whether a condition holds, which one that raises does not."""
+        self._deferred.looks(self)
+        try:
+            answer = condition()
+            # Decided by what came: a decorator around an `async def` is an ordinary function. Always true.
+            if is_awaitable(answer):
+                answer = self._deferred.run(answer)
+            found = bool(answer)
+        except Exception as raised:
+            self._raised(raised)
+            return False
+        self._answered()
+        return found
 
-def _say_raised(task_id: str, job: Job, deferred: Deferred, raised: Exception) -> None:
-    text, about = (
-        "the condition that task '%s' of run %s waits for raised",
-        {
-            "cloaca_run": attempt.run_id(job),
-            "cloaca_task": task_id,
-            "cloaca_attempt": job.attempt,
-        },
-    )
-    deferred.say(_task_log, ERROR, text, task_id, attempt.run_id(job), raised=raised, about=about)
+    async def holds_on(self, condition: Any) -> bool:
+        """The same on an event loop."""
+        self._deferred.looks(self)
+        try:
+            answer = condition()
+            if is_awaitable(answer):
+                answer = await answer
+            found = bool(answer)
+        except Exception as raised:
+            self._raised(raised)
+            return False
+        self._answered()
+        return found
+
+    def _raised(self, raised: Exception) -> None:
+        from .failing import LINE, WHOLE, Failing, kind_of
+
+        self._failing = self._failing or Failing()
+        self._failures += 1
+        graded = self._failing.grade("", kind_of(raised), self._failures, int(time() * 1e6))
+        if graded == WHOLE:
+            self._say(ERROR, f"{_CONDITION} raised", raised=raised)
+        elif graded == LINE:
+            error = describe(raised)
+            self._say(ERROR, f"{_CONDITION} has raised %d times in a row, now %s", self._failures, error)
+
+    def _answered(self) -> None:
+        if self._failures:
+            times = "once" if self._failures == 1 else f"{self._failures} times in a row"
+            self._say(WARNING, f"{_CONDITION} has answered, after it had raised {times}")
+            self._failures = 0
+
+    def _say(self, level: int, text: str, *values: object, raised: Exception | None = None) -> None:
+        of = attempt.run_id(self._job)
+        about = {"cloaca_run": of, "cloaca_task": self._task_id, "cloaca_attempt": self._job.attempt}
+        self._deferred.say(_task_log, level, text, self._task_id, of, *values, raised=raised, about=about)
 
 
 run_id = attempt.run_id

@@ -38,9 +38,7 @@ def of_own(
     """One sentence about a run that this runner has, from where it stands; ``limits`` by name."""
     name = _name(row)
     if standing["is"] == "turn":
-        more = standing["ahead"] - 1
-        others = f" and {more} {_runs(more)} after it" if more else ""
-        return f"{name} waits for its turn behind run {standing['behind']}{others}{_of_trigger(row)}"
+        return f"{name} {of_turn(standing['behind'], standing['ahead'], row['trigger_name'])}"
     if standing["is"] == "undeclared":
         return f"{name} waits for its workflow, which this program does not declare{_meant(row)}"
     if standing["is_at_its_end"]:
@@ -62,6 +60,12 @@ def of_own(
     return f"{name} goes on here: {_listed(tasks)}{ends}"
 
 
+def of_turn(first: str, ahead: int, trigger: str | None) -> str:
+    """That a run waits behind so many of its trigger, and which of them is the first."""
+    others = f" and {ahead - 1} {_runs(ahead - 1)} after it" if ahead > 1 else ""
+    return f"waits for its turn behind run {first}{others}{'' if trigger is None else _by(trigger)}"
+
+
 def of_other(
     row: dict[str, Any],
     owner: int | None,
@@ -69,9 +73,12 @@ def of_other(
     is_cancelled: bool,
     looks: bool,
     waits_until: str | None = None,
+    *,
+    turn: str | None = None,
+    waits: str = "",
 ) -> str:
     """One sentence about a run that this runner does not have, from its records; `looks` is whether it would
-    take it, and `waits_until` until when nobody does."""
+    take it, `waits_until` until when nobody does, and `turn` and `waits` what it waits for where it is."""
     name = _name(row)
     begun = [
         f"task {excerpt(task['id'])} is on record as begun, attempt {task['attempts']}{_failed(task)}"
@@ -85,7 +92,10 @@ def of_other(
     ends = "; its end was asked for" if is_cancelled else ""
     records = f"; {_listed(begun)}" if begun else ""
     if owner is not None and is_living:
-        return f"{name} is in the hands of runner {owner} of this store, and not of this one{ends}{records}"
+        if turn is not None:
+            return f"{name} {turn}, in the hands of runner {owner} of this store, and not of this one{ends}"
+        by = f"runner {owner} of this store, and not of this one"
+        return f"{name} is in the hands of {by}{ends}{records}{waits}"
     if waits_until is not None:
         who = ", when a runner that declares its workflow takes it" if not looks else ""
         return f"{name} waits for its time, {waits_until}{who}{ends}"
@@ -131,7 +141,11 @@ def _meant(row: dict[str, Any]) -> str:
 
 
 def _of_trigger(row: dict[str, Any]) -> str:
-    return f" of trigger {excerpt(row['trigger_name'])}" if row["trigger_name"] else ""
+    return _by(row["trigger_name"]) if row["trigger_name"] else ""
+
+
+def _by(trigger: str) -> str:
+    return f" of trigger {excerpt(trigger)}"
 
 
 def _task(

@@ -13,6 +13,7 @@ from . import attempt, tracing
 from .context import Context, decode_value, encode_within, fitting
 from .duration import text_of
 from .end import left_by, raised_by
+from .errors import RunnerError
 from .job import Job, Raised
 from .kind import is_a, is_awaitable, refuse_generator
 from .permit import Deferred
@@ -457,6 +458,17 @@ class Worker:
             # What was asked for is no news of a healthy day.
             text, waits = f"{line} asked in attempt %d to be called again in %s", text_of(delay_us)
             say(_task_log, DEBUG, text, *values, job.attempt, waits, about=about)
+            return
+        if is_a(failure, RunnerError) and failure._ends_wait:
+            # Who has it end has said why, and nothing else has gone wrong.
+            say(
+                _task_log,
+                DEBUG,
+                f"{line} was told to end while it waited, in attempt %d",
+                *values,
+                job.attempt,
+                about=about,
+            )
             return
         level = ERROR if final else WARNING
         text = f"{line} failed in attempt %d{', its last' if final else ''}"

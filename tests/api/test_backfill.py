@@ -102,6 +102,27 @@ def test_a_function_that_fails_ends_it_and_what_was_started_stays() -> None:
         assert moments(runner) == ["01T03:00", "02T03:00"]
 
 
+def test_a_function_that_asks_to_be_called_later_ends_it_and_the_same_call_goes_on() -> None:
+    missing = {"03"}
+
+    def nightly(tick: Tick) -> dict[str, str]:
+        if tick.scheduled_at[8:10] in missing:
+            raise cloaca.RetryAfter("15m")
+        return {"day": tick.scheduled_at[8:10]}
+
+    cloaca.trigger(workflow="report", name="nightly", cron="0 3 * * *")(nightly)
+    with cloaca.testing.Runner(START) as runner:
+        with pytest.raises(
+            cloaca.TriggerError, match=r"moment 2026-03-03T03:00:00.*: retry after 15m, as its"
+        ):
+            runner.backfill("nightly", "2026-03-01", "2026-03-06")
+        assert moments(runner) == ["01T03:00", "02T03:00"]
+        missing.clear()
+        runs = runner.backfill("nightly", "2026-03-01", "2026-03-06")
+        assert [run.result(5).status for run in runs] == ["Completed"] * 5
+        assert moments(runner) == [f"{day:02}T03:00" for day in range(1, 6)]
+
+
 def test_moments_of_a_cron_that_overlaps_nothing_wait_for_one_another() -> None:
     at_work: list[str] = []
     most: list[int] = []

@@ -295,6 +295,20 @@ def test_a_generator_and_a_coroutine_answer_as_ever() -> None:
         assert [context["at"][:13] for context in runner.fired("report")] == ["2026-03-01T03"]
 
 
+def test_a_moment_that_is_put_off_beyond_the_next_one_is_left_out_without_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def nightly(tick: Tick) -> None:
+        raise cloaca.RetryAfter("2h")
+
+    declare(nightly, cron="0 * * * *")
+    with cloaca.testing.Runner("2026-03-01T02:30:00Z") as runner:
+        runner.advance("3h")
+        assert outcomes(runner) == [("skip", 3)]
+        assert runner.ticks("nightly")[0]["reason"] == "retry after 2h"
+    assert [record.getMessage() for record in caplog.records if record.levelname != "DEBUG"] == []
+
+
 def test_a_moment_that_fails_is_tried_again_until_the_next_one_is_there(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

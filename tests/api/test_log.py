@@ -289,3 +289,72 @@ def test_runs_that_nobody_had_begun_are_not_called_resumed(
             assert client.execute("short", timeout=60).status == "Completed"
             client.shutdown()
         assert not [record for record in caplog.records if "resumed" in record.getMessage()]
+
+
+@pytest.mark.parametrize("ends_by", ["cancel", "timeout"])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_wait_that_is_told_to_end_is_no_failed_attempt(
+    caplog: pytest.LogCaptureFixture, ends_by: str, is_async: bool
+) -> None:
+    def waits(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        handle.defer_until(lambda: False, "5ms")
+
+    async def waits_too(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        await handle.defer_until(lambda: False, "5ms")
+
+    given = {"timeout": "300ms"} if ends_by == "timeout" else {}
+    with cloaca.WorkflowBuilder("child"):
+        cloaca.task(id="only", retry_attempts=3)(waits_too if is_async else waits)
+    with cloaca.WorkflowBuilder("flow", **given):
+
+        @cloaca.task(id="only", retry_attempts=3)
+        def only(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+            handle.runner.execute("child")
+
+    with cloaca.DefaultRunner(":memory:") as runner:
+        run = runner.submit("flow")
+        assert eventually(lambda: "own condition" in "".join(map(runner.why_run, ids(runner, "child"))))
+        if ends_by == "cancel":
+            runner.cancel(run.id)
+        assert run.result(20).status in ("Cancelled", "Failed")
+        assert eventually(lambda: runner.get_run(*ids(runner, "child"))["completed_at"])
+    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.getMessage() for record in told if "timed out" not in record.getMessage()] == []
+
+
+def ids(runner: cloaca.DefaultRunner, workflow: str) -> list[str]:
+    return [row["id"] for row in runner.list_runs(workflow)]
+
+
+def test_a_condition_that_goes_on_raising_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    looks = 0
+
+    def condition() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks <= 100:
+            raise ConnectionError(f"no source at look {looks}")
+        return looks > 101
+
+    def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        handle.defer_until(condition, "1ms")
+
+    declare("flow", body)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        assert runner.execute("flow").status == "Completed"
+    said = [line for line in caplog.records if line.name.startswith("cloaca")]
+    told = [(line.levelname, line.getMessage(), bool(line.exc_info)) for line in said]
+    (run,) = {about(line)["run"] for line in said}
+    of = f"the condition that task 'only' of run {run} waits for"
+    assert told == [
+        ("ERROR", f"{of} raised", True),
+        *(
+            (
+                "ERROR",
+                f"{of} has raised {many} times in a row, now ConnectionError: no source at look {many}",
+                False,
+            )
+            for many in (2, 10, 100)
+        ),
+        ("WARNING", f"{of} has answered, after it had raised 100 times in a row", False),
+    ]

@@ -91,6 +91,49 @@ def test_what_a_response_has_in_its_header_is_taken_as_it_is() -> None:
             later(odd)
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_date_counts_from_what_the_runners_clock_shows(is_async: bool) -> None:
+    begun: list[str] = []
+
+    def wishes() -> None:
+        begun.append(runner.now)
+        if len(begun) == 1:
+            raise cloaca.RetryAfter("Tue, 01 Jan 2030 00:10:00 GMT")
+
+    async def wishes_too(context: Any) -> None:
+        wishes()
+
+    declare(wishes_too if is_async else lambda context: wishes())
+    with cloaca.testing.Runner("2030-01-01T00:00:00Z") as runner:
+        run = runner.submit("w")
+        runner.run_until_idle()
+        assert "until 2030-01-01T00:10:00.000000Z" in runner.why_run(run.id)
+        runner.advance("10m")
+        assert [at[11:19] for at in begun] == ["00:00:00", "00:10:00"]
+
+
+def test_a_callback_may_pause_a_limit() -> None:
+    calls: list[str] = []
+
+    def told(run: cloaca.RunEnd) -> None:
+        calls.append(runner.now[11:19])
+        if len(calls) == 1:
+            raise cloaca.RetryAfter("5m", pause="api")
+
+    with cloaca.WorkflowBuilder("flow").on_success(told):
+        cloaca.task(id="only", limits=[cloaca.Limit("api", concurrency=1)])(lambda context: None)
+    with cloaca.testing.Runner("2026-01-01T00:00:00Z") as runner:
+        run = runner.submit("flow")
+        runner.run_until_idle()
+        (pause,) = runner.list_pauses()
+        assert (pause["name"], pause["until"]) == ("api", "2026-01-01T00:05:00.000000Z")
+        assert pause["by"] == f"on_success of workflow 'flow' for run {run.id}"
+        runner.pause(limit="api", until="2026-01-01T01:00:00Z")
+        calls.clear()
+        runner.advance("5m")
+        assert [pause["until"][11:16] for pause in runner.list_pauses()] == ["01:00"], "the longer one holds"
+
+
 def test_a_task_that_asks_for_later_is_called_then_and_no_attempt_is_used_up(clock: Any) -> None:
     body = Body(later("2m"), later("2m"), later("30s"))
     declare(body, retry_attempts=1)

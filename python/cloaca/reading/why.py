@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import timedelta
 
-from .. import check, held, rows, why_run
+from .. import check, held, rows, waiting, why_run
 from ..errors import excerpt
 from ..why import (
     Kept,
@@ -38,10 +38,6 @@ if TYPE_CHECKING:
     from .schedules import Cron
     from .store import Reader
 
-# Index limit_seats_attempt.
-_WAITS = """
-    SELECT limit_seats.name, task FROM runs JOIN limit_seats ON run = runs.row
-    WHERE id = ? AND granted_at IS NULL ORDER BY limit_seats.row LIMIT 20"""
 TASKS_TOLD_MAX = 5
 """So many tasks of one run are told; of the others only how many they are."""
 
@@ -152,7 +148,9 @@ def of_cron(reader: Reader, cron: Cron) -> str:
     name = "a cron" if cron.trigger_name is None else f"trigger {excerpt(cron.trigger_name)} is a cron"
     says = f"{name}, {cron.cron_expression!r} in {cron.timezone!r}, that starts {excerpt(cron.workflow_name)}"
     before = f"; it ran last at {cron.last_run_at}" if cron.last_run_at else "; it has not run yet"
-    if cron.last is not None and cron.last.outcome != "fire":
+    # What has run since was not decided: its function takes no moment any more, say.
+    is_newest = cron.last is not None and (cron.last_run_at is None or cron.last.last_at >= cron.last_run_at)
+    if cron.last is not None and is_newest and cron.last.outcome != "fire":
         what = "failed" if cron.last.outcome == "error" else "was left out"
         before += f"; its last moment {what}{f': {cron.last.reason}' if cron.last.reason else ''}"
     if cron.state == "disabled":
@@ -235,13 +233,14 @@ def of_run(reader: Reader, details: RunDetails) -> str:
     more = len(begun) - TASKS_TOLD_MAX
     shown = begun[:TASKS_TOLD_MAX] + ([f"{more} more tasks"] if more > 0 else [])
     records = f"; {'; '.join(shown)}" if shown else ""
-    started = [child for child in details.children if child.completed_at is None]
-    if started:
-        first, more = started[0], len(started) - 1
-        others = f" and {more} more, which are not over" if more else ", which is not over"
-        records += f"; run {first.id} of workflow {excerpt(first.workflow_name)} came of it{others}"
+    left = [child for child in details.children if child.completed_at is None]
+    records += waiting.child((child.id, child.workflow_name) for child in left)
     if details.is_living:
-        waits = _limited(reader, details)
+        turn = waiting.turn(reader.native.query, found.id, found.trigger_name)
+        if turn is not None:
+            silent = of_silent(reader, [] if details.runner is None else [details.runner])
+            return f"{name} {turn}, in the hands of runner {details.runner}{ends}{silent}"
+        waits = waiting.seats(reader.native.query, reader.native.limits, found.id)
         ready = "" if found.cancel_requested else _ready(reader, details)
         silent = of_silent(reader, [] if details.runner is None else [details.runner])
         return f"{name} is in the hands of runner {details.runner}{ends}{records}{waits}{ready}{silent}"
@@ -268,27 +267,10 @@ def of_run(reader: Reader, details: RunDetails) -> str:
     return f"{name} waits for {waits}{gone}{ends}{records}"
 
 
-def _limited(reader: Reader, details: RunDetails) -> str:
-    """Which limits a run's tasks wait for, and what keeps them shut."""
-    waits = reader.native.query(_WAITS, [details.run.id])
-    if not waits:
-        return ""
-    limits = {row["name"]: row for row in reader.native.limits()}
-    known = [limits[row["name"]] for row in waits if row["name"] in limits]
-    shut = [words for limit in known for words in why_run.of_limit(limit)]
-    tasks = " and ".join(dict.fromkeys(f"task {excerpt(row['task'])}" for row in waits))
-    names = " and ".join(dict.fromkeys(f"limit {excerpt(row['name'])}" for row in waits))
-    return f"; {tasks} {'waits' if len(waits) == 1 else 'wait'} for a seat of {names}{_because(shut)}"
-
-
-def _because(shut: list[str]) -> str:
-    return f": {', and '.join(dict.fromkeys(shut))}" if shut else ""
-
-
 def _ready(reader: Reader, details: RunDetails) -> str:
     """Which tasks nothing on record keeps from beginning: what is left is a slot of their runner."""
     status = {task.id: task.status for task in details.tasks}
-    seats = {row["task"] for row in reader.native.query(_WAITS, [details.run.id])}
+    seats = {row["task"] for row in reader.native.query(waiting.SEATS, [details.run.id])}
     ready = [
         f"task {excerpt(node.id)}"
         for node in details.graph
