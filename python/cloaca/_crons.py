@@ -417,6 +417,10 @@ class Crons:
         found = self._open().schedules.cron_runs(known_by, *check.page(limit, offset))
         if found is None:
             raise ScheduleError(f"Failed to get cron schedule: there is none with id {known_by}")
+        for row in found:
+            # Of several runs of a moment one bears its time; where that of another stands is read by itself.
+            if row["scheduled_time"] is None and (whole := self._open().runs.run(row["id"])) is not None:
+                row["context"] = whole["context"]
         return Listed((rows.cron_execution(known_by, row) for row in found), "CronExecutionRow")
 
     def get_cron_execution_stats(self, since: str | datetime) -> CronStats:

@@ -605,3 +605,12 @@ def test_why_tells_of_a_function_that_does_not_answer() -> None:
         assert "whose function has not answered since 20" in runner.why("nightly")
         go_on.set()
         assert eventually(lambda: "runs next at" in runner.why("nightly"))
+
+
+def test_each_run_of_a_moment_that_starts_several_is_in_the_history() -> None:
+    declare(lambda tick: [TriggerResult.fire({"n": 1}), TriggerResult.fire({"n": 2})])
+    with cloaca.testing.Runner(START) as runner:
+        runner.advance("1d")
+        ran = runner.get_cron_execution_history("nightly")
+        assert [row["scheduled_time"] for row in ran] == ["2026-03-01T03:00:00.000000Z"] * 2
+        assert {row["workflow_execution_id"] for row in ran} == {run["id"] for run in runner.list_runs()}

@@ -176,3 +176,21 @@ def test_what_stands_behind_a_run_at_work_is_dropped_as_before(runner: cloaca.te
     runner.advance("10m")
     assert started(runner) == [1]
     assert "overlap: run" in runner.why("it")
+
+
+@OVERLAPS
+def test_what_starts_behind_a_fire_that_a_limit_drops_is_its_moments_run(overlap: str) -> None:
+    with cloaca.WorkflowBuilder("work", rate_limit=RateLimit(1, per="10h", key="of")):
+        cloaca.task(id="only")(lambda context: None)
+
+    @cloaca.trigger(workflow="work", name="it", cron="0 * * * *", overlap=overlap)
+    def it(tick: cloaca.Tick) -> list[TriggerResult]:
+        return [TriggerResult.fire({"of": of}) for of in ("a", f"at {tick.scheduled_at}")]
+
+    with cloaca.testing.Runner(START) as runner:
+        runner.submit("work", {"of": "a"})
+        runner.advance("2h")
+        ran = runner.get_cron_execution_history("it")
+        assert [row["scheduled_time"][11:16] for row in ran] == ["02:00", "01:00"]
+        ids = [row["workflow_execution_id"] for row in reversed(ran)]
+        assert [run.id for run in runner.backfill("it", "2026-01-01T00:30:00Z")] == ids

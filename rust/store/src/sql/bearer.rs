@@ -8,8 +8,8 @@ use super::db::Db;
 use super::fault::Failure;
 use super::run;
 
-/// Of several runs of one moment the first bears its scheduled time. Where that is used the moment has been run, and the others with it. One that its run key
-/// refuses leaves it to the next.
+/// Of several runs of one moment the first bears its scheduled time. Where that is used the moment has been run, and the others with it. One that is refused
+/// for anything else, by its run key or a limit, leaves it to the next.
 #[derive(Default)]
 pub struct Bearer {
     /// The run that used it, where still kept.
@@ -40,7 +40,8 @@ impl Bearer {
                 Some(of) => (Some(Some(of)), None),
                 None => (None, new.scheduled_at),
             },
-            _ => (None, None),
+            fate if fate.is_kept() => (None, None),
+            _ => (None, new.scheduled_at),
         };
         Ok(())
     }
