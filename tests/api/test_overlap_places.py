@@ -189,7 +189,7 @@ def test_what_starts_behind_a_fire_that_a_limit_drops_is_its_moments_run(overlap
 
     with cloaca.testing.Runner(START) as runner:
         runner.submit("work", {"of": "a"})
-        runner.advance("2h")
+        runner.advance("2h30m")
         ran = runner.get_cron_execution_history("it")
         assert [row["scheduled_time"][11:16] for row in ran] == ["02:00", "01:00"]
         ids = [row["workflow_execution_id"] for row in reversed(ran)]
