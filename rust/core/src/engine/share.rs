@@ -115,6 +115,11 @@ impl Engine {
         self.hands.shares
     }
 
+    /// Whether others declare any of its workflows.
+    pub fn has_others(&self) -> bool {
+        !self.elsewhere.is_empty()
+    }
+
     /// Whether runs of that workflow may lie in the store while this runner serves it.
     fn shares(&self, workflow: &str) -> bool {
         self.hands.shares && (self.hands.is_fixed || self.elsewhere.contains(workflow))

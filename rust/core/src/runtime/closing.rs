@@ -65,10 +65,29 @@ impl Runtime {
     /// Waits at most `span` for what is in flight, but not for `own`, which asks; true once it is back. Call detached.
     pub fn drain(&self, span: Duration, own: Own) -> bool {
         let deadline = Instant::now() + span;
+        self.leave_rest();
         self.drain_polls(deadline, own.polls)
             && self.drain_jobs(deadline, own.job)
             && self.drain_tellings(deadline, own.ends)
             && self.drain_looks(deadline)
+    }
+
+    /// While bodies are waited for, what waits for none of them is others': triggers, and runs that have not begun.
+    fn leave_rest(&self) {
+        let shared = &self.shared;
+        let is_busy =
+            lock(&shared.jobs).in_flight().next().is_some() || lock(&shared.polls).poller.in_body() > 0;
+        if !is_busy || !lock(&shared.engine).has_others() {
+            return;
+        }
+        self.step(Event::Draining);
+        let triggers = lock(&shared.engine).triggers_declared();
+        triggers.iter().for_each(|trigger| self.withdraw(trigger));
+        shared.let_go();
+        let waiting = lock(&shared.jobs).take_last(0..usize::MAX, usize::MAX);
+        if !waiting.is_empty() {
+            self.step(Event::Excess(waiting));
+        }
     }
 
     /// Writes what has gathered, ends the threads and leaves: what is unfinished is the next runner's. A second call finishes what the
