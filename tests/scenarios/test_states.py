@@ -23,8 +23,7 @@ OWNER = """
 import os, sys, time
 import cloaca
 
-path, state = sys.argv[1], sys.argv[2]
-go = path + ".go"
+path, state, go = sys.argv[1:]
 
 def until_told():
     while not os.path.exists(go):
@@ -43,9 +42,12 @@ def body(context, handle):
 
 tries = []
 delay = 10_000 if state == "backing off" else 1
-with cloaca.WorkflowBuilder("w"):
+seats = {"concurrency": cloaca.Concurrency(1)} if state == "held" else {}
+with cloaca.WorkflowBuilder("w", **seats):
     attempts = 2 if state == "backing off" else 1
-    cloaca.task(id="t", retry_attempts=attempts, retry_delay_ms=delay, retry_jitter=False)(body)
+    timeout = "50ms" if state == "overdue" else None
+    options = {"retry_attempts": attempts, "retry_delay_ms": delay, "retry_jitter": False, "timeout": timeout}
+    cloaca.task(id="t", **options)(body)
 
 fires = [1, 2]
 
@@ -53,16 +55,20 @@ fires = [1, 2]
 def line():
     return cloaca.TriggerResult.fire(cloaca.Context({"i": fires.pop(0)}))
 
-config = cloaca.DefaultRunnerConfig(max_concurrent_tasks=1)
+grace = 0 if state == "overdue" else 10
+config = cloaca.DefaultRunnerConfig(max_concurrent_tasks=1, timeout_grace_seconds=grace)
 runner = cloaca.DefaultRunner.with_config(path, config)
 if state == "in line":
     runner.tick("line")
     runner.tick("line")
 else:
-    runs = [runner.submit("w", {"i": 1})]
-    if state in ("in hand", "running", "asked to cancel"):
+    if state == "paused":
+        runner.pause(workflow="w")
+    later = {"delay": "1h"} if state == "delayed" else {}
+    runs = [runner.submit("w", {"i": 1}, **later)]
+    if state in ("in hand", "running", "asked to cancel", "held"):
         runs.append(runner.submit("w", {"i": 2}))
-    if state == "failed":
+    if state in ("failed", "overdue"):
         runs[0].result(60)
     elif state == "backing off":
         while not (runner.get_run(runs[0].id)["tasks"] and runner.get_run(runs[0].id)["tasks"][0]["error"]):
@@ -71,10 +77,10 @@ if state == "asked to cancel":
     while not tries:
         time.sleep(0.002)
     runner.cancel(runs[0].id)
-while not tries or state == "in line" and len(runner.list_runs()) < 2:
+while not (tries or state in ("delayed", "paused")) or state == "in line" and len(runner.list_runs()) < 2:
     time.sleep(0.002)
 ids = [run["id"] for run in sorted(runner.list_runs(), key=lambda run: run["context"]["i"])]
-if state in ("in line", "in hand"):
+if state in ("in line", "in hand", "held"):
     ids.reverse()
 print("ready", *ids, flush=True)
 for line in sys.stdin:
@@ -89,10 +95,10 @@ os._exit(0)
 class Owner:
     """A runner in a process of its own."""
 
-    def __init__(self, path: Path, state: str) -> None:
-        self.go = Path(f"{path}.go")
+    def __init__(self, path: str, go: Path, state: str) -> None:
+        self.go = go
         self.process = subprocess.Popen(
-            [sys.executable, "-c", OWNER, str(path), state],
+            [sys.executable, "-c", OWNER, path, state, str(go)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -132,19 +138,24 @@ def until(condition: object) -> None:
 class Scene:
     """An owner with a run in a state, and a sibling that declares the same workflow."""
 
-    def __init__(self, path: Path, state: str) -> None:
+    def __init__(self, path: str, go: Path, state: str) -> None:
         self.began: list[int] = []
-        with cloaca.WorkflowBuilder("w"):
+        with cloaca.WorkflowBuilder("w", concurrency=cloaca.Concurrency(1) if state == "held" else None):
             cloaca.task(id="t", retry_attempts=2 if state == "backing off" else 1)(
                 lambda context: self.began.append(context["i"])
             )
-        self.owner = Owner(path, state)
-        self.sibling = cloaca.DefaultRunner(str(path))
+        self.owner = Owner(path, go, state)
+        self.sibling = cloaca.DefaultRunner(path)
 
     def run(self) -> dict[str, object]:
         run = self.sibling.get_run(self.owner.run_id)
         assert run is not None
         return run
+
+    def is_alone(self) -> bool:
+        """Whether the sibling knows that nobody else lives."""
+        states = [row["state"] for row in self.sibling.list_runners()]
+        return [state for state in states if state not in ("dead", "left")] == ["living"]
 
     def end(self) -> tuple[object, list[object]]:
         """How the run ends at last, and the numbers of its task's attempts."""
@@ -152,9 +163,19 @@ class Scene:
         return self.run()["status"], [task["attempts"] for task in self.run()["tasks"]]  # type: ignore[attr-defined]
 
 
+Place = tuple[str, Path]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A store that processes share, and the file that tells the owner's bodies to end."""
+    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else str(tmp_path / "a.db")
+    return url, tmp_path / "go"
+
+
 @contextmanager
-def scene(path: Path, state: str) -> Iterator[Scene]:
-    made = Scene(path, state)
+def scene(place: Place, state: str) -> Iterator[Scene]:
+    made = Scene(*place, state)
     try:
         yield made
     finally:
@@ -166,6 +187,7 @@ def scene(path: Path, state: str) -> Iterator[Scene]:
 # A number is never given twice, so that it rises with each attempt that may have begun; one that waits for
 # long begins only once that is on record.
 DIES = {
+    "held": ("Completed", [1]),
     "in hand": ("Completed", [2]),
     "running": ("Completed", [2]),
     "backing off": ("Completed", [2]),
@@ -175,14 +197,15 @@ DIES = {
 
 
 @pytest.mark.parametrize("state", DIES)
-def test_what_the_death_of_its_owner_does_to_a_run(tmp_path: Path, state: str) -> None:
-    with scene(tmp_path / "a.db", state) as made:
+def test_what_the_death_of_its_owner_does_to_a_run(place: Place, state: str) -> None:
+    with scene(place, state) as made:
         made.owner.dies()
         assert made.end() == DIES[state]
         assert len(made.began) <= 2, "nothing that ended is tried again"
 
 
 LEAVES = {
+    "held": ("Completed", [1]),
     "in hand": ("Completed", [1]),
     "in line": ("Completed", [1]),
     "running": ("Completed", [2]),
@@ -193,8 +216,8 @@ LEAVES = {
 
 
 @pytest.mark.parametrize("state", LEAVES)
-def test_what_the_leaving_of_its_owner_does_to_a_run(tmp_path: Path, state: str) -> None:
-    with scene(tmp_path / "a.db", state) as made:
+def test_what_the_leaving_of_its_owner_does_to_a_run(place: Place, state: str) -> None:
+    with scene(place, state) as made:
         made.owner.leaves()
         if state in ("in hand", "backing off", "deferred"):
             assert made.end() == LEAVES[state], "it goes on once it may, beside a body that still runs"
@@ -204,7 +227,36 @@ def test_what_the_leaving_of_its_owner_does_to_a_run(tmp_path: Path, state: str)
             assert made.end() == LEAVES[state]
 
 
+@pytest.mark.parametrize("goes", ["dies", "leaves"])
+@pytest.mark.parametrize("state", ["delayed", "paused"])
+def test_what_waits_in_the_store_waits_on_without_its_owner(place: Place, state: str, goes: str) -> None:
+    with scene(place, state) as made:
+        before = made.run()
+        getattr(made.owner, goes)()
+        made.owner.go.touch()
+        until(made.is_alone)
+        assert made.run() == before, "nobody had it, so nothing has changed"
+        if state == "paused":
+            made.sibling.resume(workflow="w")
+            assert made.end() == ("Completed", [1])
+
+
+def test_an_overdue_body_keeps_its_run_closed_until_its_owner_is_dead(place: Place) -> None:
+    with scene(place, "overdue") as made:
+        made.owner.leaves()
+        assert made.run()["status"] == "Failed"
+        with pytest.raises(cloaca.StoreError, match="still runs"):
+            made.sibling.retry(made.owner.run_id)
+        made.owner.dies()
+        made.sibling.retry(made.owner.run_id)
+        assert made.end() == ("Completed", [1])
+
+
 CANCEL = {
+    "delayed": "Cancelled",
+    "held": "Cancelled",
+    "paused": "Cancelled",
+    "overdue": "Failed",
     "in hand": "Cancelled",
     "in line": "Cancelled",
     "running": "Running",
@@ -216,9 +268,9 @@ CANCEL = {
 
 
 @pytest.mark.parametrize("state", CANCEL)
-def test_what_a_cancel_of_another_runner_does_to_a_run(tmp_path: Path, state: str) -> None:
+def test_what_a_cancel_of_another_runner_does_to_a_run(place: Place, state: str) -> None:
     status = CANCEL[state]
-    with scene(tmp_path / "a.db", state) as made:
+    with scene(place, state) as made:
         made.sibling.cancel(made.owner.run_id)
         if status == "Running":
             # The owner hears of both in their order.
@@ -231,21 +283,24 @@ def test_what_a_cancel_of_another_runner_does_to_a_run(tmp_path: Path, state: st
         assert made.began == []
 
 
-def test_a_cancel_ends_what_nobody_has_in_hand_at_once(tmp_path: Path) -> None:
-    with scene(tmp_path / "a.db", "in hand") as made:
+def test_a_cancel_ends_what_nobody_has_in_hand_at_once(place: Place) -> None:
+    with scene(place, "in hand") as made:
         made.sibling.shutdown()
         made.owner.leaves()
         code = (
             "import cloaca, sys; r = cloaca.DefaultRunner(sys.argv[1]); r.cancel(sys.argv[2]); "
             "print(r.get_run(sys.argv[2])['status'])"
         )
-        command = [sys.executable, "-c", code, str(tmp_path / "a.db"), made.owner.run_id]
+        command = [sys.executable, "-c", code, place[0], made.owner.run_id]
         told = subprocess.run(command, check=True, capture_output=True, text=True)
         assert told.stdout == "Cancelled\n"
 
 
 RETRY = {
     "failed": True,
+    "delayed": False,
+    "held": False,
+    "paused": False,
     "running": False,
     "in hand": False,
     "in line": False,
@@ -256,8 +311,8 @@ RETRY = {
 
 
 @pytest.mark.parametrize("state", RETRY)
-def test_what_a_retry_by_hand_does_to_a_run(tmp_path: Path, state: str) -> None:
-    with scene(tmp_path / "a.db", state) as made:
+def test_what_a_retry_by_hand_does_to_a_run(place: Place, state: str) -> None:
+    with scene(place, state) as made:
         if RETRY[state]:
             made.owner.leaves()
             made.sibling.retry(made.owner.run_id)
@@ -268,8 +323,8 @@ def test_what_a_retry_by_hand_does_to_a_run(tmp_path: Path, state: str) -> None:
         assert made.run()["status"] in ("Running", "Pending")
 
 
-def test_what_nobody_declares_waits_and_goes_on_once_somebody_does(tmp_path: Path) -> None:
-    with scene(tmp_path / "a.db", "in hand") as made:
+def test_what_nobody_declares_waits_and_goes_on_once_somebody_does(place: Place) -> None:
+    with scene(place, "in hand") as made:
         made.sibling.shutdown()
         made.owner.leaves()
         made.owner.go.touch()
@@ -278,8 +333,8 @@ def test_what_nobody_declares_waits_and_goes_on_once_somebody_does(tmp_path: Pat
             "print(*sorted(x['status'] for x in r.list_runs()))"
         )
         told = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / "a.db")], check=True, capture_output=True, text=True
+            [sys.executable, "-c", code, place[0]], check=True, capture_output=True, text=True
         )
         assert "Pending" in told.stdout, "a runner that doesn't declare it leaves it alone"
-        made.sibling = cloaca.DefaultRunner(str(tmp_path / "a.db"))
+        made.sibling = cloaca.DefaultRunner(place[0])
         assert made.end()[0] == "Completed"
