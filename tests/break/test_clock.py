@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from attack import PRELUDE, outside, run
+from attack import PRELUDE, Program, outside, run
+
+import cloaca
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="the clock is shifted by a library of Linux"
@@ -139,3 +144,63 @@ def test_a_start_while_the_clock_is_ahead_neither_deletes_history_nor_silences_w
     assert counted == sorted(set(counted)), "what ran before is kept"
     assert last[1] - last[0] > timedelta(seconds=ahead - MINUTE)
     assert last[2] < last[0] + timedelta(minutes=5), "crons run by the clock as it is now"
+
+
+HOUR = 3600
+
+BESIDE = """
+    runs = []
+    with cloaca.WorkflowBuilder("quick"):
+        cloaca.task(id="only", retry_attempts=1)(lambda context: None)
+    with cloaca.WorkflowBuilder("late"):
+        cloaca.task(id="only", retry_attempts=1)(lambda context: None)
+    with cloaca.WorkflowBuilder("counted", rate_limit=cloaca.RateLimit(5, per="1h")):
+        cloaca.task(id="only", retry_attempts=1)(lambda context: None)
+
+    def counted(runner):
+        with contextlib.suppress(cloaca.Dropped):
+            for many in range(20):
+                runner.submit("counted")
+        return many
+"""
+
+#: Looks for what is due in a store beside another process, and asks for something itself.
+LOOKS = """
+    import contextlib
+    from textwrap import dedent
+    exec(dedent(os.environ["BESIDE"]))
+    with cloaca.DefaultRunner(sys.argv[1]) as runner:
+        assert runner.submit("quick", delay="20ms").result(30).status == "Completed"
+        say("late", runner.submit("late", delay="1h").id)
+        say("counted", counted(runner))
+        sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("behind", [HOUR, -HOUR], ids=["behind", "ahead"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_two_processes_whose_clocks_are_an_hour_apart_wait_and_limit_as_one(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: Clock, kind: str, behind: int
+) -> None:
+    path: Path | str = request.getfixturevalue("postgres_url") if kind == "postgres" else tmp_path / "a.db"
+    clock.set(-behind)
+    scope: dict[str, Any] = {"cloaca": cloaca, "contextlib": contextlib}
+    exec(textwrap.dedent(BESIDE), scope)
+    with cloaca.DefaultRunner(path) as runner:
+        half = runner.submit("late", delay="30m")
+        due = (runner.get_run(half.id) or {})["due_at"]
+        assert scope["counted"](runner) == 5
+        with Program(LOOKS, path, env={**clock.env, "BESIDE": BESIDE}) as other:
+            late = other.line().removeprefix("late ")
+            counted = other.line()
+            assert runner.submit("quick", delay="20ms").result(30).status == "Completed"
+            rows = [runner.get_run(run) or {} for run in (half.id, late)]
+        if kind == "postgres":
+            # The server's clock decides.
+            assert counted == "counted 0"
+            ahead = datetime.fromisoformat(rows[1]["due_at"]) - datetime.fromisoformat(rows[1]["created_at"])
+            assert ahead == timedelta(hours=1)
+            assert abs(datetime.fromisoformat(rows[1]["created_at"]).timestamp() - time.time()) < 10 * MINUTE
+        if kind == "postgres" or behind > 0:
+            assert (rows[0]["status"], rows[0]["due_at"]) == ("Pending", due), "it waits on"
+        assert kind == "sqlite" or rows[1]["status"] == "Pending"

@@ -94,6 +94,12 @@ impl Client {
     /// As all of these: the store's.
     pub fn submit(&self, wish: &Wish, now: Wall) -> Stored<Granted> {
         let id = crate::key::new_id();
+        // Of a wait the store's clock says when it is over, if it has one.
+        let ahead_us = match wish.urgency.due {
+            Some(Due::After(_)) => self.store.clock_ahead_us()?.unwrap_or(0),
+            _ => 0,
+        };
+        let now = Wall(now.0.saturating_add(ahead_us));
         self.joined(now, |epoch| {
             let run = NewRun {
                 id,

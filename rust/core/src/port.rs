@@ -190,6 +190,11 @@ pub trait Store: Send + Sync {
     fn next_due(&self) -> Stored<Option<Wall>>;
     /// Notes which workflows `epoch` declares, in place of those before.
     fn declare_workflows(&self, epoch: Epoch, workflows: &[WorkflowRow], at: Wall) -> Stored<()>;
+    /// By how many microseconds the store's own clock is ahead of this machine's, if it has one: then that decides for all who serve it.
+    fn clock_ahead_us(&self) -> Stored<Option<i64>> {
+        Ok(None)
+    }
+
     /// The workflows that other living owners declare.
     fn workflows_of_others(&self, epoch: Epoch) -> Stored<Vec<Arc<str>>>;
 

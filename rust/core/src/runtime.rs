@@ -388,6 +388,9 @@ impl Runtime {
         services: &Services,
         clock: Clock,
     ) -> Result<Self> {
+        if let Some(ahead_us) = store.clock_ahead_us().map_err(store_error)? {
+            clock.set_ahead(ahead_us);
+        }
         let epoch = store.join(clock.now().wall).map_err(store_error)?;
         if !services.works {
             store.stand_by(epoch).map_err(store_error)?;

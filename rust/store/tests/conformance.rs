@@ -245,6 +245,7 @@ claims! {
     a_delayed_run_ends_at_once_when_it_is_cancelled_and_is_listed_with_the_others
     a_claim_carries_tasks_in_order_and_the_hash_that_guards
     a_claim_tells_who_waits_for_a_turn
+    a_wait_is_cut_short_by_nobody_whose_clock_is_behind
     a_claim_tells_which_earlier_ones_wait_elsewhere
     a_trigger_comes_with_its_unfinished_runs_in_their_order
     runs_that_are_final_or_unknown_have_ended
@@ -3782,6 +3783,23 @@ fn a_claim_tells_which_earlier_ones_wait_elsewhere(store: &dyn Store) {
     assert_eq!(behind, [(id(3), vec![id(2)]), alone(4), alone(5), (id(7), vec![id(2)])]);
     let claimed = store.claim_runs(second, LATE, 10, &["other".into()]).unwrap();
     assert_eq!(claimed[0].behind, [id(3)]);
+}
+
+fn a_wait_is_cut_short_by_nobody_whose_clock_is_behind(store: &dyn Store) {
+    let hour = 3_600_000_000;
+    let (right, behind) = (store.join(Wall(2 * hour)).unwrap(), store.join(Wall(hour)).unwrap());
+    let [half, due_at] = [hour / 2, 2 * hour + hour / 2];
+    let waits =
+        NewRun { due_at: Some(Wall(due_at)), delay_us: Some(half), created_at: Wall(2 * hour), ..new_run(1) };
+    started(store, right, waits);
+    let next_due_after_a_look = |owner, at| {
+        assert!(store.claim_runs(owner, Wall(at), 10, &["mail".into()]).unwrap().is_empty());
+        store.next_due()
+    };
+    assert_eq!(next_due_after_a_look(behind, hour + 1), Ok(Some(Wall(due_at))));
+    // Once all say that it is earlier, a clock was set back.
+    store.seen(right, Wall(hour + 2), &Sign::default()).unwrap();
+    assert_eq!(next_due_after_a_look(behind, hour + 2), Ok(Some(Wall(hour + 2 + half))));
 }
 
 fn a_trigger_comes_with_its_unfinished_runs_in_their_order(store: &dyn Store) {

@@ -6,11 +6,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::runtime::park::{AtomicI64, Mutex, lock};
 use crate::time::{Mono, Now, Wall};
 
+/// By less than so much two clocks are the same: how long an answer took is not how old it is.
+const AHEAD_MIN_US: i64 = 10_000;
+
 /// Where a runtime takes the time from.
 #[derive(Debug)]
 pub enum Clock {
-    /// The machine's clocks: monotonic time counts from the first, the second is the wall clock at that moment.
-    System(Instant, AtomicI64),
+    /// The machine's clocks: monotonic time counts from the first, the second is the wall clock at that moment. By the third, in microseconds, the
+    /// store's own clock is ahead, which decides for all who serve it.
+    System(Instant, AtomicI64, AtomicI64),
     /// One that stands still unless [`crate::runtime::Runtime::advance`] moves it.
     Manual(Mutex<Now>),
 }
@@ -23,7 +27,7 @@ pub(super) fn wall_now() -> Wall {
 impl Clock {
     /// The machine's clocks.
     pub fn system() -> Self {
-        Self::System(Instant::now(), AtomicI64::new(wall_now().0))
+        Self::System(Instant::now(), AtomicI64::new(wall_now().0), AtomicI64::new(0))
     }
 
     /// A clock that stands at `start`.
@@ -33,8 +37,9 @@ impl Clock {
 
     pub(super) fn now(&self) -> Now {
         match self {
-            Self::System(born, offset) => {
-                let now = Now { mono: Mono(born.elapsed().as_nanos() as u64), wall: wall_now() };
+            Self::System(born, offset, ahead) => {
+                let wall = Wall(wall_now().0.saturating_add(ahead.load(Ordering::Relaxed)));
+                let now = Now { mono: Mono(born.elapsed().as_nanos() as u64), wall };
                 offset.store(now.wall.0 - (now.mono.0 / 1000) as i64, Ordering::Relaxed);
                 now
             }
@@ -46,11 +51,21 @@ impl Clock {
     /// which the timekeeper does twice a second.
     pub(super) fn quick(&self) -> Now {
         match self {
-            Self::System(born, offset) => {
+            Self::System(born, offset, _) => {
                 let mono = Mono(born.elapsed().as_nanos() as u64);
                 Now { mono, wall: Wall(offset.load(Ordering::Relaxed) + (mono.0 / 1000) as i64) }
             }
             Self::Manual(now) => *lock(now),
+        }
+    }
+
+    /// The store's clock is so far ahead of the machine's, in microseconds.
+    pub(super) fn set_ahead(&self, ahead_us: i64) {
+        if let Self::System(_, _, ahead) = self
+            && (ahead_us - ahead.load(Ordering::Relaxed)).abs() >= AHEAD_MIN_US
+        {
+            ahead.store(ahead_us, Ordering::Relaxed);
+            self.now();
         }
     }
 

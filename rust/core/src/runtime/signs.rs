@@ -38,6 +38,7 @@ impl Shared {
         if now.mono < signs.due {
             return;
         }
+        self.heed_clock();
         let long = self.long_polls();
         let counted = (now.mono >= signs.count_due).then(|| self.counted_since());
         let sign = Sign {
@@ -53,6 +54,13 @@ impl Shared {
             }
         }
         signs.due = now.mono.after(SEEN_EVERY);
+    }
+
+    /// Goes by the store's clock, if it has one.
+    fn heed_clock(&self) {
+        if let Ok(Some(ahead_us)) = self.store.clock_ahead_us() {
+            self.clock.set_ahead(ahead_us);
+        }
     }
 
     /// The last sign, with what has come since the one before; nobody's poll is in its body for long any more.

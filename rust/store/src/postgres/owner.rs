@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::postgres::db::{self, Db, OptionalExtension as _, named_params};
 use cloaca_core::key::Epoch;
@@ -326,6 +327,18 @@ pub fn must_live(db: &Db, epoch: Epoch) -> Result<(), Failure> {
         true => Ok(()),
         false => Err(Failure::Refused(BURIED.to_owned())),
     }
+}
+
+/// What time it is by the server's clock, in microseconds.
+pub fn clock(db: &Db) -> Result<i64, Failure> {
+    const SQL: &str = "SELECT now_us()";
+    Ok(db.prepare_cached(SQL)?.query_row([], |row| row.get(0))?)
+}
+
+/// What time it is by the machine's.
+pub fn machine_us() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Whether `epoch` has joined and not left.

@@ -288,6 +288,14 @@ pub fn must_live(db: &Connection, epoch: Epoch) -> Result<(), Failure> {
     }
 }
 
+/// Whether another living owner has said that it lives later than `epoch` says that it is: then one of two clocks is wrong, and a wait that ends later
+/// than it was to may be right by the other. After a clock was set back all say so anew within seconds.
+pub fn is_behind(db: &Connection, epoch: Epoch, at: Wall) -> Result<bool, Failure> {
+    const SQL: &str = "
+        SELECT 1 FROM owners WHERE left_at IS NULL AND epoch <> :epoch AND coalesce(seen_at, joined_at) > :at + 1000000";
+    Ok(db.prepare_cached(SQL)?.exists(named_params! { ":epoch": epoch.0, ":at": at.0 })?)
+}
+
 /// Whether `epoch` has joined and not left.
 pub fn is_living(db: &Connection, epoch: Epoch) -> Result<bool, Failure> {
     const SQL: &str = "SELECT 1 FROM owners WHERE epoch = :epoch AND left_at IS NULL";

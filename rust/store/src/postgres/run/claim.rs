@@ -62,10 +62,12 @@ const UNOWNED: &str = concat!(
                 WHERE others.name = runs.workflow AND others.owner <> :epoch AND others.version = runs.version))
     ORDER BY priority DESC, row LIMIT :limit"
 );
-/// A wait of so long from when it was asked for that ends later than so long from now was asked for while the clock was ahead.
+/// A wait of so long from when it was asked for that ends later than so long from now was asked for while the clock was ahead, unless somebody who
+/// lives has said later that he does: then it is this clock that is behind.
 const CUT_AHEAD: &str = "
     UPDATE runs SET not_before = :at + delay_us, due_at = :at + delay_us
-    WHERE completed_at IS NULL AND delay_us IS NOT NULL AND not_before < 9223372036854775807 AND not_before - delay_us > :at";
+    WHERE completed_at IS NULL AND delay_us IS NOT NULL AND not_before < 9223372036854775807 AND not_before - delay_us > :at
+        AND NOT EXISTS (SELECT 1 FROM owners WHERE left_at IS NULL AND epoch <> :epoch AND coalesce(seen_at, joined_at) > :at + 1000000)";
 const DUE: &str = "
     SELECT row, limited FROM runs
     WHERE completed_at IS NULL AND not_before <= :at ORDER BY not_before LIMIT :limit";
@@ -87,7 +89,7 @@ pub fn claim(
     workflows: &[Arc<str>],
     taking: Taking,
 ) -> Result<Vec<Unfinished>, Failure> {
-    free_due(db, at)?;
+    free_due(db, epoch, at)?;
     let paused = seat::paused_workflows(db, at)?;
     let mut found = Vec::new();
     for workflow in workflows {
@@ -185,8 +187,8 @@ fn unowned(
 }
 
 /// Of the runs whose time has come, those wait no longer that were due first. None waits for longer than it was to.
-fn free_due(db: &Db, at: Wall) -> Result<(), Failure> {
-    db.prepare_cached(CUT_AHEAD)?.execute(named_params! { ":at": at.0 })?;
+fn free_due(db: &Db, epoch: Epoch, at: Wall) -> Result<(), Failure> {
+    db.prepare_cached(CUT_AHEAD)?.execute(named_params! { ":epoch": epoch.0, ":at": at.0 })?;
     let params = named_params! { ":at": at.0, ":limit": signed(DUE_MAX) };
     let mut due = db.prepare_cached(DUE)?;
     let rows = due.query_map(params, |row| Ok((row.get(0)?, row.get(1)?)))?;

@@ -105,7 +105,7 @@ pub fn claim(
     workflows: &[Arc<str>],
     taking: Taking,
 ) -> Result<Vec<Unfinished>, Failure> {
-    free_due(db, at)?;
+    free_due(db, epoch, at)?;
     let paused = seat::paused_workflows(db, at)?;
     let mut found = Vec::new();
     for workflow in workflows {
@@ -182,8 +182,8 @@ fn unowned(
 }
 
 /// Of the runs whose time has come, those wait no longer that were due first. None waits for longer than it was to.
-fn free_due(db: &Connection, at: Wall) -> Result<(), Failure> {
-    if db.prepare_cached(AHEAD)?.exists(named_params! { ":at": at.0 })? {
+fn free_due(db: &Connection, epoch: Epoch, at: Wall) -> Result<(), Failure> {
+    if db.prepare_cached(AHEAD)?.exists(named_params! { ":at": at.0 })? && !owner::is_behind(db, epoch, at)? {
         db.prepare_cached(CUT_AHEAD)?.execute(named_params! { ":at": at.0 })?;
     }
     let params = named_params! { ":at": at.0, ":limit": signed(DUE_MAX) };
