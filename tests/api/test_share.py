@@ -95,6 +95,43 @@ def test_a_runner_that_leaves_hands_over_what_it_had_not_begun(file: Path, crowd
         assert all(stays.get_run(run.id) for run in runs)
 
 
+def test_a_runner_that_waits_for_its_bodies_leaves_the_rest_to_others(file: Path) -> None:
+    """It polls nothing from then on, and begins nothing: so others do."""
+    go: dict[Any, threading.Event] = {}
+    inside: set[str] = set()
+    polled: list[Any] = []
+
+    def body(context: cloaca.Context) -> None:
+        current = cloaca.current_run()
+        inside.add(current.run_id)
+        assert go[current.runner].wait(WAIT)
+
+    @cloaca.trigger(workflow="held", poll_interval="10ms")
+    def source(tick: cloaca.Tick) -> bool:
+        polled.append(tick.runner)
+        return False
+
+    declare("held", body)
+    with small(file) as first, small(file) as second:
+        go.update({first: threading.Event(), second: threading.Event()})
+        try:
+            runs = [runner.submit("held", {"n": n}) for n, runner in enumerate([first, second] * 3)]
+            assert eventually(lambda: len(inside) == 4 and polled)
+            leaves = polled[-1]
+            stays = second if leaves is first else first
+            leaving = threading.Thread(target=leaves.shutdown, args=(WAIT,))
+            leaving.start()
+            assert eventually(lambda: polled[-1] is stays)
+            go[stays].set()
+            assert eventually(lambda: len(stays.list_runs(status="Completed")) == 4)
+            assert leaving.is_alive(), "its bodies are not home"
+        finally:
+            for each in go.values():
+                each.set()
+        leaving.join()
+        assert [stays.run(run.id).result(WAIT).status for run in runs] == ["Completed"] * 6
+
+
 def test_what_a_trigger_fires_is_spread_too_and_deduplicated_wherever_it_is(file: Path, crowd: Crowd) -> None:
     @cloaca.trigger(workflow="crowd", poll_interval="1h")
     def source() -> list[cloaca.TriggerResult]:
