@@ -243,3 +243,20 @@ def test_what_the_inbox_of_a_server_holds_is_not_left_behind(here: Path, postgre
         cloaca.copy_store(postgres_url, "b.db")
     assert list(here.glob("b.db*")) == []
     cloaca.copy_store(postgres_url, postgres_url + ("&" if "?" in postgres_url else "?") + "schema=beside")
+
+
+def test_a_run_key_that_came_twice_in_transactions_goes_back_to_a_file(here: Path, postgres_url: str) -> None:
+    with cloaca.WorkflowBuilder("order"):
+        cloaca.task(id="only")(lambda context: None)
+    with cloaca.DefaultRunner(postgres_url) as runner, psycopg.connect(postgres_url) as connection:
+        runs = []
+        for _ in range(2):
+            runs.append(runner.submit("order", run_key="order 7", connection=connection))
+            connection.commit()
+            assert runs[-1].result(60).status == "Completed"
+        assert runs[0].id != runs[1].id
+        assert runner.run(runs[1].id).result(60).status == "Completed"
+    cloaca.copy_store(postgres_url, "b.db")
+    with cloaca.DefaultRunner("b.db") as runner:
+        assert [run["id"] for run in runner.list_runs()] == [runs[0].id]
+        assert runner.submit("order", run_key="order 7").id == runs[0].id
