@@ -115,11 +115,6 @@ impl Engine {
         self.hands.shares
     }
 
-    /// Whether others declare any of its workflows.
-    pub fn has_others(&self) -> bool {
-        !self.elsewhere.is_empty()
-    }
-
     /// Whether runs of that workflow may lie in the store while this runner serves it.
     fn shares(&self, workflow: &str) -> bool {
         self.hands.shares && (self.hands.is_fixed || self.elsewhere.contains(workflow))
@@ -291,6 +286,7 @@ impl Engine {
         }
         let is_free = run.is_untouched() && !run.is_child && !self.turns.contains_key(&run.id);
         let is_free = is_free && !self.seats.has(run.id) && !self.is_waited_for(run.id);
-        Some(is_free && self.shares(&run.workflow.name) && !self.run_timer.contains_key(&run.id))
+        let is_others = self.drains || self.shares(&run.workflow.name);
+        Some(is_free && is_others && !self.run_timer.contains_key(&run.id))
     }
 }

@@ -75,9 +75,8 @@ impl Runtime {
     /// While bodies are waited for, what waits for none of them is others': triggers, and runs that have not begun.
     fn leave_rest(&self) {
         let shared = &self.shared;
-        let is_busy =
-            lock(&shared.jobs).in_flight().next().is_some() || lock(&shared.polls).poller.in_body() > 0;
-        if !is_busy || !lock(&shared.engine).has_others() {
+        // Also while there is nobody: who comes meanwhile is not to wait for bodies.
+        if lock(&shared.jobs).in_flight().next().is_none() && lock(&shared.polls).poller.in_body() == 0 {
             return;
         }
         self.step(Event::Draining);
