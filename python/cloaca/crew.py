@@ -645,16 +645,30 @@ class Crew:
                 say(_engine_log, ERROR, text, name, failures, does, error)
 
     def _work(self) -> None:
-        jobs, run = self.engine.jobs, self._worker.run
+        thrown: BaseException | None = None
         while not attempt.is_forked(self._pid):
             try:
-                jobs.work(IDLE_SECONDS_MAX, self.tasks, run, _rest, self._worker.struck)
-                return
-            except BaseException as fault:
-                if attempt.is_forked(self._pid):
+                return self._work_on(thrown)
+            except BaseException as once_more:
+                thrown = once_more
+        return None
+
+    def _work_on(self, thrown: BaseException | None) -> None:
+        jobs, run, struck = self.engine.jobs, self._worker.run, self._worker.struck
+        jobs.worker_present(True)
+        # Both as arguments: without a name of its own no exception is kept beyond its turn.
+        news = None if thrown is None else (struck, thrown)
+        del thrown
+        while not attempt.is_forked(self._pid):
+            try:
+                found = jobs.take_job(IDLE_SECONDS_MAX, self.tasks, _rest, news)
+                news = None
+                if not found:
+                    jobs.worker_present(False)
                     return
-                text = "a worker met a fault of the engine; please report it"
-                say(_engine_log, ERROR, text, raised=fault)
+                run(*found)
+            except BaseException as error:
+                news = struck, error
 
 
 def _rest() -> None:

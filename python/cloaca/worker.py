@@ -13,7 +13,7 @@ from . import attempt, tracing
 from .context import Context, decode_value, encode_within, fitting
 from .duration import text_of
 from .end import left_by, raised_by
-from .errors import RunnerError
+from .errors import CloacaError, RunnerError
 from .job import Job, Raised
 from .kind import is_a, is_awaitable, refuse_generator
 from .permit import Deferred
@@ -194,10 +194,12 @@ class Worker:
         """Something was thrown into a worker's thread from outside, by who meant a body that had returned:
         while it waited, or behind the body of an attempt, which fails by it if it had not ended.
         """
+        if found is None and is_a(error, CloacaError):
+            say(_engine_log, ERROR, "a worker met a fault of the engine; please report it", raised=error)
+            return
         if found is None:
-            say(
-                _engine_log, WARNING, "%s was thrown into a worker's thread, while it waited", describe(error)
-            )
+            text = "%s was thrown into a worker's thread, while it waited"
+            say(_engine_log, WARNING, text, describe(error))
             return
         parts, task, task_id, context_json, *_ = found
         job = Job(*parts)

@@ -12,7 +12,7 @@ use cloaca_core::context::LIGHT_BYTES_MAX;
 use cloaca_core::engine::Job;
 use cloaca_core::port::{Failure, Line};
 use cloaca_core::run::{Ended, Ruling};
-use cloaca_core::runtime::{Runtime, Waited, Work};
+use cloaca_core::runtime::{Runtime, Waited};
 use cloaca_core::time::Wall;
 use cloaca_core::workflow::Executor;
 
@@ -41,8 +41,10 @@ pub fn parts_of(job: Job) -> JobParts {
 }
 
 thread_local! {
-    /// Whether this thread, which made attempts, was sent home: one that is struck on the way out may come again.
-    static IS_HOME: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread counts among the workers.
+    static IS_PRESENT: Cell<bool> = const { Cell::new(false) };
+    /// The job that this thread was given last, and it as Python has it: so that none is lost, whatever is thrown into the thread, wherever.
+    static IN_HAND: Cell<Option<(Job, Py<PyTuple>)>> = const { Cell::new(None) };
 }
 
 /// The attempts of one runner.
@@ -53,30 +55,56 @@ pub struct Jobs {
 
 #[pymethods]
 impl Jobs {
-    /// Makes attempts, with the task that each one's number stands for in `tasks`, until none has been ready for `seconds` or the runner
-    /// closes. `run` makes one, and raises nothing that its body does: what comes out of it was thrown into this thread from outside, or is
-    /// a fault of the engine, and goes to `struck`, with the attempt or, if it came in between, with none. `rest` does nothing: out of
-    /// it comes what is not to meet the next body.
-    fn work(
+    /// This worker thread has come or goes; twice is fine.
+    fn worker_present(&self, py: Python<'_>, present: bool) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        if IS_PRESENT.replace(present) != present {
+            runtime.worker_present(present);
+        }
+        Ok(())
+    }
+
+    /// The next job as `(job, task, task_id, context_json, error, checkpoint_json, trace)`, with the task that its body's number stands for in `tasks`;
+    /// `None` when idle too long; `False` when closed. `rest` does nothing: out of it comes what was thrown into this thread while it waited, before
+    /// there is a job that would be lost. `thrown` is what came out of the thread since its last job: `struck` is told of that with the job, which
+    /// ends by it if it has not ended.
+    fn take_job(
         &self,
         py: Python<'_>,
         seconds: f64,
         tasks: &Bound<'_, PyDict>,
-        run: &Bound<'_, PyAny>,
         rest: &Bound<'_, PyAny>,
-        struck: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        if IS_HOME.get() {
-            return Ok(());
-        }
+        thrown: Option<(Bound<'_, PyAny>, Bound<'_, PyAny>)>,
+    ) -> PyResult<Py<PyAny>> {
         let runtime = self.handle.runtime(py)?;
-        runtime.worker_present(true);
-        let left = self.make_all(py, runtime, span_of(seconds), tasks, run, [rest, struck]);
-        if !is_forked(self.handle.generation) {
-            runtime.worker_present(false);
-            IS_HOME.set(left.is_ok());
+        if let Some((struck, error)) = thrown {
+            self.break_off(runtime, &struck, error)?;
         }
-        left
+        IN_HAND.set(None);
+        let mut was_woken = false;
+        let work = loop {
+            let Some(job) = runtime.ready_job(was_woken) else {
+                match free(py, || runtime.wait_job(span_of(seconds)))? {
+                    Waited::Ready => was_woken = true,
+                    Waited::Idle => return Ok(py.None()),
+                    Waited::Closed => return Ok(false.into_pyobject(py)?.to_owned().into_any().unbind()),
+                }
+                call0(rest)?;
+                continue;
+            };
+            was_woken = false;
+            if let Some(work) = quick(py, runtime, || runtime.begin(job))? {
+                break work;
+            }
+        };
+        let job = work.job;
+        let context = match work.context.text_at_once() {
+            Some(context) => context,
+            None => free(py, || work.context.text())?,
+        };
+        let found = work_parts(work, &context, tasks)?.unbind();
+        IN_HAND.set(Some((job, found.clone_ref(py))));
+        Ok(found.into_any())
     }
 
     /// What an executor beside the workers takes its attempts from. One for each executor.
@@ -274,71 +302,26 @@ impl Jobs {
 }
 
 impl Jobs {
-    fn make_all(
+    /// Says what was thrown into this thread, and ends the job that it has in hand. What comes meanwhile is let go of: the job ends all the same.
+    #[inline(never)]
+    fn break_off(
         &self,
-        py: Python<'_>,
         runtime: &Runtime,
-        span: Duration,
-        tasks: &Bound<'_, PyDict>,
-        run: &Bound<'_, PyAny>,
-        [rest, struck]: [&Bound<'_, PyAny>; 2],
+        struck: &Bound<'_, PyAny>,
+        error: Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let is_forked = || is_forked(self.handle.generation);
-        while let Some(work) = take(py, runtime, span)? {
-            let job = work.job;
-            let context = match work.context.text_at_once() {
-                Some(context) => context,
-                None => free(py, || work.context.text())?,
-            };
-            let found = work_parts(work, &context, tasks)?;
-            if let Err(error) = call0(rest) {
-                tell(struck, None, &error);
+        let py = struck.py();
+        let (job, found) = IN_HAND.take().unzip();
+        let kind =
+            error.get_type().name().map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
+        let told = (error, found).into_pyobject(py);
+        let _ = told.and_then(|told| call(struck, told));
+        match job {
+            Some(job) if !is_forked(self.handle.generation) => {
+                let failure = Failure::raised(&kind, "its thread was struck".to_owned(), None);
+                free(py, || runtime.broken_off(job, failure))
             }
-            let Err(error) = call(run, found.clone()) else {
-                if is_forked() {
-                    return Ok(());
-                }
-                continue;
-            };
-            if is_forked() {
-                return Ok(());
-            }
-            tell(struck, Some(&found), &error);
-            if is_forked() {
-                return Ok(());
-            }
-            let failure = Failure::raised(&kind_of(py, &error), "its thread was struck".to_owned(), None);
-            free(py, || runtime.broken_off(job, failure))?;
-        }
-        Ok(())
-    }
-}
-
-/// The next attempt, which has begun; none if nothing was ready for `span`, or the runner closes.
-fn take(py: Python<'_>, runtime: &Runtime, span: Duration) -> PyResult<Option<Work>> {
-    let mut was_woken = false;
-    loop {
-        let Some(job) = runtime.ready_job(was_woken) else {
-            match free(py, || runtime.wait_job(span))? {
-                Waited::Ready => was_woken = true,
-                Waited::Idle | Waited::Closed => return Ok(None),
-            }
-            continue;
-        };
-        was_woken = false;
-        if let Some(work) = quick(py, runtime, || runtime.begin(job))? {
-            return Ok(Some(work));
+            _ => Ok(()),
         }
     }
-}
-
-/// Says what came into a worker's thread. What comes meanwhile is let go of: the attempt ends all the same.
-fn tell(struck: &Bound<'_, PyAny>, found: Option<&Bound<'_, PyTuple>>, error: &PyErr) {
-    let py = struck.py();
-    let told = (error.clone_ref(py).into_value(py), found).into_pyobject(py);
-    let _ = told.and_then(|told| call(struck, told));
-}
-
-fn kind_of(py: Python<'_>, error: &PyErr) -> String {
-    error.get_type(py).name().map_or_else(|_| "an exception".to_owned(), |name| name.to_string())
 }
