@@ -42,12 +42,13 @@ def test_the_first_screen_says_what_is_paused(page: Asking, runner: cloaca.Defau
 
 
 def test_a_runner_that_says_nothing_is_not_called_well(
-    page: Asking, runner: cloaca.DefaultRunner, monkeypatch: pytest.MonkeyPatch
+    page: Asking, runner: cloaca.DefaultRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with reading.Reader(runner._url) as reader:
         while reading.runners(reader)[0].seen_at is None:
             pass
     monkeypatch.setattr("cloaca.health.SILENT_SECONDS", -1.0)
+    _change(tmp_path / "runs.db", "UPDATE owners SET host = 'elsewhere'")
     text = page.text("/")
     assert "Something needs a look: 1 runner with a living process said nothing lately" in text
     assert "silent" in text
@@ -150,7 +151,7 @@ _AGO = "CAST(unixepoch() * 1000000 AS INTEGER) - 600000000"
 def test_all_is_not_well_while_the_only_runner_says_nothing(
     page: Asking, runner: cloaca.DefaultRunner, tmp_path: Path
 ) -> None:
-    _change(tmp_path / "runs.db", f"UPDATE owners SET seen_at = {_AGO}")
+    _change(tmp_path / "runs.db", f"UPDATE owners SET seen_at = {_AGO}, host = 'elsewhere'")
     text = page.text("/")
     assert "Something needs a look: 1 runner with a living process said nothing lately: is it stopped" in text
     assert "silent" in text
