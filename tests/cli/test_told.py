@@ -187,7 +187,7 @@ import sys
 
 from cloaca.cli import children, main
 
-children.END_SECONDS = 0.5
+children.END_SECONDS = 3.0
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -213,7 +213,7 @@ def test_a_drain_is_waited_for_as_long_as_the_program_says(tmp_path: Path, mode:
             process.send_signal(TERM)
             reads(process, "waiting at most 600 s")
             # Past the bound of who says nothing.
-            time.sleep(1.0)
+            time.sleep(3.5)
             (tmp_path / "go").touch()
             assert_ends_well(process)
         finally:
