@@ -155,17 +155,17 @@ def _multiply(database: sqlite3.Connection, row: int, times: int, offset: int, r
     }
     names = [column[1] for column in database.execute("PRAGMA table_info(runs)")]
     database.execute(
-        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)"
+        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
         f" INSERT INTO runs ({', '.join(names)}) SELECT {', '.join(other.get(name, name) for name in names)}"
-        " FROM n, runs WHERE runs.row = ?2",
+        " FROM n, runs WHERE runs.row = ?",
         [times, row],
     )
     names = [column[1] for column in database.execute("PRAGMA table_info(tasks)")]
     chosen = ", ".join("r.row" if name == "run" else f"t.{name}" for name in names)
     database.execute(
         f"INSERT INTO tasks ({', '.join(names)}) SELECT {chosen} FROM runs AS r, tasks AS t"
-        " WHERE r.row > ?1 AND r.row <= ?1 + ?2 AND t.run = ?3",
-        [offset, times, row],
+        " WHERE r.row > ? AND r.row <= ? AND t.run = ?",
+        [offset, offset + times, row],
     )
 
 
