@@ -308,6 +308,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         self._has_waited = False
         self._paused = paused
         self._works = works
+        self._on_serving: Callable[[], None] | None = None
         self._name = name
         self._config = config
         self._resuming = threading.Lock()
@@ -641,6 +642,9 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         with Stop() as stop, Notifying(self._lives) as notifying:
             self._crew.on_end = stop.end
             try:
+                if self._on_serving is not None:
+                    # From here on a signal drains, and doesn't end this.
+                    self._on_serving()
                 # The engine may have ended before it could be asked to tell.
                 if not self._engine.wait_closing(0.0):
                     stop.wait()

@@ -20,6 +20,7 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
 PAIRS = {"TERM TERM": (TERM, TERM), "INT TERM": (INT, TERM)}
 MODES = {
     "plain": ["run", "app.py"],
+    "function": ["run", "app.py:make"],
     "workers": ["run", "app.py", "--workers", "2"],
     "reload": ["run", "app.py", "--reload"],
     "dev": ["dev", "app.py"],
@@ -112,6 +113,31 @@ def test_two_more_at_once_end_a_drain(tmp_path: Path, mode: str, pair: str) -> N
         assert_ends_well(process)
 
 
+# As a lock does whose wait was broken off.
+RAISES = """
+def make():
+    try:
+        print("here", flush=True)
+        for _ in range(6000):
+            time.sleep(0.01)
+    finally:
+        raise RuntimeError("release unlocked lock")
+
+
+"""
+
+
+@pytest.mark.parametrize("number", [TERM, INT])
+@pytest.mark.parametrize("where", ["import", "function"])
+def test_what_its_end_has_the_program_raise_is_no_fault_of_it(
+    tmp_path: Path, where: str, number: signal.Signals
+) -> None:
+    (tmp_path / "app.py").write_text(APP + RAISES + ("make()\n" if where == "import" else ""))
+    with at_work(tmp_path, "plain" if where == "import" else "function") as process:
+        process.send_signal(number)
+        assert_ends_well(process)
+
+
 @pytest.mark.parametrize("number", [TERM, INT])
 @pytest.mark.parametrize("waits", ["atexit", "thread"])
 def test_a_program_that_does_not_end_is_ended_by_one_more(
@@ -192,7 +218,6 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.xfail(strict=False, reason="a signal just behind the first line is sometimes not waited for")
 @pytest.mark.parametrize("mode", ["workers", "reload"])
 def test_a_drain_is_waited_for_as_long_as_the_program_says(tmp_path: Path, mode: str) -> None:
     (tmp_path / "app.py").write_text(PATIENT.format(seconds=600))

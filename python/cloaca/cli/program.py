@@ -72,7 +72,7 @@ def imported(module: str, *, serves: bool = False) -> ModuleType:
             if not serves:
                 stack.enter_context(contextlib.redirect_stdout(sys.stderr))
                 stack.enter_context(only_looked_at())
-            found = importlib.import_module(name)
+            found = _import(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise UsageError(
@@ -101,6 +101,17 @@ def imported(module: str, *, serves: bool = False) -> ModuleType:
             f"{module} is called like module {name} at {own}, which Python takes; rename the file"
         )
     return found
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except BaseException as error:
+        from .told import Told, is_cause_of
+
+        if is_cause_of(error):
+            raise Told from None
+        raise
 
 
 def _is_of_opening(error: BaseException) -> bool:

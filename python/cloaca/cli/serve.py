@@ -247,6 +247,8 @@ def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, in
             return OK
         raise
     except CloacaError as error:
+        if told.is_cause_of(error):
+            raise told.Told from None
         if isinstance(error, NothingFound) and is_held() and WORKER not in os.environ:
             # No file of the program that changes names a store.
             sys.stderr.write(f"cloaca: {clean(str(error))}\n")
@@ -304,7 +306,7 @@ def _served(target: str, url: str | None, log: str | None, listens: tuple[str, i
     elif listens is not None:
         threading.Thread(target=_listen_later, args=(listens, runner), daemon=True).start()
     store = meant.shown(_store_of(runner))
-    logging.getLogger("cloaca").info(_serving(runner), target, store)
+    runner._on_serving = lambda: logging.getLogger("cloaca").info(_serving(runner), target, store)
     runner.run_forever()
     return OK
 

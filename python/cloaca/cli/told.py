@@ -60,8 +60,24 @@ def over(does: Callable[[], int]) -> int:
     with _hearing():
         try:
             return does()
-        except Told:
+        except BaseException as error:
+            if not is_cause_of(error):
+                raise
             return 0
+
+
+def is_cause_of(error: BaseException) -> bool:
+    """Whether it was raised where one of them ended what the program did: by a lock, say, whose wait that
+    broke off, and which is let go all the same."""
+    chain: list[BaseException | None] = [error]
+    for each in chain:
+        if isinstance(each, Told):
+            return True
+        for further in () if each is None else (each.__cause__, each.__context__):
+            # By identity: of a program's exceptions who knows what is equal.
+            if not any(further is known for known in chain):
+                chain.append(further)
+    return False
 
 
 @contextlib.contextmanager
