@@ -169,6 +169,12 @@ class Server:
         finally:
             self.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
+    @contextlib.contextmanager
+    def store(self) -> Iterator[str]:
+        """The same by its URL."""
+        with self.database() as name:
+            yield self.url(name)
+
 
 class Way:
     """A port of loopback that leads to a server, and on which nothing moves while it is cut."""

@@ -656,9 +656,7 @@ class Crew:
     def _work_on(self, thrown: BaseException | None) -> None:
         jobs, run, struck = self.engine.jobs, self._worker.run, self._worker.struck
         jobs.worker_present(True)
-        # Both as arguments: without a name of its own no exception is kept beyond its turn.
         news = None if thrown is None else (struck, thrown)
-        del thrown
         while not attempt.is_forked(self._pid):
             try:
                 found = jobs.take_job(IDLE_SECONDS_MAX, self.tasks, _rest, news)

@@ -8,8 +8,8 @@ import random
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import postgres
@@ -60,12 +60,7 @@ def test_whatever_moment_a_kill_hits_nothing_is_lost_and_nothing_is_done_twice(t
 def test_whatever_moment_a_kill_hits_a_server_has_all_of_it_once(
     tmp_path: Path, postgres_server: postgres.Server
 ) -> None:
-    @contextmanager
-    def database() -> Iterator[str]:
-        with postgres_server.database() as name:
-            yield postgres_server.url(name)
-
-    kill_and_look(tmp_path, SERVER_KILLS, database)
+    kill_and_look(tmp_path, SERVER_KILLS, postgres_server.store)
 
 
 def kill_and_look(

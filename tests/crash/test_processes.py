@@ -8,7 +8,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import groupby
 from pathlib import Path
 
@@ -198,12 +198,7 @@ def test_whoever_is_killed_or_stopped_the_work_is_done_once(tmp_path: Path) -> N
 def test_whoever_is_killed_or_stopped_a_server_has_the_work_once(
     tmp_path: Path, postgres_server: postgres.Server
 ) -> None:
-    @contextmanager
-    def database() -> Iterator[str]:
-        with postgres_server.database() as name:
-            yield postgres_server.url(name)
-
-    work_beside_blows(tmp_path, SERVER_KILLS, database)
+    work_beside_blows(tmp_path, SERVER_KILLS, postgres_server.store)
 
 
 def work_beside_blows(

@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 import postgres
@@ -102,12 +102,7 @@ def test_deaths_may_follow_one_another(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(60 + 8 * (SERVER_DEATHS or len(POINTS) ** 2))
 def test_deaths_may_follow_one_another_on_a_server(tmp_path: Path, postgres_server: postgres.Server) -> None:
-    @contextmanager
-    def database() -> Iterator[str]:
-        with postgres_server.database() as name:
-            yield postgres_server.url(name)
-
-    die_again_and_again(tmp_path, SERVER_DEATHS, database)
+    die_again_and_again(tmp_path, SERVER_DEATHS, postgres_server.store)
 
 
 def die_again_and_again(

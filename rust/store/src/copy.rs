@@ -21,10 +21,10 @@ pub const BATCH_BYTES: usize = 4 << 20;
 
 /// What only a server has, or says of the store and not of what it holds.
 const OWN_TABLES: [&str; 2] = ["stamps", "beats"];
-/// Where only a server keeps what a file can do without: the ids that were given before it was seen that a run key was in use.
-const SPARED_TABLE: &str = "aliases";
 const OWN_COLUMNS: [(&str, &str); 2] = [("owners", "boot"), ("owners", "place")];
 const OWN_WORDS: [&str; 4] = ["version", "store", "copied_at", "copied_after"];
+/// Where only a server keeps what a file can do without: the ids that were given before it was seen that a run key was in use.
+const SPARED_TABLE: &str = "aliases";
 /// What a server has in place of a NUL.
 const NUL: char = '\u{2400}';
 

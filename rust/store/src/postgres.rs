@@ -88,6 +88,8 @@ pub use tenant::{Tenant, create as create_tenant, password as password_of, remov
 const DOUBT_PATIENCE: Duration = Duration::from_secs(2);
 /// The others are looked at no oftener, unless there is news: each look is a way to the server and back.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// An answer that took no longer tells the server's time well enough: by less nobody goes.
+const QUICK_ANSWER: Duration = Duration::from_millis(10);
 /// Between two attempts to reach a server that is not there.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -568,14 +570,16 @@ impl Store for PostgresStore {
     }
 
     fn clock_ahead_us(&self) -> Stored<Option<i64>> {
-        let ahead_us = || {
+        let asked = || -> Stored<(i64, Duration)> {
             let (before, began) = (owner::machine_us(), Instant::now());
             let at = self.read(owner::clock)?;
-            let half = i64::try_from(began.elapsed().as_micros() / 2).unwrap_or(0);
-            Ok(Some(at - before - half))
+            let took = began.elapsed();
+            let half = i64::try_from(took.as_micros() / 2).unwrap_or(0);
+            Ok((at - before - half, took))
         };
-        // The first may have had to connect.
-        ahead_us().and_then(|_| ahead_us())
+        let (ahead_us, took) = asked()?;
+        // It may have had to connect, and how long that took is not how old the answer is.
+        Ok(Some(if took < QUICK_ANSWER { ahead_us } else { asked()?.0 }))
     }
 
     fn wake_others(&self, epoch: Epoch) {

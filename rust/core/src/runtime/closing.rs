@@ -40,10 +40,15 @@ impl Runtime {
     /// Takes nothing more: no poll, no claim, no run but those that tasks call. What is in hand goes on to its end, and triggers are others'.
     pub fn begin_drain(&self) {
         self.shared.draining.store(true, Ordering::Release);
+        self.give_away();
+        self.shared.wake_liaison();
+    }
+
+    /// Triggers are others' from now on, and nothing is claimed any more.
+    fn give_away(&self) {
         self.step(Event::Draining);
         let triggers = lock(&self.shared.engine).triggers_declared();
         triggers.iter().for_each(|trigger| self.withdraw(trigger));
-        self.shared.wake_liaison();
     }
 
     /// Waits at most `span` for the ends of all runs in hand; true once they are there. Call detached.
@@ -79,9 +84,7 @@ impl Runtime {
         if lock(&shared.jobs).in_flight().next().is_none() && lock(&shared.polls).poller.in_body() == 0 {
             return;
         }
-        self.step(Event::Draining);
-        let triggers = lock(&shared.engine).triggers_declared();
-        triggers.iter().for_each(|trigger| self.withdraw(trigger));
+        self.give_away();
         shared.let_go();
         let waiting = lock(&shared.jobs).take_last(0..usize::MAX, usize::MAX);
         if !waiting.is_empty() {
