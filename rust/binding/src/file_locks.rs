@@ -1,4 +1,5 @@
-//! Makes SQLite's locks belong to an open file and not to the process, and its `close` leave alone what others have locked.
+//! Makes SQLite's locks belong to an open file and not to the process, its `close` leave alone what others have locked, and all of it leave
+//! alone what has got the number of a descriptor that the program closed behind SQLite's back.
 //!
 //! SQLite asks for POSIX locks, all of which any `close` of the file in the process takes away, whoever made the descriptor: a second SQLite
 //! that lets go of the file (`ATTACH`), a copy of the folder, and our own SQLite for that other one. Amidst a transaction that was the
@@ -18,6 +19,9 @@ type SystemCall = unsafe extern "C" fn();
 type Open = unsafe extern "C" fn(*const c_char, c_int, c_int) -> c_int;
 type Close = unsafe extern "C" fn(c_int) -> c_int;
 type Lock = unsafe extern "C" fn(c_int, c_int, *mut c_void) -> c_int;
+type Read = unsafe extern "C" fn(c_int, *mut c_void, usize, libc::off_t) -> isize;
+type Write = unsafe extern "C" fn(c_int, *const c_void, usize, libc::off_t) -> isize;
+type Truncate = unsafe extern "C" fn(c_int, libc::off_t) -> c_int;
 
 /// Puts this module between SQLite and the system, before the first database is opened. Where that fails everything is as SQLite has it.
 pub fn install() {
@@ -39,6 +43,10 @@ pub fn install() {
             replace(vfs, c"open", std::mem::transmute::<Open, SystemCall>(open));
             replace(vfs, c"close", std::mem::transmute::<Close, SystemCall>(close));
             replace(vfs, c"fcntl", std::mem::transmute::<Lock, SystemCall>(lock));
+            // It reads and writes by no others where there are these.
+            replace(vfs, c"pread", std::mem::transmute::<Read, SystemCall>(read));
+            replace(vfs, c"pwrite", std::mem::transmute::<Write, SystemCall>(write));
+            replace(vfs, c"ftruncate", std::mem::transmute::<Truncate, SystemCall>(truncate));
         }
     });
 }
@@ -76,8 +84,60 @@ unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_int) -> c_i
     descriptor
 }
 
+/// Whether what SQLite opened still has that descriptor: a program may close what is not its own, and its next file gets the number.
+fn is_its_own(descriptor: c_int) -> bool {
+    let mut found = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the system fills it where it returns 0.
+    let now = unsafe {
+        (libc::fstat(descriptor, found.as_mut_ptr()) == 0).then(|| {
+            let found = found.assume_init();
+            (found.st_dev, found.st_ino)
+        })
+    };
+    descriptors::is_still(descriptor, now)
+}
+
+fn refused() {
+    // SAFETY: the place of this thread's error is always there.
+    unsafe { *libc::__errno_location() = libc::EBADF };
+}
+
+/// `pread` as SQLite calls it.
+unsafe extern "C" fn read(descriptor: c_int, into: *mut c_void, bytes: usize, at: libc::off_t) -> isize {
+    if !is_its_own(descriptor) {
+        refused();
+        return -1;
+    }
+    // SAFETY: as it came.
+    unsafe { libc::pread(descriptor, into, bytes, at) }
+}
+
+/// `pwrite` as SQLite calls it.
+unsafe extern "C" fn write(descriptor: c_int, from: *const c_void, bytes: usize, at: libc::off_t) -> isize {
+    if !is_its_own(descriptor) {
+        refused();
+        return -1;
+    }
+    // SAFETY: as it came.
+    unsafe { libc::pwrite(descriptor, from, bytes, at) }
+}
+
+/// `ftruncate` as SQLite calls it.
+unsafe extern "C" fn truncate(descriptor: c_int, bytes: libc::off_t) -> c_int {
+    if !is_its_own(descriptor) {
+        refused();
+        return -1;
+    }
+    // SAFETY: as it came.
+    unsafe { libc::ftruncate(descriptor, bytes) }
+}
+
 /// `close` as SQLite calls it.
 unsafe extern "C" fn close(descriptor: c_int) -> c_int {
+    if !is_its_own(descriptor) {
+        descriptors::forgotten(descriptor);
+        return 0;
+    }
     // SAFETY: SQLite gives up what is its own.
     descriptors::closed(unsafe { OwnedFd::from_raw_fd(descriptor) });
     0

@@ -72,7 +72,9 @@ impl std::error::Error for OpenError {}
 /// What SQLite asks of the system about descriptors, and what is done instead.
 #[cfg(target_os = "linux")]
 pub mod descriptors {
-    pub use crate::sqlite::descriptors::{Purpose, closed, is_kept_free, kept, lock, opened};
+    pub use crate::sqlite::descriptors::{
+        Purpose, closed, forgotten, is_kept_free, is_still, kept, lock, opened,
+    };
 }
 
 /// This process is about to fork: keeps its threads out of SQLite until [`after_fork`] is called on this thread.

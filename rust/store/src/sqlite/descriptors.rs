@@ -5,14 +5,16 @@
 //! process (Python's `sqlite3`, by `ATTACH` or from before a runner) has such locks, and would lose them, amidst a transaction too, to
 //! each runner that shuts down. Hence both sides of a treaty: our locks belong to an open file of their own, so that no `close` of
 //! others drops them and none of ours is taken for theirs, and what others may have locked isn't closed by us before they have gone.
-//! Invariant: a file on which somebody else in this process has a descriptor is not closed here.
+//! Invariant: a file on which somebody else in this process has a descriptor is not closed here; and what a program has closed behind
+//! our back (`os.closerange`), so that its next file got the number, is neither read, written, locked nor closed any more.
 
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -30,9 +32,18 @@ const UNLOCKED: [&str; 3] = ["-wal", "-journal", "-mj"];
 
 static TABLE: LazyLock<Mutex<Table>> = LazyLock::new(Mutex::default);
 
+thread_local! {
+    /// Whether the last lock that this thread asked for was refused as its descriptor is another file's.
+    static REFUSED: Cell<bool> = const { Cell::new(false) };
+}
+
 /// What the process has open.
 #[derive(Default)]
 pub struct Table {
+    /// All of SQLite's descriptors, and of what file each was when it was opened.
+    opened: HashMap<RawFd, Identity>,
+    /// Files that have lost one of theirs.
+    robbed: HashSet<Identity>,
     /// SQLite's descriptors of files that are locked.
     theirs: HashMap<RawFd, Identity>,
     /// Those of our own.
@@ -89,6 +100,9 @@ pub fn opened(descriptor: RawFd) -> io::Result<()> {
     let path = at(descriptor);
     // Where the system has no such folder, SQLite locks as it does without us, and always.
     let Ok(name) = fs::read_link(&path) else { return Ok(()) };
+    if let Some(identity) = identity(&path) {
+        table().opened.insert(descriptor, identity);
+    }
     let name = name.as_os_str().as_encoded_bytes();
     if UNLOCKED.iter().any(|end| name.ends_with(end.as_bytes())) || !fs::metadata(&path)?.is_file() {
         return Ok(());
@@ -107,9 +121,60 @@ pub fn opened(descriptor: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether one of SQLite's descriptors, which is of the file `now`, still is of the one that it was opened for.
+pub fn is_still(descriptor: RawFd, now: Option<Identity>) -> bool {
+    let mut table = table();
+    match table.opened.get(&descriptor) {
+        Some(&known) if now != Some(known) => {
+            table.robbed.insert(known);
+            false
+        }
+        _ => true,
+    }
+}
+
+/// Whether one of these files has lost a descriptor to somebody who closed what is not his own. Without its locks SQLite would look for
+/// them for a long time.
+pub fn is_robbed(files: &[Option<Identity>]) -> bool {
+    let mut table = table();
+    files.iter().flatten().any(|identity| {
+        let has_lost = |file| identity_of(file) != Some(*identity);
+        if table.locks.get(identity).is_some_and(has_lost) {
+            table.robbed.insert(*identity);
+        }
+        table.robbed.contains(identity)
+    })
+}
+
+/// Whether that is why this thread's last lock was refused: waiting is of no use then.
+pub fn was_refused() -> bool {
+    REFUSED.replace(false)
+}
+
+/// A descriptor that SQLite has done with, and that is somebody else's.
+pub fn forgotten(descriptor: RawFd) {
+    let mut table = table();
+    table.opened.remove(&descriptor);
+    if let Some(identity) = table.theirs.remove(&descriptor)
+        && !table.theirs.values().any(|&known| known == identity)
+        && let Some(file) = table.locks.remove(&identity)
+    {
+        let_go(file, identity);
+    }
+}
+
+/// Closes what still is of its file. What isn't is whoever's that has got the number.
+fn let_go(descriptor: impl Into<OwnedFd>, identity: Identity) {
+    let file = File::from(descriptor.into());
+    if identity_of(&file) != Some(identity) {
+        let _ = file.into_raw_fd();
+    }
+}
+
 /// A descriptor that SQLite has done with: closed, or kept until it may be.
 pub fn closed(descriptor: OwnedFd) {
     let mut table = table();
+    table.opened.remove(&descriptor.as_raw_fd());
     if let Some(identity) = table.theirs.remove(&descriptor.as_raw_fd()) {
         if !table.theirs.values().any(|&known| known == identity)
             && let Some(file) = table.locks.remove(&identity)
@@ -135,6 +200,11 @@ pub fn lock(descriptor: RawFd, asks: bool, wanted: &mut libc::flock) -> Option<n
         Entry::Occupied(found) => found.into_mut(),
         Entry::Vacant(place) => place.insert(open(&at(descriptor)).ok()?),
     };
+    if !asks && i32::from(wanted.l_type) != libc::F_UNLCK && identity_of(file) != Some(identity) {
+        table.robbed.insert(identity);
+        REFUSED.set(true);
+        return Some(Err(nix::errno::Errno::EBADF));
+    }
     // The system wants it so for these commands.
     wanted.l_pid = 0;
     let done = if asks {
@@ -210,7 +280,8 @@ impl Table {
             return;
         }
         let foreign = self.foreign();
-        self.parked.retain(|parked| foreign.contains(&parked.identity));
+        let done = self.parked.extract_if(.., |parked| !foreign.contains(&parked.identity));
+        done.for_each(|parked| let_go(parked.descriptor, parked.identity));
     }
 }
 

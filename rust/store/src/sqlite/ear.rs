@@ -1,18 +1,24 @@
-//! Hears of news by the kernel instead of by looking. Invariant: what is missed here is found by the look that stands behind it.
+//! Hears of news by the kernel instead of by looking. Invariant: what is missed here is found by the look that stands behind it; and what has
+//! got the number of a descriptor that the program closed is not touched.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cloaca_core::port::Ear;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::stat::fstat;
 
 /// The kernel has few of them for a user, of which other programs want some.
 const EARS_MAX: usize = 16;
 static EARS: AtomicUsize = AtomicUsize::new(0);
+
+/// So often it is seen that the program has closed what it was to be woken by.
+const LOOK_MS: u16 = 2_000;
 
 /// One of those that this process may have.
 struct Share;
@@ -33,8 +39,25 @@ impl Drop for Share {
 /// An ear on the small file that grows when there is news.
 struct Listening {
     _share: Share,
-    file: Inotify,
-    end: EventFd,
+    /// None only as it is dropped.
+    file: Option<Inotify>,
+    end: Option<EventFd>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if still(self.file.as_ref()).is_none() {
+            std::mem::forget(self.file.take());
+        }
+        if still(self.end.as_ref()).is_none() {
+            std::mem::forget(self.end.take());
+        }
+    }
+}
+
+/// A descriptor, if it is still what was opened: of all that has no name in the file system, none has a type there.
+fn still<T: AsFd>(descriptor: Option<&T>) -> Option<&T> {
+    descriptor.filter(|fd| fstat(fd).is_ok_and(|about| about.st_mode & libc::S_IFMT == 0))
 }
 
 /// None where this process or the kernel has no room for one more.
@@ -43,16 +66,17 @@ pub fn at(hint: &Path) -> Option<Arc<dyn Ear>> {
     let file = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
     file.add_watch(hint, AddWatchFlags::IN_MODIFY).ok()?;
     let end = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok()?;
-    Some(Arc::new(Listening { _share: share, file, end }))
+    Some(Arc::new(Listening { _share: share, file: Some(file), end: Some(end) }))
 }
 
 impl Ear for Listening {
     fn hear(&self) -> bool {
-        let mut ready = [
-            PollFd::new(self.file.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.end.as_fd(), PollFlags::POLLIN),
-        ];
-        let heard = poll(&mut ready, PollTimeout::NONE);
+        let (Some(file), Some(end)) = (still(self.file.as_ref()), still(self.end.as_ref())) else {
+            return false;
+        };
+        let mut ready =
+            [PollFd::new(file.as_fd(), PollFlags::POLLIN), PollFd::new(end.as_fd(), PollFlags::POLLIN)];
+        let heard = poll(&mut ready, LOOK_MS);
         if ready[1].any().unwrap_or(true) {
             return false;
         }
@@ -61,13 +85,16 @@ impl Ear for Listening {
             events.iter().any(|event| event.mask.contains(AddWatchFlags::IN_IGNORED))
         };
         match heard {
-            Ok(_) => !self.file.read_events().is_ok_and(is_gone),
+            Ok(0) => true,
+            Ok(_) => still(Some(file)).is_some_and(|file| !file.read_events().is_ok_and(is_gone)),
             Err(nix::errno::Errno::EINTR) => true,
             Err(_) => false,
         }
     }
 
     fn close(&self) {
-        let _ = self.end.write(1);
+        if let Some(end) = still(self.end.as_ref()) {
+            let _ = end.write(1);
+        }
     }
 }
