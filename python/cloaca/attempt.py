@@ -44,6 +44,7 @@ class inside:
 
     Attributes:
         is_home: whether the body has ended, and its callback runs, or this is one.
+        was_told: whether it has looked whether it is to end, and was told so.
     """
 
     __slots__ = (
@@ -61,6 +62,7 @@ class inside:
         "loop",
         "name",
         "trace",
+        "was_told",
     )
 
     def __init__(
@@ -83,6 +85,7 @@ class inside:
         self._permit: Permit | None = None
         self._calls: dict[str, Iterator[int]] | None = None
         self.is_home = is_callback
+        self.was_told = False
         self.lines: Lines | Gathering | None = None
         """What takes what it logs, if that is kept."""
         self.trace: Within | None = None
@@ -109,6 +112,19 @@ class inside:
         if self._permit is None and self._deferred is not None:
             self._permit = self._deferred.permit(self, self._is_callback)
         return self._permit
+
+    def is_to_end(self) -> bool:
+        """Whether the attempt's body is to end, which it may tell by what it raises from now on."""
+        self.was_told = self.job is not None and bool(self.host.jobs.is_to_end(self.job))
+        return self.was_told
+
+    def is_sent_home(self) -> bool:
+        """Whether it was told to end, and not for its own sake: the runner closes, or has fallen silent. What
+        it raises by that is no failure; whoever goes on with the run makes it anew."""
+        if not self.was_told:
+            return False
+        is_waited_for, is_told = self.host.jobs.attempt_stands(self.job)
+        return is_waited_for and not is_told
 
     def is_permit_held(self) -> bool:
         """Whether the attempt counts among those that run."""

@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .attempt import inside
     from .runner import DefaultRunner
 
 
@@ -28,13 +29,21 @@ class CurrentRun:
         attempt (int | None): the number of the attempt, from 1; `None` where there is no task.
     """
 
-    __slots__ = ("_end", "_engine", "_job", "_name", "attempt", "run_id", "task")
+    __slots__ = ("_body", "_end", "_engine", "_job", "_name", "attempt", "run_id", "task")
 
     run_id: str | None
     task: str | None
     attempt: int | None
 
-    def __init__(self, engine: Any, job: Any, name: str | None, end: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        job: Any,
+        name: str | None,
+        end: tuple[str, str] | None = None,
+        body: inside | None = None,
+    ) -> None:
+        self._body = body
         self._engine = engine
         self._job = job
         self._name = name
@@ -65,7 +74,7 @@ class CurrentRun:
     @property
     def cancelled(self) -> bool:
         """Whether an attempt's body is to end, as `TaskHandle.cancelled` tells; false in a poll."""
-        return self._job is not None and bool(self._engine.jobs.is_to_end(self._job))
+        return self._body is not None and self._body.is_to_end()
 
     @property
     def runner(self) -> DefaultRunner:
@@ -104,4 +113,4 @@ def current_run() -> CurrentRun | None:
     its callback, a callback of a workflow, or a poll of a trigger. `None` outside of a body.
     """
     found = attempt.innermost()
-    return None if found is None else CurrentRun(*found)
+    return None if found is None else CurrentRun(*found, attempt.entered())

@@ -215,8 +215,11 @@ class TaskHandle:
         over its time, or whose run was cancelled, has `timeout_grace_seconds` for that; an attempt that was
         timed out fails then with `TimeoutError`, whatever its body returns, and is tried again as its retries
         say. If it does not end, its task fails for good, because the next attempt would run beside it.
+
+        Where the runner shuts down it is what the body ends with that counts: who has done only a part of it
+        raises, whatever he likes, and the next runner begins another attempt, which uses up no retry.
         """
-        return not self._open or self._engine.jobs.is_to_end(self._job)
+        return not self._open or self._body.is_to_end()
 
     def is_current(self) -> bool:
         """Whether this attempt's end would still count: its run is in the hands of this runner, which has not

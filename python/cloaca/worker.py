@@ -17,7 +17,7 @@ from .errors import CloacaError, RunnerError
 from .job import Job, Raised
 from .kind import is_a, is_awaitable, refuse_generator
 from .permit import Deferred
-from .plain import DEBUG, ERROR, WARNING, describe, say
+from .plain import DEBUG, ERROR, INFO, WARNING, describe, kind_of, say
 from .redact import at_hand
 from .task_handle import TaskHandle, run_id
 from .trace import stack_of
@@ -182,13 +182,24 @@ class Worker:
             return
         if handle is not None:
             handle._close()
-        if is_a(failure, attempt.Interrupted):
+        if self._ends_unruled(entered, failure, task_id):
             self.traced(job, "Interrupted")
             self.engine.jobs.interrupted(job)
         elif failure is None:
             self.succeed(job, task, task_id, left, context)
         else:
             self._fail(job, task, task_id, failure, context_json, context, handle)
+
+    def _ends_unruled(self, entered: attempt.inside, failure: BaseException | None, task_id: str) -> bool:
+        """Whether what a body raised is no end of its attempt, as its runner ends."""
+        if is_a(failure, attempt.Interrupted):
+            return True
+        if failure is None or not entered.is_sent_home() or raised_by(failure).delay_us is not None:
+            return False
+        text = "task '%s' of run %s was told to end, as its runner does, and raised %s: it is made anew"
+        # Not its text, which may hold what is to be hidden.
+        say(_engine_log, INFO, text, task_id, run_id(entered.job), kind_of(failure))
+        return True
 
     def struck(self, error: BaseException, found: Found | None = None) -> None:
         """Something was thrown into a worker's thread from outside, by who meant a body that had returned:
@@ -256,7 +267,7 @@ class Worker:
                 if handle is not None:
                     handle._check_awaited()
             except BaseException as raised:
-                if self._goes_home(loop, raised):
+                if self._goes_home(loop, raised) or self._ends_unruled(entered, raised, task_id):
                     self.traced(job, "Interrupted")
                     carrier.interrupted(job)
                     if is_a(raised, GeneratorExit) or is_a(raised, KeyboardInterrupt):

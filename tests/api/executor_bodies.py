@@ -86,6 +86,15 @@ def dawdles(context: cloaca.Context) -> None:
         (Path(context["folder"]) / "tidied").touch()
 
 
+def gives_up(context: cloaca.Context) -> None:
+    """Runs until it is stopped, and raises what it likes then."""
+    note(context["folder"])
+    try:
+        time.sleep(FOR_EVER)
+    finally:
+        raise RuntimeError("half done")
+
+
 def told(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
     """Notes what its handle says before it is stopped and after."""
     note(context["folder"])

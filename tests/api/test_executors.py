@@ -443,12 +443,12 @@ def children() -> set[int]:
     return found
 
 
-@pytest.mark.parametrize("body", [bodies.resumes, bodies.dawdles, bodies.hangs])
+@pytest.mark.parametrize("body", [bodies.resumes, bodies.dawdles, bodies.gives_up, bodies.hangs])
 def test_a_shutdown_amidst_a_body_leaves_nothing_and_the_next_runner_resumes(
     tmp_path: Path, body: Callable[..., Any]
 ) -> None:
     before, threads = children(), threading.active_count()
-    declare(body)
+    declare(body, retry_attempts=1)
     path = tmp_path / "runs.db"
 
     def executors() -> dict[str, Executor]:

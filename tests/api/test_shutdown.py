@@ -1228,3 +1228,70 @@ def test_nobody_waits_for_his_own_run_and_words_are_checked() -> None:
             await runner.shutdown_async(wait="runs")
 
     asyncio.run(on_the_loop())
+
+
+def by_handle(context: cloaca.Context, handle: cloaca.TaskHandle) -> bool:
+    return handle.cancelled
+
+
+def by_current_run(context: cloaca.Context, handle: cloaca.TaskHandle) -> bool:
+    run = cloaca.current_run()
+    assert run is not None
+    return run.cancelled
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["thread", "async"])
+@pytest.mark.parametrize("looks", [by_handle, by_current_run])
+def test_who_is_told_to_end_as_the_runner_does_and_raises_is_made_anew(
+    tmp_path: Path, looks: Callable[[cloaca.Context, cloaca.TaskHandle], bool], is_async: bool
+) -> None:
+    began = threading.Event()
+
+    def works(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        began.set()
+        while handle.attempt == 1:
+            if looks(context, handle):
+                raise RuntimeError("half done")
+            time.sleep(0.001)
+        context["by"] = handle.attempt
+
+    async def works_async(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        began.set()
+        while handle.attempt == 1:
+            if looks(context, handle):
+                raise RuntimeError("half done")
+            await asyncio.sleep(0.001)
+        context["by"] = handle.attempt
+
+    with cloaca.WorkflowBuilder("long"):
+        cloaca.task(id="work", retry_attempts=0)(works_async if is_async else works)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        run = runner.submit("long")
+        assert began.wait(WAIT)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        result = runner.run(run.id).result(WAIT)
+        assert (result.status, result.final_context["by"]) == ("Completed", 2)
+        found = runner.get_run(run.id)
+        assert found is not None
+        assert [tried["outcome"] for tried in found["tasks"][0]["tries"]] == ["Interrupted", "Completed"]
+
+
+def test_who_raises_without_having_been_told_to_end_has_failed(tmp_path: Path) -> None:
+    gate = Gate()
+
+    def works(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        assert not handle.cancelled
+        gate(context)
+        raise RuntimeError("broken")
+
+    with cloaca.WorkflowBuilder("long"):
+        cloaca.task(id="work", retry_attempts=0)(works)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        run = runner.submit("long")
+        assert gate.entered.wait(WAIT)
+        ends = threading.Thread(target=runner.shutdown)
+        ends.start()
+        gate.open.set()
+        ends.join(WAIT)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        assert "broken" in str(runner.run(run.id).result(WAIT).error_message)

@@ -532,7 +532,9 @@ def test_the_time_of_a_run_that_waits_went_on_for_as_long_as_its_dead_runner_was
     ago = 50 * 60 * 1_000_000
     with contextlib.closing(sqlite3.connect(url)) as store, store:
         store.execute("UPDATE owners SET seen_at = (SELECT started_at FROM runs)")
-        store.execute("UPDATE runs SET started_at = started_at - :ago, timed_at = timed_at - :ago", {"ago": ago})
+        store.execute(
+            "UPDATE runs SET started_at = started_at - :ago, timed_at = timed_at - :ago", {"ago": ago}
+        )
         store.execute("UPDATE tasks SET started_at = started_at - ?", (ago,))
 
     declare("approval", lambda context, handle: handle.defer_until(lambda: False, "10ms"))
