@@ -1384,10 +1384,12 @@ def test_callbacks_that_keep_failing_are_told_of_where_one_looks(line: Line, tmp
         line.piped("health")
 
 
+@pytest.mark.parametrize("by", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize("verb", ["retry", "cancel"])
 def test_who_interrupts_a_change_of_many_runs_is_told_what_was_done(
-    line: Line, monkeypatch: pytest.MonkeyPatch, verb: str
+    line: Line, monkeypatch: pytest.MonkeyPatch, verb: str, by: str
 ) -> None:
+    number = getattr(signal, by, signal.SIGINT)
     with cloaca.WorkflowBuilder("w"):
 
         @cloaca.task(retry_attempts=1)
@@ -1402,7 +1404,7 @@ def test_who_interrupts_a_change_of_many_runs_is_told_what_was_done(
             assert {run.result(WAIT).status for run in runs} == {"Failed"}
 
     def told(*words: Any) -> None:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         monkeypatch.setattr(change, "_told", before)
         before(*words)
 
@@ -1411,7 +1413,7 @@ def test_who_interrupts_a_change_of_many_runs_is_told_what_was_done(
     monkeypatch.setattr(change, "BATCH", 2)
     # What is read of each run would be read before the first one ends.
     monkeypatch.setattr(reading, "run", None)
-    ids = [row[1] for row in fields(line.piped(verb, "--all", "--workflow", "w", "--yes", code=130))]
+    ids = [row[1] for row in fields(line.piped(verb, "--all", "--workflow", "w", "--yes", code=128 + number))]
     assert len(ids) == 2
     assert (
         f"interrupted when 2 of 5 were {'opened again' if verb == 'retry' else 'asked to end'}" in line.said

@@ -135,6 +135,7 @@ def test_what_its_end_has_the_program_raise_is_no_fault_of_it(
     (tmp_path / "app.py").write_text(APP + RAISES + ("make()\n" if where == "import" else ""))
     with at_work(tmp_path, "plain" if where == "import" else "function") as process:
         process.send_signal(number)
+        reads(process, "as it was told to end, the program raised RuntimeError: release unlocked lock")
         assert_ends_well(process)
 
 

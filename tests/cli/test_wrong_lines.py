@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from stage import Line, free_port, run_command
+from stage import Line, free_port, reads, run_command
 
 import cloaca
 
@@ -353,3 +353,76 @@ def test_who_serves_without_a_store_is_told_and_ends(tmp_path: Path, words: list
     assert done.stderr.count("which store?") == 1
     assert "--database runs.db makes one here" in done.stderr
     assert "started again" not in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["nope"], 2),
+        (["show", "zzz", "--database", "runs.db"], 4),
+        (["export", "runs.db", "--database", "runs.db"], 3),
+        (["disable", "ingest", "--database", "none.db"], 3),
+        (["ls"], 0),
+    ],
+)
+def test_a_line_ends_as_it_does_though_standard_error_takes_nothing(
+    tmp_path: Path, words: list[str], code: int
+) -> None:
+    made(tmp_path)
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "cloaca", *words]
+        done = subprocess.run(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=full, check=False, timeout=WAIT
+        )
+    assert done.returncode == code
+
+
+@pytest.mark.parametrize("words", [["--nope"], ["-x"], ["--database", "runs.db"], ["--json"]])
+def test_an_option_without_a_command_is_a_wrong_line(line: Line, words: list[str]) -> None:
+    assert line.piped(*words, code=2) == ""
+    assert "without a command" in line.said
+    assert "usage: cloaca" in line.piped("--help")
+
+
+RAISES = """
+class Error(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+raise Error
+"""
+
+
+def test_a_program_is_told_of_whatever_its_error_is(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(RAISES)
+    done = run_command(["run", "app.py", "--database", "runs.db"], cwd=tmp_path)
+    assert done.returncode == 1
+    assert "cloaca: app.py cannot be imported: Error" in done.stderr
+    assert "cloaca/cli" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes")
+def test_a_program_whose_name_is_no_text_is_a_wrong_line(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff.py")).write_text("")
+    done = run_command([b"run", b"\xff.py"], cwd=tmp_path)
+    assert (done.returncode, "rename the file" in done.stderr) == (2, True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("more", [["--workers", "2"], ["--reload"]])
+def test_a_file_called_like_a_library_is_in_nobody_s_way(tmp_path: Path, more: list[str]) -> None:
+    (tmp_path / "json.py").write_text("")
+    (tmp_path / "app.py").write_text("import cloaca\ncloaca.DefaultRunner('runs.db')\n")
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "cloaca", "run", "app.py", *more],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            reads(process, "serving app.py")
+        finally:
+            process.terminate()
+        assert process.wait(WAIT) == 0

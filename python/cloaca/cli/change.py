@@ -43,7 +43,7 @@ from .look import filters_of, status_of, with_parent
 from .main import FAILED, OK
 from .moment import instant, moment
 from .parse import UsageError
-from .show import Show
+from .show import Show, aside
 from .tree import wait
 from .where import database, program
 
@@ -373,15 +373,14 @@ def ask(what: str, arguments: Namespace) -> None:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"this would {what}; give --yes, as there is nobody to ask")
-    sys.stderr.write(f"{what}? [y/N] ")
-    sys.stderr.flush()
+    aside(f"{what}? [y/N] ")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CloacaError("nothing was changed")
 
 
 def _batches(ids: list[str], what: str, show: Show, size: int | None = None) -> Iterator[list[str]]:
-    """A few at a time, with a line on the terminal that says how many are done, if they are many. Ctrl-C
-    waits until what has been done is told."""
+    """A few at a time, with a line on the terminal that says how many are done, if they are many. A
+    signal to end waits until what has been done is told."""
     shows = len(ids) > BATCH and sys.stderr.isatty()
     size = size or BATCH
     with Finishing() as finishing:
@@ -389,14 +388,13 @@ def _batches(ids: list[str], what: str, show: Show, size: int | None = None) -> 
             yield ids[at : at + size]
             done = min(at + size, len(ids))
             if shows:
-                sys.stderr.write(f"\r{done:,} of {len(ids):,} {what}")
-                sys.stderr.flush()
+                aside(f"\r{done:,} of {len(ids):,} {what}")
             is_last = done == len(ids)
             if shows and (finishing.is_asked or is_last):
-                sys.stderr.write("\n")
+                aside("\n")
             if finishing.is_asked and not is_last:
                 show.note(f"cloaca: interrupted when {done:,} of {len(ids):,} were {what}")
-                raise KeyboardInterrupt
+                finishing.leave()
 
 
 def submit(arguments: Namespace, show: Show) -> int:
@@ -754,11 +752,10 @@ def _pruned(client: _cloaca.Client, before_us: int, count: int, show: Show) -> i
         while not finishing.is_asked and (step := client.prune(before_us)):
             gone += step
             if shows:
-                sys.stderr.write(f"\r{gone:,} of {count:,} deleted")
-                sys.stderr.flush()
+                aside(f"\r{gone:,} of {count:,} deleted")
     if shows:
-        sys.stderr.write("\n")
+        aside("\n")
     if finishing.is_asked:
         show.note(f"cloaca: interrupted when {gone:,} of {count:,} were deleted")
-        raise KeyboardInterrupt
+        finishing.leave()
     return gone

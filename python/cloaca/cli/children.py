@@ -38,7 +38,8 @@ def command(
     if listens is not None:
         host, port = listens
         options += ["--metrics", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
-    return [sys.executable, "-m", "cloaca", "run", target, *options]
+    # As the command itself: without this folder before the libraries, whose names its files may have.
+    return [sys.executable, "-P", "-m", "cloaca", "run", target, *options]
 
 
 def end(children: Sequence[subprocess.Popen[bytes]], by: int) -> None:

@@ -35,6 +35,10 @@ def unheard() -> dict[int, Any]:
 class Left(SystemExit):
     """A signal has ended it, with what a shell tells that end by."""
 
+    def __init__(self, signal_number: int) -> None:
+        self.number = 128 + signal_number
+        super().__init__(self.number)
+
 
 class Ending:
     """While it is entered a signal to end is noted; in a block of `heard` it raises."""
@@ -64,7 +68,7 @@ class Ending:
         self._raises = True
         try:
             if self._noted is not None:
-                _leave(self._noted)
+                leave(self._noted)
             yield
         finally:
             self._raises = False
@@ -74,13 +78,14 @@ class Ending:
         if self._raises:
             # Once: what is cleaned up by that is cleaned up whole.
             self._raises = False
-            _leave(number)
+            leave(number)
 
 
-def _leave(number: int) -> NoReturn:
+def leave(number: int) -> NoReturn:
+    """Raises what ends the command by that signal."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-    raise Left(128 + number)
+    raise Left(number)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
-"""What Ctrl-C waits for: a step that is carried out, and told, as a whole.
+"""What a signal to end waits for: a step that is carried out, and told, as a whole.
 
-Invariant: a second Ctrl-C waits for nothing.
+Invariant: a second one waits for nothing.
 """
 
 from __future__ import annotations
@@ -8,39 +8,49 @@ from __future__ import annotations
 import signal
 import threading
 
+from .ending import leave, unheard
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
-    from typing import Any, Self
+    from typing import Any, NoReturn, Self
 
 
 class Finishing:
-    """While it is entered, the first Ctrl-C is noted and interrupts nothing.
+    """While it is entered, the first signal to end is noted and interrupts nothing."""
 
-    Attributes:
-        is_asked (bool): whether somebody has pressed it.
-    """
-
-    __slots__ = ("_before", "is_asked")
+    __slots__ = ("_before", "_noted")
 
     def __init__(self) -> None:
-        self.is_asked = False
-        self._before: Any = None
+        self._noted: int | None = None
+        self._before: dict[int, Any] = {}
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether somebody has asked for the end."""
+        return self._noted is not None
+
+    def leave(self) -> NoReturn:
+        """Ends by what was noted, as if that came now."""
+        assert self._noted is not None, "somebody has asked for it"
+        leave(self._noted)
 
     def __enter__(self) -> Self:
         # Elsewhere nobody is interrupted; and who has another handler, or ignores it, knows better.
-        is_main = threading.current_thread() is threading.main_thread()
-        if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._before = signal.signal(signal.SIGINT, self._note)
+        if threading.current_thread() is threading.main_thread():
+            for number in unheard():
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        self._give_back()
+
+    def _give_back(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.is_asked = True
-        signal.signal(signal.SIGINT, self._before)
+        self._noted = number
+        self._give_back()

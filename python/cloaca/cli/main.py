@@ -10,10 +10,11 @@ import sys
 
 from .. import imported
 from ..errors import ArgumentError, CloacaError, StoreError, UrlError
+from ..plain import describe
 from ..terminal import clean, cleaned
 from . import ending
 from .parse import UsageError, parse
-from .show import Show, let_go
+from .show import Show, aside, let_go
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def _code(words: list[str]) -> int:
         return CUT_OFF
     except KeyboardInterrupt:
         return INTERRUPTED
+    except ending.Left as left:
+        return left.number
     except Exception as error:
         return _told(error)
     return code
@@ -82,12 +85,12 @@ def _told(error: Exception) -> int:
 
     with contextlib.suppress(OSError):
         sys.stdout.flush()
-    text = f"{type(error).__name__}: {error}" if _is_a_fault(error) else str(error)
+    text = describe(error) if _is_a_fault(error) else str(error)
     if _is_a_fault(error):
         import traceback
 
-        sys.stderr.write(cleaned("".join(traceback.format_exception(error))))
-    sys.stderr.write(f"cloaca: {clean(text)}\n")
+        aside(cleaned("".join(traceback.format_exception(error))))
+    aside(f"cloaca: {clean(text)}\n")
     return code_of(error)
 
 

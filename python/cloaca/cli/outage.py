@@ -5,12 +5,12 @@ Invariant: what time does not mend is not waited for: what is wrong with a store
 
 from __future__ import annotations
 
-import sys
 import time
 
 from .. import _cloaca, check
 from ..errors import CloacaError, _AwayError
 from ..terminal import clean
+from .show import aside
 
 LOOK_SECONDS = 0.25
 """So often it is looked whether it is there."""
@@ -25,8 +25,7 @@ def awaited(url: str, target: str, is_quiet: bool) -> None:
         if not is_told:
             is_told = True
             text = f"{target} waits for store {check.store_name(url)}: {lack}"
-            sys.stderr.write(f"cloaca: {clean(text)}\n")
-            sys.stderr.flush()
+            aside(f"cloaca: {clean(text)}\n")
         time.sleep(LOOK_SECONDS)
 
 

@@ -32,6 +32,8 @@ def parse(words: list[str]) -> tuple[Command, Namespace] | str:
     """
     leading, rest = split(words)
     if not rest:
+        if (unknown := [word for word in leading if word not in ("--version", "--help", "-h")]) and words:
+            raise UsageError(f"{excerpt(unknown[0])} stands without a command; `cloaca help` lists them")
         return _version() if "--version" in leading else overview()
     name, words = rest[0], leading + rest[1:]
     if name == "help":

@@ -10,8 +10,10 @@ import sys
 
 from ..errors import CloacaError, StoreError, excerpt
 from ..living import only_looked_at
+from ..plain import describe
 from ..terminal import cleaned
 from .parse import UsageError
+from .show import aside
 from .unimported import is_path, refuse_missing
 
 TYPE_CHECKING = False
@@ -39,6 +41,12 @@ class ProgramError(CloacaError):
 
 def split(text: str) -> tuple[str, str | None]:
     """A module or file, and the name behind the colon."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"MODULE is {excerpt(text)}, which is no text in UTF-8; rename the file, or set LC_ALL=C.UTF-8"
+        ) from None
     module, mark, name = text.partition(":")
     if os.sep == "\\" and len(module) == 1:  # a drive of Windows
         module, mark, name = text.rpartition(":") if text.count(":") > 1 else (text, "", "")
@@ -92,9 +100,10 @@ def imported(module: str, *, serves: bool = False) -> ModuleType:
         if isinstance(error, StoreError) and _is_of_opening(error):
             raise
         if not is_quiet():
-            sys.stderr.write(cleaned("".join(_traceback(error))))
-        kind = type(error).__name__
-        raise ProgramError(f"{module} cannot be imported: {kind}: {error}; its traceback is above") from None
+            aside(cleaned("".join(_traceback(error))))
+        raise ProgramError(
+            f"{module} cannot be imported: {describe(error)}; its traceback is above"
+        ) from None
     own = getattr(found, "__file__", None)
     if path is not None and (own is None or not os.path.samefile(own, path)):
         raise UsageError(
@@ -107,9 +116,10 @@ def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except BaseException as error:
-        from .told import Told, is_cause_of
+        from .told import Told, is_cause_of, say
 
         if is_cause_of(error):
+            say(error)
             raise Told from None
         raise
 

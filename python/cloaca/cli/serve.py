@@ -23,7 +23,7 @@ from .lifeline import Lifeline, hold, is_held
 from .main import OK, STORE, USAGE, code_of
 from .parse import UsageError
 from .program import REFUSED, UNFIT, WORKER, WRONG, ProgramError, imported, is_quiet, split
-from .show import Show
+from .show import Show, aside
 from .unimported import refuse_missing
 from .where import ENVIRONMENT, NothingFound, database, is_same, named, program, settled, shown
 
@@ -150,9 +150,9 @@ class Beside:
             return
         if any(find_spec(name) is None for name in ("starlette", "uvicorn", "jinja2")):
             self.is_off = True
-            sys.stderr.write('cloaca: the page needs more; pip install "cloaca[ui]"\n')
+            aside('cloaca: the page needs more; pip install "cloaca[ui]"\n')
         elif (url := _known(self.url)) is not None:
-            command = [sys.executable, "-m", "cloaca", "ui", url, "--port", str(self.port), "--act"]
+            command = [sys.executable, "-P", "-m", "cloaca", "ui", url, "--port", str(self.port), "--act"]
             command += [] if self.log is None else ["--log", self.log]
             self.process = lifeline.begin(command)
             if self.opens:
@@ -248,16 +248,17 @@ def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, in
         raise
     except CloacaError as error:
         if told.is_cause_of(error):
+            told.say(error)
             raise told.Told from None
         if isinstance(error, NothingFound) and is_held() and WORKER not in os.environ:
             # No file of the program that changes names a store.
-            sys.stderr.write(f"cloaca: {clean(str(error))}\n")
+            aside(f"cloaca: {clean(str(error))}\n")
             return WRONG
         code = UNFIT if isinstance(error, ProgramError) else _TOLD_AS.get(code_of(error))
         if WORKER not in os.environ or code is None:
             raise
         if not is_quiet():
-            sys.stderr.write(f"cloaca: {clean(str(error))}\n")
+            aside(f"cloaca: {clean(str(error))}\n")
         return code
 
 
@@ -494,7 +495,7 @@ def _runner(loaded: object, module: str, name: str | None, meant: _Meant) -> Def
     except UsageError as error:
         raise type(error)(f"{error}{f'. {module} {hidden}' if hidden else ''}") from None
     if hidden:
-        sys.stderr.write(f"cloaca: {module} {hidden}; it is served with default settings\n")
+        aside(f"cloaca: {module} {hidden}; it is served with default settings\n")
     meant.awaits(found_url)
     return DefaultRunner(found_url)
 
@@ -586,14 +587,14 @@ def _reloaded(line: list[str], target: str, beside: Beside | None, lifeline: Lif
                 return USAGE
             has_ended = True
             text = f"{excerpt(target)} (process {child.pid}) {how_it_ended(code)}"
-            sys.stderr.write(f"cloaca: {text}; it is started again when one of its files changes\n")
+            aside(f"cloaca: {text}; it is started again when one of its files changes\n")
         if beside is not None:
             beside.look(lifeline)
         if told.heard or (now := _files(folder)) == seen or told.heard:
             continue
         changed = sorted(path for path, _ in now ^ seen)
         seen = now
-        sys.stderr.write(f"cloaca: {excerpt(os.path.relpath(changed[0], folder))} changed; starting again\n")
+        aside(f"cloaca: {excerpt(os.path.relpath(changed[0], folder))} changed; starting again\n")
         child.terminate()
         drained(child, lifeline)
         if told.heard:  # a second time would end the drain

@@ -120,6 +120,18 @@ def let_go(out: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
+def aside(text: str) -> None:
+    """Writes to standard error, for people. Where that is full, or has gone, what is done goes on, and its
+    exit code says how it went."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        # Closed by the program, it has no number.
+        with contextlib.suppress(OSError, ValueError):
+            let_go(sys.stderr)
+
+
 class Show:
     """Where a command's answer goes, and in which form.
 
@@ -167,7 +179,7 @@ class Show:
     def note(self, text: str) -> None:
         """A line beside the answer, for people."""
         self.out.flush()
-        sys.stderr.write(clean(text) + "\n")
+        aside(clean(text) + "\n")
 
     def record(self, kind: str, thing: Any) -> None:
         """One JSON object on a line of its own, in ASCII."""

@@ -14,7 +14,10 @@ import socket
 import threading
 
 from .. import stop
+from ..plain import describe
+from ..terminal import clean
 from . import ending
+from .show import aside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +66,14 @@ def over(does: Callable[[], int]) -> int:
         except BaseException as error:
             if not is_cause_of(error):
                 raise
+            say(error)
             return 0
+
+
+def say(error: BaseException) -> None:
+    """Says what a program raised as it was told to end, which is no fault of its line."""
+    if not isinstance(error, Told | SystemExit | KeyboardInterrupt):
+        aside(f"cloaca: as it was told to end, the program raised {clean(describe(error))}\n")
 
 
 def is_cause_of(error: BaseException) -> bool:
@@ -73,7 +83,11 @@ def is_cause_of(error: BaseException) -> bool:
     for each in chain:
         if isinstance(each, Told):
             return True
-        for further in () if each is None else (each.__cause__, each.__context__):
+        if each is None:
+            continue
+        # Who raises `from None` means something else.
+        context = None if each.__suppress_context__ else each.__context__
+        for further in (each.__cause__, context):
             # By identity: of a program's exceptions who knows what is equal.
             if not any(further is known for known in chain):
                 chain.append(further)

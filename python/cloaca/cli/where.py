@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sys
 
 from ..errors import EXCERPT_CHARS_MAX, CloacaError, UrlError, excerpt
 from .parse import UsageError
+from .show import aside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def database(given: str | None, folder: str = os.curdir) -> str:
         names = ", ".join(excerpt(name) for name in found[:5])
         raise UsageError(f"which store? This folder has {names}; {_WAYS}")
     besides = " that is no copy" if others else ""
-    sys.stderr.write(f"store: {excerpt(found[0])}, the only one in this folder{besides}\n")
+    aside(f"store: {excerpt(found[0])}, the only one in this folder{besides}\n")
     return os.path.join(folder, found[0])
 
 
