@@ -14,6 +14,8 @@ from pathlib import Path
 import postgres
 import pytest
 
+import cloaca
+
 WAIT = 60.0
 PROGRAM = """
 import os
@@ -167,3 +169,34 @@ def test_what_time_does_not_mend_is_not_waited_for(tmp_path: Path, server: postg
     assert process.returncode == 3
     assert "does not take the password" in told
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["logs", "{run}", "--follow"], ["show", "{run}", "--wait"]])
+def test_who_waits_for_a_run_waits_for_its_server_too(
+    server: postgres.Server, tmp_path: Path, words: list[str]
+) -> None:
+    with server.database() as name:
+        url = server.url(name)
+        with cloaca.WorkflowBuilder("w"):
+            cloaca.task(id="t")(lambda context: None)
+        with cloaca.DefaultRunner(url) as runner:
+            runner.pause(workflow="w")
+            run = runner.submit("w").id
+        line = [sys.executable, "-m", "cloaca", *(word.format(run=run) for word in words)]
+        with subprocess.Popen([*line, "--database", url], stdout=subprocess.DEVNULL) as process:
+            try:
+                # It looks again and again.
+                looks = set()
+                while len(looks) < 20:
+                    assert process.poll() is None
+                    sql = f"SELECT query_start FROM pg_stat_activity WHERE datname = '{name}'"
+                    looks |= {row[0] for row in server.sql(sql)}
+                server.stop("fast")
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(1.0)
+                server.resume()
+                with cloaca.DefaultRunner(url, work=False) as client:
+                    client.cancel(run)
+                assert process.wait(WAIT) == 0
+            finally:
+                process.kill()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import partial
 
 from .. import reading
 from ..reading.logs import kept
 from ..terminal import clean
 from .look import limit_of, opened
 from .main import OK
+from .outage import waited
 from .parse import UsageError
 from .show import Show, clean_lines
 from .tree import WAIT_SECONDS
@@ -52,8 +54,8 @@ def logs(arguments: Namespace, show: Show) -> int:
         last = told.lines[-1].number if told.lines else 0
         while arguments.follow:
             # Looked at before the lines: those of its last moments are kept before its end is.
-            row = reader.native.run(run_id)
-            while (more := found(last)).lines:
+            row = waited(reader, lambda: reader.native.run(run_id))
+            while (more := waited(reader, partial(found, last))).lines:
                 _tell(show, more)
                 last = more.lines[-1].number
             if row is None or row["completed_at"] is not None:

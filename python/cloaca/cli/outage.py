@@ -8,12 +8,23 @@ from __future__ import annotations
 import time
 
 from .. import _cloaca, check
-from ..errors import CloacaError, _AwayError
+from ..errors import CloacaError, StoreError, _AwayError
 from ..terminal import clean
 from .show import aside
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from ..reading import Reader
+
+    T = TypeVar("T")
+
 LOOK_SECONDS = 0.25
 """So often it is looked whether it is there."""
+AWAY_SECONDS = 30.0
+"""As long as what a program asks for waits for it."""
 
 
 def awaited(url: str, target: str, is_quiet: bool) -> None:
@@ -39,3 +50,17 @@ def _away(url: str) -> str | None:
     except CloacaError:
         pass
     return None
+
+
+def waited(reader: Reader, look: Callable[[], T]) -> T:
+    """What a look finds at a store that is waited for: a server may be away meanwhile."""
+    until: float | None = None
+    while True:
+        try:
+            return look()
+        except StoreError:
+            now = time.monotonic()
+            until = now + AWAY_SECONDS if until is None else until
+            if reader.file is not None or now >= until:
+                raise
+            time.sleep(LOOK_SECONDS)

@@ -12,6 +12,7 @@ from ..terminal import clean, span
 from ..urgency import PRIORITY
 from .look import opened
 from .main import FAILED, OK
+from .outage import waited
 from .show import Show, as_json, between, clean_lines
 
 TYPE_CHECKING = False
@@ -95,7 +96,7 @@ class Parts(NamedTuple):
 
 def wait(reader: Reader, run_id: str) -> None:
     """Waits until a run is over, or gone."""
-    while (row := reader.native.run(run_id)) is not None and row["completed_at"] is None:
+    while (row := waited(reader, lambda: reader.native.run(run_id))) and row["completed_at"] is None:
         time.sleep(WAIT_SECONDS)
 
 
