@@ -9,7 +9,7 @@ import pytest
 
 import cloaca
 import cloaca.testing
-from cloaca import Concurrency, RateLimit, TriggerResult
+from cloaca import Concurrency, RateLimit, Throttle, TriggerResult
 
 START = "2026-01-01T00:00:00Z"
 
@@ -194,3 +194,35 @@ def test_what_starts_behind_a_fire_that_a_limit_drops_is_its_moments_run(overlap
         assert [row["scheduled_time"][11:16] for row in ran] == ["02:00", "01:00"]
         ids = [row["workflow_execution_id"] for row in reversed(ran)]
         assert [run.id for run in runner.backfill("it", "2026-01-01T00:30:00Z")] == ids
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"concurrency": Concurrency(2)},
+        {"concurrency": Concurrency(1)},
+        {"throttle": Throttle(100, "1s", burst=9)},
+    ],
+    ids=["two at once", "one at once", "throttle"],
+)
+def test_the_newest_of_a_polls_fires_ends_those_before_it_also_where_limits_begin_them(limits: Any) -> None:
+    with cloaca.WorkflowBuilder("work", **limits):
+
+        @cloaca.task(id="only")
+        def only(context: Any) -> None:
+            if not context["is_last"]:
+                raise cloaca.RetryAfter("1h")
+
+    # Of many: which of the two comes first, the claim or the wish for the end, is chance.
+    for number in range(8):
+        cloaca.trigger(workflow="work", name=f"it-{number}", poll_interval="1h", overlap="cancel_running")(
+            lambda: [TriggerResult.fire({"n": n, "is_last": n == 3}) for n in (1, 2, 3)]
+        )
+    with cloaca.DefaultRunner(":memory:") as runner:
+        for number in range(8):
+            runner.tick(f"it-{number}")
+            *before, newest = [
+                runner.run(run["id"]) for run in runner.list_runs(trigger=f"it-{number}")[::-1]
+            ]
+            assert newest.result(30).status == "Completed"
+            assert [run.result(30).status for run in before] == ["Cancelled", "Cancelled"]

@@ -420,3 +420,16 @@ fn a_run_of_a_line_that_is_claimed_before_its_own_commit_was_heard_of_keeps_its_
     );
     assert!(engine.expects(effects.jobs[0].job));
 }
+
+#[test]
+fn a_run_that_cancels_does_so_also_when_it_is_claimed_before_its_own_commit_was_heard_of() {
+    let mut engine = beside_theirs(Overlap::CancelRunning);
+    let (tick, then) = fired(&mut engine, 1);
+    let run = Unfinished { id: tick.fires[0].id, ..claimed(1, ScheduleKey(7), vec![]) };
+    let row = run.row;
+    let effects = step(&mut engine, Event::Claimed(vec![run]));
+    assert_eq!((effects.cancels.as_slice(), has_begun(&effects)), ([THEIRS].as_slice(), false));
+    let held = Receipt::Tick { fates: vec![Admitted::Held { row }], cursor: None };
+    assert!(step(&mut engine, Event::Committed(then, held)).cancels.is_empty(), "once is enough");
+    assert!(has_begun(&step(&mut engine, Event::OthersEnded(vec![THEIRS]))));
+}

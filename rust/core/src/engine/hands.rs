@@ -192,8 +192,9 @@ impl Engine {
             None => self.begin(id, now, out),
             Some(turn) => {
                 turn.kept = true;
-                let before = if turn.cancels { self.gate.before(id) } else { Vec::new() };
-                before.into_iter().for_each(|other| self.cancel(other, now, out));
+                if turn.cancels {
+                    self.cancel_before(id, now, out);
+                }
                 self.take_turn(id, now, out);
             }
         }
@@ -213,10 +214,14 @@ impl Engine {
             }
         }
         if self.turns.remove(&id).is_some_and(|turn| turn.cancels) {
-            let before = self.gate.before(id);
-            before.into_iter().for_each(|other| self.cancel(other, now, out));
+            self.cancel_before(id, now, out);
         }
         self.wait_in_store(id, out);
+    }
+
+    /// Ends what stands before a run in its line.
+    fn cancel_before(&mut self, id: Uuid, now: Now, out: &mut Effects) {
+        self.gate.before(id).into_iter().for_each(|other| self.cancel(other, now, out));
     }
 
     fn wait_in_store(&mut self, id: Uuid, out: &mut Effects) {
@@ -240,7 +245,11 @@ impl Engine {
         if self.runs.contains_key(&unfinished.id) {
             // The store hands out nothing that is this runner's: the life in hand is over there, and only its receipt is still on its way.
             // Its place in the line stays: who stands behind it must not begin before it.
+            let cancels = self.turns.get(&unfinished.id).is_some_and(|turn| turn.cancels && !turn.kept);
             self.put_down(unfinished.id, now, out);
+            if cancels {
+                self.cancel_before(unfinished.id, now, out);
+            }
         }
         self.others.remove(&unfinished.id);
         if let Some(schedule) = unfinished.schedule {

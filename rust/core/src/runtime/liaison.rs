@@ -255,10 +255,10 @@ impl Shared {
         if self.crons_due.swap(false, Ordering::AcqRel) && self.has_crons() {
             self.load_crons();
         }
+        self.ask_for_ends();
         if self.cancels_due.swap(false, Ordering::AcqRel) && self.heed_cancels().is_err() {
             self.cancels_due.store(true, Ordering::Release);
         }
-        self.ask_for_ends();
         self.look_for_endings();
         round.last_other = self.look_at_others(round.last_other);
         round.ends_fast = self.look_elsewhere(is_woken || is_time);
@@ -399,6 +399,8 @@ impl Shared {
                     self.count_cancelled(&asked, at);
                     self.ends_came();
                     self.cancel_children(id, &asked);
+                    // It may have been claimed here since it was noted as another's, as what limits have held is.
+                    self.cancels_due.fetch_or(!asked.is_empty(), Ordering::AcqRel);
                 }
                 Err(_) => lock(&self.cancels).push(id),
             }

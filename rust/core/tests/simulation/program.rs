@@ -313,6 +313,9 @@ impl World {
             match self.request_cancel(p, id) {
                 Ok(asked) => {
                     asked.iter().skip(1).for_each(|&child| self.cancel_here(p, child));
+                    if !asked.is_empty() {
+                        self.heed_cancels(p);
+                    }
                     self.store.wake_others(self.processes[p].epoch);
                 }
                 Err(_) => self.processes[p].cancels.push(id),
@@ -400,9 +403,13 @@ impl World {
         self.take_over(p, runs);
         let share = self.processes[p].recovery.share.take();
         share.into_iter().for_each(|(hand, is_all)| self.step(p, Event::Claims { hand, is_all }));
+        self.heed_cancels(p);
+        true
+    }
+
+    fn heed_cancels(&mut self, p: usize) {
         let cancelled = self.store.cancel_requests(self.processes[p].epoch).expect("no fault is due");
         cancelled.into_iter().for_each(|id| self.cancel_here(p, id));
-        true
     }
 
     fn take_over(&mut self, p: usize, runs: Vec<Unfinished>) {
@@ -650,8 +657,7 @@ impl World {
         let free = triggers.iter().filter(|trigger| is_free(trigger.owner));
         let free = free.map(|trigger| trigger.name.as_str().into()).collect();
         self.step(p, Event::Free(free));
-        let cancelled = self.store.cancel_requests(epoch).expect("no fault is due");
-        cancelled.into_iter().for_each(|id| self.cancel_here(p, id));
+        self.heed_cancels(p);
         if self.random.percent(30) {
             self.spread(p);
         }
