@@ -44,14 +44,15 @@ _POLLED = f"""
       AND {rows.TRIGGER_BY_NOW}"""
 
 _RAN = """
-    SELECT runs.scheduled_at AS at, runs.id AS id FROM runs JOIN schedules ON schedules.row = runs.schedule
+    SELECT runs.scheduled_at AS at, runs.id AS id, runs.row AS row
+    FROM runs JOIN schedules ON schedules.row = runs.schedule
     WHERE schedules.id = ? AND runs.scheduled_at >= ? AND runs.scheduled_at < ?"""
 
-# Of several runs of a moment only the first bears it; the others have it in their contexts.
+# Of several runs of a moment only one bears it, or none yet; the others have it in their contexts.
 _RAN_TOO = """
-    SELECT json_extract(runs.context, '$.scheduled_time') AS at, runs.id AS id
+    SELECT json_extract(runs.context, '$.scheduled_time') AS at, runs.id AS id, runs.row AS row
     FROM runs JOIN schedules ON schedules.row = runs.schedule
-    WHERE schedules.id = ? AND runs.scheduled_at IS NULL ORDER BY runs.row"""
+    WHERE schedules.id = ? AND runs.scheduled_at IS NULL"""
 
 _BACKFILL = "Failed to back-fill cron schedule"
 
@@ -312,7 +313,7 @@ class Crons:
         known_by = self._cron_id(schedule_id)
         found = self._moments(known_by, first, last)
         cron = self.get_cron_schedule(known_by)
-        ran = self._ran(known_by, first, last)
+        ran = self._ran(known_by, first, last, [at for at, _ in found])
         runs = {at: [self._found(run_id) for run_id in ran[at]] for at, _ in found if at in ran}
         due = [(at, context) for at, context in found if at not in ran]
         registry.workflow(cron["workflow_name"])
@@ -333,7 +334,7 @@ class Crons:
             decided = rows.tick(ruling)
             if decided["outcome"] == "error":
                 raise TriggerError(f"{_BACKFILL}: its moment {rows.moment(at)}: {decided['reason']}")
-            if decided["outcome"] == "skip" and rows.asks_again(ruling):
+            if rows.asks_again(ruling):
                 raise TriggerError(
                     f"{_BACKFILL}: its moment {rows.moment(at)}: {decided['reason']}, as its function asks;"
                     " call backfill again then, which goes on from there"
@@ -343,15 +344,15 @@ class Crons:
             started += runs[at]
         return [run for _, its in sorted(runs.items()) for run in its]
 
-    def _ran(self, schedule_id: str, first: int, last: int) -> dict[int, list[str]]:
-        """The ids of the runs of each moment that has some."""
+    def _ran(self, schedule_id: str, first: int, last: int, moments: list[int]) -> dict[int, list[str]]:
+        """The ids of the runs of each of these moments that has some."""
         look = self._open().store.query
-        ran = {row["at"]: [row["id"]] for row in look(_RAN, [schedule_id, first, last])}
-        its = {rows.moment(at): ids for at, ids in ran.items()}
-        for row in look(_RAN_TOO, [schedule_id]) if its else ():
-            if row["at"] in its:
-                its[row["at"]].append(row["id"])
-        return ran
+        ran = {row["at"]: [(row["row"], row["id"])] for row in look(_RAN, [schedule_id, first, last])}
+        told = {rows.moment(at): at for at in moments}
+        for row in look(_RAN_TOO, [schedule_id]):
+            if (at := told.get(row["at"])) is not None:
+                ran.setdefault(at, []).append((row["row"], row["id"]))
+        return {at: [run_id for _, run_id in sorted(its)] for at, its in ran.items()}
 
     def _past(self, start: str | datetime, end: str | datetime | None) -> tuple[int, int]:
         """From when on and before when moments are back-filled."""

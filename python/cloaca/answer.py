@@ -226,16 +226,17 @@ def waited_for(returned: object, run: Callable[[Any], object]) -> None:
     refuse_generator(returned)
 
 
-def complete(answer: object, run: Callable[[Any], object]) -> object:
+def complete(answer: object, run: Callable[[Any], object], tick: Tick | None = None) -> object:
     """An answer with all of its parts, so that what its generator or coroutine raises is raised here.
 
     Args:
         run: runs a coroutine and returns its result.
+        tick: what the function was given.
     """
     if type(answer) is Ticked:
-        return Ticked(answer.tick, complete(answer.answer, run))
+        return Ticked(answer.tick, complete(answer.answer, run, answer.tick))
     if is_awaitable(answer):
-        return complete(run(answer), run)
+        return complete(run(answer), run, tick)
     if is_iterator(answer):
-        return _results(answer)
+        return _results(answer, tick is not None and tick._moment is not None)
     return answer

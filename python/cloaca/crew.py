@@ -347,7 +347,8 @@ class Crew:
             )
         try:
             with attempt.inside(None, None, self.triggers[place].name, host=self.engine):
-                answer = complete(body.decide(at, moment), self.run)
+                answer = body.decide(at, moment)
+                answer = complete(answer, self.run)
         except Exception as raised:
             error = raised
         return self._ruled_now((place, 0, 0, 0, 0, 0), answer, error)

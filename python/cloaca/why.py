@@ -292,19 +292,19 @@ def _shortened(error: str) -> str:
 def of_cron(
     name: str,
     cron: CronScheduleRow,
-    deciding: tuple[int, str | None, str | None, str | None] | None,
+    deciding: tuple[int, str | None, str | None, str | None, bool] | None,
     absent: str | None,
     is_served: Callable[[str], bool],
 ) -> str:
     """One sentence about a trigger that is a cron, from its schedule, how often in a row its function has
-    failed and since when it has not answered, and what its newest moment came to; `absent` is why it does not
-    run here, if it doesn't. Of one without a name `name` is its id. A living runner may declare its workflow
-    where this program does not: `is_served` says so."""
+    failed and since when it has not answered, and what its newest moment came to, or that it is put off;
+    `absent` is why it does not run here, if it doesn't. Of one without a name `name` is its id. A living
+    runner may declare its workflow where this program does not: `is_served` says so."""
     last = cron["last_run_at"]
     before = f"; it ran last at {last}" if last else "; it has not run yet"
-    failures, since, outcome, reason = deciding or (0, None, None, None)
-    if outcome in ("skip", "error"):
-        what = "failed" if outcome == "error" else "was left out"
+    failures, since, outcome, reason, is_put_off = deciding or (0, None, None, None, False)
+    if outcome in ("skip", "error") or is_put_off:
+        what = "failed" if outcome == "error" else "was put off" if is_put_off else "was left out"
         before = f"{before}; its last moment {what}{f': {reason}' if reason else ''}"
     of = f"cron '{name}'" if cron["trigger_name"] is None else f"trigger '{name}' is a cron"
     says = f"{of}, {cron['cron_expression']!r} in {cron['timezone']!r}"
@@ -327,6 +327,8 @@ def of_cron(
             f"{says}, whose function has failed {failures} {times} in a row and"
             f" is called again for {cron['next_run_at']}{before}"
         )
+    if is_put_off:
+        return f"{says}, whose function is called again for {cron['next_run_at']}{before}"
     return f"{says}, and runs next at {cron['next_run_at']}{before}"
 
 

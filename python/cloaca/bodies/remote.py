@@ -273,7 +273,7 @@ def poll(what: Poll) -> Polled:
         if what.state is not None:
             tick = Tick(what.trigger, *what.state, body=FarTick(what.trigger, what.unfinished))
         with attempt.inside(Elsewhere(""), None, what.trigger):
-            answer = complete(function() if tick is None else function(tick), _run)
+            answer = complete(function() if tick is None else function(tick), _run, tick)
         return Polled(ruled(answer, tick, what.context_bytes_max, what.overlap), None, None)
     except PartlyError as partly:
         # What it gave with cursors before it raised counts.

@@ -145,6 +145,15 @@ class Cron:
     disabled_at: str | None
     in_body_since: str | None
 
+    @property
+    def is_put_off(self) -> bool:
+        """Whether its function was called for its next moment, and is called for it again."""
+        return _is_put_off(self.next_run_at, self.last)
+
+
+def _is_put_off(next_run_at: str | None, last: Tick | None) -> bool:
+    return last is not None and next_run_at is not None and last.last_at >= next_run_at
+
 
 def triggers(reader: Reader, *, after: int = 0, limit: int = PAGE_ITEMS) -> Page[Trigger]:
     """Polled triggers in the order of their registration."""
@@ -326,7 +335,7 @@ def _cron(
         state = "hanging"
     elif row["failures"] > 0 or (last is not None and last.outcome == "error"):
         state = "failing"
-    elif age is not None and age > LATE_SECONDS:
+    elif age is not None and age > LATE_SECONDS and not _is_put_off(row["next_run_at"], last):
         state = "late"
     return Cron(
         id=row["id"],

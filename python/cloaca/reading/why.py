@@ -150,8 +150,9 @@ def of_cron(reader: Reader, cron: Cron) -> str:
     before = f"; it ran last at {cron.last_run_at}" if cron.last_run_at else "; it has not run yet"
     # What has run since was not decided: its function takes no moment any more, say.
     is_newest = cron.last is not None and (cron.last_run_at is None or cron.last.last_at >= cron.last_run_at)
-    if cron.last is not None and is_newest and cron.last.outcome != "fire":
-        what = "failed" if cron.last.outcome == "error" else "was left out"
+    is_put_off = cron.is_put_off
+    if cron.last is not None and is_newest and (is_put_off or cron.last.outcome != "fire"):
+        what = "failed" if cron.last.outcome == "error" else "was put off" if is_put_off else "was left out"
         before += f"; its last moment {what}{f': {cron.last.reason}' if cron.last.reason else ''}"
     if cron.state == "disabled":
         return f"{says}, and was switched off at {cron.disabled_at}{before}"
@@ -161,7 +162,7 @@ def of_cron(reader: Reader, cron: Cron) -> str:
         return f"{says}, and {unread}{before}"
     if cron.in_body_since is not None:
         return f"{says}, and is in its function since {cron.in_body_since}: that has not come back{before}"
-    if cron.state == "failing":
+    if cron.state == "failing" or is_put_off:
         return f"{says}, and its function is called again for {cron.next_run_at}{before}"
     if cron.state == "late":
         nobody = f": no living runner declares it or its workflow{_of_idle(reader)}"

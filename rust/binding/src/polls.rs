@@ -10,7 +10,7 @@ use cloaca_core::admit::Overlap;
 use cloaca_core::engine::Declared;
 use cloaca_core::error::{Error, Kind};
 use cloaca_core::poll::{Backoff, Plan};
-use cloaca_core::port::{CHAIN_MAX, OnRun, Outcomes, Page, Stretch, TriggerRow};
+use cloaca_core::port::{CHAIN_MAX, OnRun, Outcomes, Page, ScheduleKind, Stretch, TriggerRow};
 use cloaca_core::time::Wall;
 use cloaca_core::version;
 
@@ -104,7 +104,7 @@ type TickParts = (Option<String>, String, Option<String>, u32, Option<String>, O
 type EndingParts = (String, &'static str, String, bool, Option<(Option<String>, Option<String>)>);
 
 /// `(failures, polled_since, outcome, reason)`.
-type Deciding = (u32, Option<String>, Option<String>, Option<String>);
+type Deciding = (u32, Option<String>, Option<String>, Option<String>, bool);
 
 /// The triggers that one runner polls.
 #[pyclass(frozen, module = "cloaca._cloaca")]
@@ -264,8 +264,8 @@ impl Polls {
         work::place_here()
     }
 
-    /// `(failures, polled_since, outcome, reason)` of a cron whose function decides its moments here, or whose overlap does; the last two are
-    /// of its newest moment.
+    /// `(failures, polled_since, outcome, reason, is_put_off)` of a cron whose function decides its moments here, or whose overlap does; the last
+    /// three are of its newest moment, which is still to come where that is put off.
     fn deciding(&self, py: Python<'_>, id: &str) -> PyResult<Option<Deciding>> {
         let runtime = self.handle.runtime(py)?;
         let id = parse_id(py, id)?;
@@ -280,7 +280,12 @@ impl Polls {
         let (failures, since) = free(py, || runtime.standing(row.row))?
             .map_or((0, None), |(standing, _, since)| (standing.failures, since.map(Wall::rfc3339)));
         let outcome = newest.map(|newest| newest.outcome.name().to_owned());
-        Ok(Some((failures, since, outcome, newest.map(|newest| newest.reason.to_string()))))
+        let next_at = match row.kind {
+            ScheduleKind::Cron { next_at, .. } => next_at,
+            ScheduleKind::Trigger { .. } => None,
+        };
+        let is_put_off = newest.zip(next_at).is_some_and(|(newest, next_at)| newest.last_at >= next_at);
+        Ok(Some((failures, since, outcome, newest.map(|newest| newest.reason.to_string()), is_put_off)))
     }
 
     /// Where a trigger stands: its row with `standing`, a dict, or `None` if it is not polled here.

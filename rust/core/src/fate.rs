@@ -100,7 +100,10 @@ pub fn story(tick: &TickChange, fates: &[Admitted]) -> (Outcome, String) {
         let overlaps = many(|fate| matches!(fate, Admitted::Overlaps { .. }));
         let held_back = many(|fate| matches!(fate, Admitted::HeldBack));
         let left = left_out(tick.dropped + overlaps, tick.held_back + held_back);
-        return (Outcome::Fire, with_limited(left, fates));
+        let left = with_limited(left, fates);
+        // What it said of itself: that its moment goes on later.
+        let said = || tick.history.last().map_or_else(String::new, |last| last.reason.to_string());
+        return (Outcome::Fire, if left.is_empty() { said() } else { left });
     }
     // What stopped the row says more than those that came after it.
     let stop = fires().find(|(_, fate)| matches!(fate, Admitted::Overlaps { .. } | Admitted::Limited(_)));

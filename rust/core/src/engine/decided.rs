@@ -213,7 +213,9 @@ impl Engine {
             if state.is_some() && follows.is_none_or(|follows| again_at < follows) {
                 self.crons.set_stage(row, Stage::Failed(again_at));
                 self.crons.look_again(row);
-                return CronMove { next_at: Some(pending.moment), decided: None, ..step };
+                // Since when it was called: what the history says of that call stands beside it.
+                let last_at = has_fires.then_some(polled.at);
+                return CronMove { next_at: Some(pending.moment), last_at, decided: None, ..step };
             }
             // One that its function has put off itself is no failure: the history says for how long.
             if let Some(state) = state.filter(|_| polled.reason.is_err()) {

@@ -58,7 +58,10 @@ impl Engine {
         counts.dropped += sent.dropped;
         counts.held_back += sent.held_back;
         if !sent.runs.is_empty() && verdict.outcome != Outcome::Error {
-            let reason = left_out(sent.dropped, sent.held_back);
+            let left = left_out(sent.dropped, sent.held_back);
+            // Of a moment that goes on later the history says so.
+            let is_put_off = moment.is_some() && polled.wait.is_some() && left.is_empty();
+            let reason = if is_put_off { verdict.reason } else { left };
             verdict = Verdict { outcome: Outcome::Fire, reason, note: None };
         }
         if verdict.outcome == Outcome::Error {
@@ -85,10 +88,12 @@ impl Engine {
             self.hold_up(pause, out);
         }
         let cron = moment.map(|moment| {
-            if let Some(first) = runs.first_mut() {
+            let step = self.moment_over(&polled, !runs.is_empty(), now, out);
+            // What bears a moment says that it is over.
+            if let Some(first) = runs.first_mut().filter(|_| step.decided.is_some()) {
                 first.scheduled_at = Some(moment);
             }
-            self.moment_over(&polled, !runs.is_empty(), now, out)
+            step
         });
         let change = TickChange {
             schedule: polled.schedule,
