@@ -335,7 +335,7 @@ pub trait Store: Send + Sync {
     /// Notes that a runner takes nothing more, and waits for what is in its hands.
     fn drains(&self, epoch: Epoch) -> Stored<()>;
     /// Crons that are switched on and that several living owners may run, by their rows, with who those are: of one that is declared who
-    /// declares the version in force, of any other who declares its workflow.
+    /// declares the version in force, of any other who declares its workflow. Who drains runs none.
     fn crons_of_many(&self) -> Stored<Vec<(ScheduleKey, Vec<Epoch>)>>;
     /// The trigger of that name.
     fn trigger(&self, name: &str) -> Stored<Option<Schedule>>;

@@ -448,9 +448,13 @@ impl Store for SqliteStore {
         let (others, departed, lives) = self
             .read(|db| Ok((owner::others(db, epoch)?, owner::departed(db)?, owner::is_living(db, epoch)?)))?;
         self.turns.has_company(!others.is_empty());
-        match others.iter().any(|&other| self.locks.is_free(other)) {
+        match others.iter().any(|&(other, _)| self.locks.is_free(other)) {
             true => self.write(Step::Bury, |db| owner::bury(db, &self.locks, epoch)),
-            false => Ok(Siblings { buried: 0, living: others, departed, is_buried: !lives }),
+            false => {
+                let draining = others.iter().filter(|(_, drains)| *drains).map(|&(other, _)| other).collect();
+                let living = others.into_iter().map(|(other, _)| other).collect();
+                Ok(Siblings { buried: 0, living, draining, departed, is_buried: !lives })
+            }
         }
     }
 

@@ -149,7 +149,7 @@ fn everything_survives_a_reopening() {
     assert!(next > epoch);
     assert_eq!(
         store.bury(next),
-        Ok(Siblings { buried: 1, living: vec![], departed: Some(epoch), is_buried: false }),
+        Ok(Siblings { buried: 1, living: vec![], draining: vec![], departed: Some(epoch), is_buried: false }),
         "it went without leaving"
     );
     let claimed = store.claim_runs(next, LATE, 10, &["mail".into()]).unwrap();
@@ -266,6 +266,8 @@ fn a_living_sibling_is_not_buried_and_hears_of_news() {
     assert_eq!(second.bury(new), Ok(beside(old)));
     second.wake_others(new);
     assert!(first.woken(old) && !second.woken(new));
+    first.drains(old).unwrap();
+    assert_eq!(second.bury(new), Ok(Siblings { draining: vec![old], ..beside(old) }));
     drop(first);
     assert_eq!(second.bury(new), Ok(after_burying(old)));
     assert_eq!(second.bury(new), Ok(Siblings { buried: 0, ..after_burying(old) }));

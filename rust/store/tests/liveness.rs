@@ -63,7 +63,13 @@ fn two_programs_that_start_at_once_make_one_schema() {
 fn who_holds_its_lock_is_alive_and_who_has_let_go_of_it_is_dead() {
     let Some((_database, one, other)) = two() else { return };
     let (first, second) = (one.join(Wall(1)).unwrap(), other.join(Wall(2)).unwrap());
-    assert_eq!(one.bury(first).unwrap().living, [second]);
+    assert_eq!(one.bury(first).unwrap(), Siblings { living: vec![second], ..Siblings::default() });
+    other.drains(second).unwrap();
+    // The others are looked at no oftener, unless there is news.
+    other.wake_others(second);
+    eventually(|| one.woken(first).then_some(()));
+    let drains = Siblings { living: vec![second], draining: vec![second], ..Siblings::default() };
+    assert_eq!(one.bury(first), Ok(drains));
     // It ends without leaving, and with it its lock.
     other.close();
     let buried = eventually(|| one.bury(first).ok().filter(|found| found.buried > 0));

@@ -127,6 +127,8 @@ pub struct Siblings {
     pub buried: u64,
     /// Other owners that live, by their epochs.
     pub living: Vec<Epoch>,
+    /// Those of them that end what they have in hand and take nothing more.
+    pub draining: Vec<Epoch>,
     /// The newest of those that have left or were found dead.
     pub departed: Option<Epoch>,
     /// Whether who asks was taken for dead itself: nothing that it writes counts any more.
@@ -137,6 +139,8 @@ pub struct Siblings {
 #[derive(Debug, Default)]
 pub struct Company {
     living: Vec<Epoch>,
+    /// Those of them that do not drain.
+    at_work: Vec<Epoch>,
     newest: Epoch,
 }
 
@@ -146,14 +150,9 @@ impl Company {
         owner.is_none_or(|owner| !self.living.contains(&owner))
     }
 
-    /// The others that lived.
-    pub fn living(&self) -> &[Epoch] {
-        &self.living
-    }
-
-    /// Whether those lived, and nobody else.
-    pub fn is_of(&self, living: &[Epoch]) -> bool {
-        self.living == living
+    /// The others that lived and did not drain: what is left to others is theirs.
+    pub fn at_work(&self) -> &[Epoch] {
+        &self.at_work
     }
 
     /// Whether nobody else lived.
@@ -164,7 +163,9 @@ impl Company {
     /// Whether anyone has gone since the last look, or nobody has looked before.
     pub fn has_shrunk(last: &mut Option<Self>, siblings: &Siblings) -> bool {
         let newest = siblings.living.iter().copied().chain(siblings.departed).max().unwrap_or_default();
-        let before = last.replace(Self { living: siblings.living.clone(), newest });
+        let drains = |epoch: &&Epoch| siblings.draining.contains(epoch);
+        let at_work = siblings.living.iter().filter(|epoch| !drains(epoch)).copied().collect();
+        let before = last.replace(Self { living: siblings.living.clone(), at_work, newest });
         let Some(before) = before else { return true };
         let is_gone = |epoch: &Epoch| !siblings.living.contains(epoch);
         siblings.buried > 0 || siblings.departed > Some(before.newest) || before.living.iter().any(is_gone)

@@ -159,6 +159,8 @@ impl Shared {
         };
         if is_busy {
             *is_told = self.store.drains(self.epoch).is_ok();
+            // Its crons are theirs now.
+            self.store.wake_others(self.epoch);
         }
     }
 

@@ -31,7 +31,7 @@ const GIVEN_MAX: usize = 500;
 
 /// Between whom triggers were spread last.
 pub(super) struct Spreading {
-    living: Vec<Epoch>,
+    at_work: Vec<Epoch>,
     /// How many triggers others polled then.
     parked: usize,
     /// When the first change came since.
@@ -42,21 +42,21 @@ pub(super) struct Spreading {
 
 impl Spreading {
     pub(super) fn new(now: Mono) -> Self {
-        Self { living: Vec::new(), parked: 0, changed_at: None, due: now.after(SETTLED), wished_due: now }
+        Self { at_work: Vec::new(), parked: 0, changed_at: None, due: now.after(SETTLED), wished_due: now }
     }
 }
 
 impl Shared {
     /// Asks for triggers that are this runner's by right, takes those that it was given, and lets go of those that are others'.
     pub(super) fn spread(&self, spreading: &mut Spreading, company: &Company, has_news: bool) {
-        if company.is_empty() && spreading.living.is_empty() {
+        if company.is_empty() && spreading.at_work.is_empty() {
             return;
         }
         let now = self.now().mono;
         let parked = lock(&self.engine).parked_count();
-        let has_changed = !company.is_of(&spreading.living);
+        let has_changed = company.at_work() != spreading.at_work;
         if has_changed {
-            spreading.living = company.living().to_vec();
+            spreading.at_work = company.at_work().to_vec();
             // No hands are changed for this, so there is nothing to wait for.
             self.leave_crons(company);
         }

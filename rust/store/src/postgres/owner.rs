@@ -61,10 +61,10 @@ pub fn look(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<(Sib
     // One way to the server, by indices owners_living and owners_pkey. Who left last is in the row of nobody.
     const SQL: &str = "
         SELECT owners.epoch, boot, place, now_us() - beats.at > :silence
-            AND now_us() - (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::BIGINT > :grace
+            AND now_us() - (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::BIGINT > :grace, draining
         FROM owners JOIN beats ON beats.epoch = owners.epoch WHERE left_at IS NULL
         UNION ALL
-        SELECT max(owners.epoch), NULL, NULL, NULL FROM owners WHERE left_at IS NOT NULL";
+        SELECT max(owners.epoch), NULL, NULL, NULL, NULL FROM owners WHERE left_at IS NOT NULL";
     let mut statement = db.prepare_cached(SQL)?;
     let mut rows = statement.query(named_params! { ":silence": SILENCE_US, ":grace": GRACE_US })?;
     let mut siblings = Siblings { is_buried: true, ..Siblings::default() };
@@ -87,6 +87,7 @@ pub fn look(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<(Sib
             Life::Unknown => is_silent && !is_fresh,
         };
         siblings.living.push(other);
+        siblings.draining.extend(row.get::<_, bool>(4)?.then_some(other));
         if is_dead {
             dead.push(other);
         }
@@ -188,6 +189,7 @@ pub fn bury(db: &Db, locks: &Locks, epoch: Epoch, is_fresh: bool) -> Result<Sibl
         locks.forget(*other);
     }
     siblings.living.retain(|other| !dead.contains(other));
+    siblings.draining.retain(|other| !dead.contains(other));
     siblings.buried = dead.len() as u64;
     siblings.departed = siblings.departed.max(dead.into_iter().max());
     Ok(siblings)

@@ -117,7 +117,7 @@ pub fn seen_at(db: &Connection, epoch: Epoch) -> Result<Option<Wall>, Failure> {
 /// Takes owners whose lock is free off the list, and counts the others.
 pub fn bury(db: &Connection, locks: &Locks, epoch: Epoch) -> Result<Siblings, Failure> {
     let mut siblings = Siblings { is_buried: !is_living(db, epoch)?, ..Siblings::default() };
-    for other in others(db, epoch)? {
+    for (other, drains) in others(db, epoch)? {
         if locks.is_free(other) {
             // What nobody is to be told of any more goes as it leaves.
             end::hand_on(db, other, &[], None)?;
@@ -127,6 +127,7 @@ pub fn bury(db: &Connection, locks: &Locks, epoch: Epoch) -> Result<Siblings, Fa
             siblings.buried += 1;
         } else {
             siblings.living.push(other);
+            siblings.draining.extend(drains.then_some(other));
         }
     }
     siblings.departed = departed(db)?;
@@ -140,11 +141,20 @@ pub fn departed(db: &Connection) -> Result<Option<Epoch>, Failure> {
     Ok(newest.map(Epoch))
 }
 
-/// Everyone else who has not left.
-pub fn others(db: &Connection, epoch: Epoch) -> Result<Vec<Epoch>, Failure> {
-    const SQL: &str = "SELECT epoch FROM owners WHERE left_at IS NULL AND epoch <> :epoch";
+/// Everyone who has not left, also in a file of an earlier version.
+pub fn living(db: &Connection) -> Result<Vec<Epoch>, Failure> {
+    const SQL: &str = "SELECT epoch FROM owners WHERE left_at IS NULL";
     let mut statement = db.prepare_cached(SQL)?;
-    let rows = statement.query_map(named_params! { ":epoch": epoch.0 }, |row| row.get(0).map(Epoch))?;
+    let rows = statement.query_map([], |row| row.get(0).map(Epoch))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Everyone else who has not left, and whether they drain.
+pub fn others(db: &Connection, epoch: Epoch) -> Result<Vec<(Epoch, bool)>, Failure> {
+    const SQL: &str = "SELECT epoch, draining FROM owners WHERE left_at IS NULL AND epoch <> :epoch";
+    let mut statement = db.prepare_cached(SQL)?;
+    let read = |row: &rusqlite::Row<'_>| Ok((Epoch(row.get(0)?), row.get(1)?));
+    let rows = statement.query_map(named_params! { ":epoch": epoch.0 }, read)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 

@@ -94,7 +94,7 @@ pub fn migrate(connection: &Connection, name: &str, paths: &[&Path]) -> Result<(
     // Another process may have done it while this one waited for the lock.
     let seen = version(&transaction, name)?;
     if seen == 1 {
-        let living = owner::others(&transaction, Epoch(0))?;
+        let living = owner::living(&transaction)?;
         let is_held = |epoch: &Epoch| paths.iter().any(|path| lock::is_held_by_first_release(path, *epoch));
         if let Some(epoch) = living.into_iter().find(is_held) {
             let holders = paths.iter().find_map(|path| lock::holder(&lock::hint(path, epoch)));

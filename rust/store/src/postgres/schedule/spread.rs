@@ -112,7 +112,7 @@ pub fn crons_of_many(db: &Db) -> Result<Vec<(ScheduleKey, Vec<Epoch>)>, Failure>
     // Indices schedules_crons, owners_living; primary keys of declared and workflows.
     const SQL: &str = "
         SELECT cron.row, living.epoch FROM schedules AS cron
-        JOIN owners AS living ON living.left_at IS NULL AND living.works AND living.crons
+        JOIN owners AS living ON living.left_at IS NULL AND living.works AND living.crons AND NOT living.draining
         WHERE cron.kind = 'cron' AND cron.enabled AND CASE WHEN cron.declared_as IS NOT NULL AND NOT cron.registered
             THEN EXISTS (SELECT 1 FROM declared WHERE name = cron.name AND owner = living.epoch AND version = cron.version)
             ELSE EXISTS (SELECT 1 FROM workflows WHERE name = cron.workflow AND owner = living.epoch) END

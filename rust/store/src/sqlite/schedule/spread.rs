@@ -112,7 +112,7 @@ pub fn crons_of_many(db: &Connection) -> Result<Vec<(ScheduleKey, Vec<Epoch>)>, 
     // Indices schedules_crons, owners_living; primary keys of declared and workflows.
     const SQL: &str = "
         SELECT cron.row, living.epoch FROM schedules AS cron INDEXED BY schedules_crons
-        CROSS JOIN owners AS living ON living.left_at IS NULL AND living.works AND living.crons
+        CROSS JOIN owners AS living ON living.left_at IS NULL AND living.works AND living.crons AND NOT living.draining
         WHERE cron.kind = 'cron' AND cron.enabled AND iif(cron.declared_as IS NOT NULL AND NOT cron.registered,
             EXISTS (SELECT 1 FROM declared WHERE name = cron.name AND owner = living.epoch AND version = cron.version),
             EXISTS (SELECT 1 FROM workflows WHERE name = cron.workflow AND owner = living.epoch))
