@@ -398,8 +398,11 @@ impl Engine {
             }
             Event::CronsElsewhere(rows) => self.crons.leave_to_others(rows.into_iter().collect()),
             Event::Crons(schedules) => {
+                let known = self.crons.rows();
                 self.crons.clear();
                 schedules.into_iter().for_each(|schedule| self.cron(schedule, now, out));
+                // Whose the name of one that runs here no more is by now may have waited for its last answer.
+                out.tells |= known.into_iter().any(|row| self.crons.get(row).is_none());
                 self.put_right(&self.crons.rows(), now, out);
             }
             Event::Shown => self.record_beginnings(Mono(u64::MAX), out),

@@ -5,11 +5,12 @@ mod harness;
 use std::collections::BTreeSet;
 
 use cloaca_core::admit::Overlap;
-use cloaca_core::engine::{Effects, Engine, Event, Then};
+use cloaca_core::engine::{Declared, Effects, Engine, Event, Polled, Then};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::past::{PASSAGES_MAX, Past};
 use cloaca_core::port::{
-    Admitted, Change, CronMove, Moment, Origin, Receipt, Schedule, ScheduleKind, Terms, TriggerState,
+    Admitted, Change, CronMove, Moment, Origin, Receipt, Schedule, ScheduleKind, Terms, TriggerRow,
+    TriggerState,
 };
 use cloaca_core::time::{Mono, Now, Wall};
 use proptest::prelude::*;
@@ -525,4 +526,85 @@ fn a_moment_that_another_is_to_decide_is_left_to_that_one_too() {
     assert!(step(&mut engine, Event::Clock, at_hour(1, 0)).commits.is_empty());
     step(&mut engine, Event::CronsElsewhere(Vec::new()), at_hour(1, 1));
     assert_eq!(asked(&mut step(&mut engine, Event::Clock, at_hour(1, 2))).0, Wall(HOUR_US));
+}
+
+/// That cron, whose moments a body decides, as this program declares it in its first version.
+fn with_body(newest: i64) -> Schedule {
+    let schedule = hourly(ScheduleKey(1), Some(Wall(HOUR_US)));
+    Schedule {
+        name: "daily".into(),
+        origin: Origin::Declared,
+        digest: Some(7),
+        version: 1,
+        newest,
+        ..schedule
+    }
+}
+
+/// An engine whose body is called for a moment.
+fn called() -> Engine {
+    let mut engine = engine();
+    let row = TriggerRow {
+        name: "daily".into(),
+        workflow: "mail".into(),
+        interval_us: 1000,
+        allow_concurrent: true,
+        on_run: None,
+        digest: 7,
+        origin_at: Wall(0),
+    };
+    let body = Some((0, Declared { row, overlap: Overlap::Allow }));
+    step(&mut engine, Event::CronDeclared(with_body(1), 7, body), now(0, 0));
+    let (_, then) = asked(&mut step(&mut engine, Event::Clock, now(1, 1)));
+    let effects = step(&mut engine, Event::Committed(then, yours()), now(1, 1));
+    assert_eq!(effects.moments.len(), 1);
+    engine
+}
+
+/// What follows once the store has kept what the body decided.
+fn answered(engine: &mut Engine) -> Effects {
+    let polled = Polled {
+        place: 0,
+        schedule: ScheduleKey(1),
+        at: Wall(HOUR_US),
+        cursor_set: 0,
+        ends: 0,
+        duration_us: 1,
+        fires: Vec::new(),
+        cursor: None,
+        reason: Ok(String::new()),
+        history: Vec::new(),
+        disable: None,
+        wait: None,
+        failures: 0,
+        told: None,
+        holds: None,
+    };
+    let mut follows = Effects::default();
+    for (change, then) in step(engine, Event::Polled(polled), now(1, 2)).commits {
+        let receipt = match change {
+            Change::Tick(_) => Receipt::Tick { fates: Vec::new(), cursor: None },
+            _ => Receipt::Noted,
+        };
+        engine.step(Event::Committed(then, receipt), now(1, 2), &mut follows);
+    }
+    follows
+}
+
+#[test]
+fn who_declares_a_newer_version_is_told_when_the_body_of_the_older_one_has_answered() {
+    let mut engine = called();
+    assert!(!answered(&mut engine).tells, "nobody waits for it");
+    let mut engine = called();
+    step(&mut engine, Event::Crons(vec![with_body(2)]), now(1, 1));
+    assert!(answered(&mut engine).tells);
+}
+
+#[test]
+fn who_declares_a_newer_version_is_told_also_when_that_is_heard_of_after_the_answer() {
+    let mut engine = called();
+    assert!(!answered(&mut engine).tells);
+    assert!(!step(&mut engine, Event::Crons(vec![with_body(1)]), now(1, 3)).tells, "it goes on here");
+    assert!(step(&mut engine, Event::Crons(vec![with_body(2)]), now(1, 4)).tells);
+    assert!(!step(&mut engine, Event::Crons(vec![with_body(2)]), now(1, 5)).tells, "once");
 }

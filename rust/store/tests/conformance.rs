@@ -106,6 +106,7 @@ claims! {
     a_trigger_and_a_cron_of_one_name_are_versions_of_it
     of_a_cron_the_version_declared_last_for_the_first_time_is_in_force
     a_cron_stays_in_its_version_while_its_owner_decides_a_moment
+    who_waits_for_what_an_older_cron_decides_says_so_once
     of_many_versions_the_last_are_remembered
     a_wait_is_kept_until_the_next_tick_or_switch
     failures_are_kept_until_a_poll_goes_well_or_a_switch
@@ -675,6 +676,8 @@ fn crons_are_told_with_all_who_may_run_them(store: &dyn Store) {
     assert!(of_many().is_empty(), "the second does not declare it");
     store.put_cron(second, &daily).unwrap();
     assert_eq!(of_many(), [(declared.row, vec![first, second])]);
+    store.drains(second).unwrap();
+    assert!(of_many().is_empty(), "who drains runs none");
     store.leave(second, &InFlight::default(), Wall(50)).unwrap();
     assert!(of_many().is_empty(), "one is left");
 }
@@ -783,6 +786,19 @@ fn a_cron_stays_in_its_version_while_its_owner_decides_a_moment(store: &dyn Stor
     );
     let again = store.put_cron(old, &first).unwrap();
     assert_eq!((again.digest, again.version), (Some(5), 2), "an older one takes nothing back meanwhile");
+}
+
+fn who_waits_for_what_an_older_cron_decides_says_so_once(store: &dyn Store) {
+    let [old, new] = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    let first = NewCron { digest: 7, ..declared_cron(50, "inbox", "0 2 * * *") };
+    store.put_cron(old, &first).unwrap();
+    assert_eq!(standing(asked(store, new, 9)), (Some(new), false, true));
+    store.leave(new, &InFlight::default(), Wall(50)).unwrap();
+    let cron = store.put_cron(old, &first).unwrap();
+    taken(store, old, &cron, 100);
+    let new = store.join(Wall(3)).unwrap();
+    assert_eq!(standing(asked(store, new, 9)), (Some(old), false, true), "its name is to be let go");
+    assert_eq!(standing(asked(store, new, 9)), (Some(old), false, false));
 }
 
 fn of_many_versions_the_last_are_remembered(store: &dyn Store) {

@@ -91,7 +91,7 @@ impl Engine {
         }
     }
 
-    fn leave_moment(&self, row: ScheduleKey, out: &mut Effects) {
+    pub(super) fn leave_moment(&self, row: ScheduleKey, out: &mut Effects) {
         out.commits.push((Change::LeaveMoment { epoch: self.epoch, row }, Then::LetGo(None)));
     }
 

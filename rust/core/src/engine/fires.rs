@@ -114,6 +114,10 @@ impl Engine {
         };
         let passes = change.cursor.is_some() && change.room.is_some() && !sent_row;
         self.send_tick(&polled, Asked { fires: asked, passes }, verdict, change, out);
+        if moment.is_some() && self.crons.get(polled.schedule).is_none() {
+            // Its name may be another's by now, who waits for this answer.
+            self.leave_moment(polled.schedule, out);
+        }
     }
 
     /// The cursor of this tick moves past a fire that overlap has dropped.

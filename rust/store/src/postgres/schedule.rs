@@ -260,7 +260,9 @@ impl<'c> Declaring<'c> {
             let before = self.versions.of(&trigger.name, epoch)?;
             self.versions.declare(&trigger.name, epoch, number)?;
             state.owner = owner;
-            let is_first = owner.is_some() && !state.is_outdated && version.number < number;
+            // A cron of the name has its version in another row.
+            let is_older = version.number < number || decided_by.is_some() && before != Some(number);
+            let is_first = owner.is_some() && !state.is_outdated && is_older;
             state.is_awaited = is_first || before > Some(number);
             state.grid = state.grid.map(|grid| grid::Kept { heeded_until: None, ..grid });
             return Ok(state);
