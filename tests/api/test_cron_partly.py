@@ -10,6 +10,7 @@ import pytest
 from program import Dated
 
 import cloaca
+import cloaca.reading
 import cloaca.testing
 from cloaca import Tick, TriggerResult
 
@@ -86,6 +87,19 @@ def test_why_says_that_a_moment_is_put_off() -> None:
             f"whose function is called again for {MIDNIGHT}; it has not run yet; its last moment was put off:"
             " retry after 15m"
         )
+
+
+def test_who_reads_the_store_is_told_that_a_moment_is_put_off(tmp_path: Path) -> None:
+    declare(cloaca.RetryAfter("5m"), [])
+    url = str(tmp_path / "a.db")
+    with Dated(url, START) as runner:
+        runner.advance("12h")
+        with cloaca.reading.Reader(url) as reader:
+            (cron,) = cloaca.reading.crons(reader).items
+            assert (cron.state, cron.is_put_off) == ("scheduled", True), "it is not late"
+            says = cloaca.reading.why(reader, "daily")
+            assert f"and its function is called again for {MIDNIGHT}; it ran last at {MIDNIGHT}" in says
+            assert says.endswith("; its last moment was put off: retry after 5m")
 
 
 @ENDS

@@ -120,7 +120,8 @@ class Cron:
         workflow_name (str): what it starts.
         state (str): `scheduled`; `hanging`, its function has not come back for 30 seconds or longer;
             `failing`, its function failed at its last moment; `late`, its next moment
-            was more than ten seconds ago; `disabled`; `unserved`, no living runner declares it.
+            was more than ten seconds ago, and its function has not put it off; `disabled`; `unserved`, no
+            living runner declares it.
         cron_expression, timezone (str): when it runs.
         enabled (bool): whether it does.
         last (Tick | None): what its last moments came to, if its function or `overlap` decides them.
