@@ -613,7 +613,7 @@ class Runs(Listings):
         holder = found[0] if found else gone
         owner = holder["owner"]
         if owner is not None and owner == engine.runs.owner():
-            return why_run.of_taken(row)
+            return why_run.of_taken(row, engine.store.trouble())
         is_ours = self._declarations.chosen.has_workflow(row["workflow_name"]) and not self._idles
         looks = is_ours and registry.knows(row["workflow_name"])
         # The clock may have come further than who claims.

@@ -37,6 +37,11 @@ def of_own(
 ) -> str:
     """One sentence about a run that this runner has, from where it stands; ``limits`` by name."""
     name = _name(row)
+    if standing["refused"] is not None:
+        return (
+            f"{name} cannot go on, because the store refuses what became of it, which is tried again until it"
+            f" takes that: {standing['refused']}"
+        )
     if standing["is"] == "turn":
         return f"{name} {of_turn(standing['behind'], standing['ahead'], row['trigger_name'])}"
     if standing["is"] == "undeclared":
@@ -114,9 +119,11 @@ def of_other(
     )
 
 
-def of_taken(row: dict[str, Any]) -> str:
-    """One sentence about a run that is this runner's, and not in its hands yet."""
-    return f"{_name(row)} is this runner's and about to be taken in hand"
+def of_taken(row: dict[str, Any], trouble: str | None = None) -> str:
+    """One sentence about a run that is this runner's, and not in its hands yet; `trouble` is what the store
+    refuses meanwhile."""
+    waits = "" if trouble is None else f", once the store lets it: {trouble}"
+    return f"{_name(row)} is this runner's and about to be taken in hand{waits}"
 
 
 def of_asked(row: dict[str, Any]) -> str:

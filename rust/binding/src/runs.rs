@@ -312,10 +312,11 @@ impl Runs {
     fn standing<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
         let runtime = self.handle.runtime(py)?;
         let id = parse_run_id(py, id)?;
-        let found = free(py, || runtime.run_standing(id))?;
-        found
-            .map(|(standing, is_permit_free)| convert::run_standing(py, &standing, is_permit_free))
-            .transpose()
+        let (found, refused) = free(py, || (runtime.run_standing(id), runtime.run_refused(id)))?;
+        let Some((standing, is_permit_free)) = found else { return Ok(None) };
+        let dict = convert::run_standing(py, &standing, is_permit_free)?;
+        dict.set_item("refused", refused)?;
+        Ok(Some(dict))
     }
 }
 

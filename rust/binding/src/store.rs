@@ -72,10 +72,10 @@ impl Store {
         self.rows(py, |_| Flush::default(), sql, params)
     }
 
-    /// Why the store takes nothing at the moment, if it does not.
+    /// Why the store takes nothing at the moment, or not all, if so.
     fn trouble(&self, py: Python<'_>) -> PyResult<Option<String>> {
         let runtime = self.handle.runtime(py)?;
-        free(py, || runtime.trouble())
+        free(py, || runtime.trouble().or_else(|| runtime.refused()))
     }
 
     /// The same without the polls that are not written down yet: to write them all down looks at every trigger.

@@ -62,6 +62,8 @@ use crate::workflow::Workflow;
 
 /// An attempt that lasts longer is put on record before its end, for others to see. What is shorter needs one record.
 const BEGINNING_SHOWN: Duration = Duration::from_millis(5);
+/// What a store refuses of a trigger may come with each poll: the log hears of it at most so often.
+const REFUSAL_TOLD_EVERY: Duration = Duration::from_secs(60);
 /// Resolution of time-outs and retry delays.
 const TIMER_TICK_NS: u64 = 1_000_000;
 
@@ -144,6 +146,8 @@ pub struct Engine {
     places: HashMap<Arc<str>, u32>,
     /// Rows that cannot go on, by their triggers' places.
     stuck: HashMap<u32, Stuck>,
+    /// When the log was last told that ticks of a place are refused, or history is, and how many were since.
+    refusals: HashMap<Option<u32>, (Mono, u64)>,
     /// Triggers that were warned of losing events.
     warned: BTreeSet<Arc<str>>,
     counts: Counts,
@@ -201,6 +205,7 @@ impl Engine {
             undeclared: Vec::new(),
             places: HashMap::new(),
             stuck: HashMap::new(),
+            refusals: HashMap::new(),
             warned: BTreeSet::new(),
             counts: Counts::default(),
             meter: Box::default(),

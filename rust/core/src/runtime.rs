@@ -33,6 +33,7 @@ mod park;
 mod places;
 mod pollers;
 mod questions;
+mod refused;
 mod schedules;
 mod seats;
 mod signs;
@@ -620,6 +621,19 @@ impl Runtime {
     pub fn trouble(&self) -> Option<String> {
         let refusal = lock(&self.shared.writer).refusal.clone();
         refusal.or_else(|| self.shared.store.trouble())
+    }
+
+    /// What the store refuses of what became of runs and crons, and is asked again, if it refuses any.
+    pub fn refused(&self) -> Option<String> {
+        let writer = lock(&self.shared.writer);
+        let (runs, others, why) = writer.refused.all()?;
+        Some(refused::told(runs, others, why))
+    }
+
+    /// Why what became of a run is not kept, if the store refuses it.
+    pub fn run_refused(&self, id: Uuid) -> Option<String> {
+        let row = lock(&self.shared.engine).run(id)?.row;
+        lock(&self.shared.writer).refused.why(row).map(str::to_owned)
     }
 
     /// Counts of polls and of what followed since the start, and the runs in hand.

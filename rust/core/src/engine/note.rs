@@ -277,12 +277,14 @@ pub enum Note {
         /// The trigger.
         trigger: Arc<str>,
     },
-    /// The store will never take a tick.
+    /// The store does not take ticks.
     TickRefused {
         /// The trigger.
         trigger: Arc<str>,
         /// In the store's words.
         why: String,
+        /// So many since this was told before.
+        times: u64,
     },
     /// The store will never take a declaration.
     DeclarationRefused {
@@ -413,6 +415,13 @@ pub enum Note {
     },
     /// It takes them again.
     StoreTakesWrites,
+    /// Some of what is written is refused, and tried again.
+    ChangesRefused {
+        /// Of what, and in the store's words why.
+        what: String,
+    },
+    /// All of that is kept.
+    ChangesTaken,
     /// The store is gone for good, and the runner has stopped.
     StoreGone {
         /// In the store's words.
@@ -465,6 +474,7 @@ impl Note {
             | Self::RunTaken { .. }
             | Self::VersionDiffers { .. }
             | Self::StoreTakesWrites
+            | Self::ChangesTaken
             | Self::CallbacksDropped { .. }
             | Self::LinesDropped { .. } => Level::Warning,
             Self::BodyOverdue { .. }
@@ -484,6 +494,7 @@ impl Note {
             | Self::ClaimRefused { .. }
             | Self::StoreTroubled { .. }
             | Self::StoreRefusesWrites { .. }
+            | Self::ChangesRefused { .. }
             | Self::StoreGone { .. }
             | Self::Buried
             | Self::EngineFault => Level::Error,
@@ -570,6 +581,8 @@ impl Note {
             | Self::StoreTroubled { .. }
             | Self::StoreRefusesWrites { .. }
             | Self::StoreTakesWrites
+            | Self::ChangesRefused { .. }
+            | Self::ChangesTaken
             | Self::StoreGone { .. }
             | Self::Buried
             | Self::EngineFault
@@ -723,8 +736,11 @@ impl Display for Note {
                     "trigger '{trigger}': its last call was discarded: that end of a run was skipped by a call meanwhile"
                 )
             }
-            Self::TickRefused { trigger, why } => {
+            Self::TickRefused { trigger, why, times: 0 | 1 } => {
                 write!(f, "the tick of trigger '{trigger}' cannot be kept: {why}")
+            }
+            Self::TickRefused { trigger, why, times } => {
+                write!(f, "{times} more ticks of trigger '{trigger}' could not be kept: {why}")
             }
             Self::DeclarationRefused { trigger, why } => {
                 write!(f, "the declaration of trigger '{trigger}' cannot be kept: {why}")
@@ -844,6 +860,8 @@ impl Display for Note {
                 write!(f, "the store refuses writes, which are kept and tried again: {why}")
             }
             Self::StoreTakesWrites => f.write_str("the store takes writes again"),
+            Self::ChangesRefused { what } => f.write_str(what),
+            Self::ChangesTaken => f.write_str("the store has taken what it refused"),
             Self::StoreGone { why } => {
                 write!(f, "the store takes nothing any more, and the runner has stopped: {why}")
             }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::engine::drive::Follows;
-use crate::engine::{Effects, Engine, FireCounts, Job, Note, Rearm, Then};
+use crate::engine::{Effects, Engine, FireCounts, Job, Note, REFUSAL_TOLD_EVERY, Rearm, Then};
 use crate::port::{Admitted, Receipt};
-use crate::time::Now;
+use crate::time::{Mono, Now};
 
 impl Engine {
     pub(super) fn committed(&mut self, then: Then, receipt: Receipt, now: Now, out: &mut Effects) {
@@ -211,7 +211,9 @@ impl Engine {
             }
             Then::Tick { place, fires, runs, .. } => {
                 self.tell_judged(place, fires, 0, true, out);
-                out.logs.push(Note::TickRefused { trigger: self.trigger_in(place), why: words });
+                if let Some(times) = self.refused_times(Some(place), now) {
+                    out.logs.push(Note::TickRefused { trigger: self.trigger_in(place), why: words, times });
+                }
                 self.counts.errors += 1;
                 self.meter.fired(&self.trigger_in(place)).errors += 1;
                 runs.into_iter().for_each(|id| self.drop_run(id, now, out));
@@ -232,7 +234,7 @@ impl Engine {
                 out.logs.push(Note::DeclarationRefused { trigger: self.trigger_in(place), why: words });
             }
             Then::Moment { row, .. } => {
-                out.logs.push(Note::HistoryRefused { why: words });
+                self.history_refused(words, now, out);
                 self.moment_is_others(row, now);
             }
             Then::Decided(runs) => {
@@ -241,9 +243,24 @@ impl Engine {
             }
             Then::Seated { .. } => unreachable!("it is answered apart"),
             Then::Nothing | Then::Seats | Then::Limits | Then::Begun | Then::LetGo(_) | Then::Released(_) => {
-                out.logs.push(Note::HistoryRefused { why: words })
+                self.history_refused(words, now, out);
             }
         }
+    }
+
+    fn history_refused(&mut self, why: String, now: Now, out: &mut Effects) {
+        out.logs.extend(self.refused_times(None, now).map(|_| Note::HistoryRefused { why }));
+    }
+
+    /// How many ticks of a place, or how much of what nobody asked for, was refused since the log heard of that; none while it is not to.
+    fn refused_times(&mut self, place: Option<u32>, now: Now) -> Option<u64> {
+        let (told, times) = self.refusals.entry(place).or_insert((Mono(0), 0));
+        *times += 1;
+        if *told > now.mono {
+            return None;
+        }
+        *told = now.mono.after(REFUSAL_TOLD_EVERY);
+        Some(std::mem::take(times))
     }
 
     /// Counts what became of runs that this owner has asked for, and that others drive.

@@ -47,6 +47,21 @@ impl Runtime {
             writer.flushing -= 1;
         }
         drop(writer);
-        Some(lock(&self.shared.engine).is_checkpoint_kept(checkpoint.job, checkpoint.number))
+        let row = lock(&self.shared.engine).run(checkpoint.job.run).map(|run| run.row);
+        // First: what is refused no more has its receipt by then.
+        let is_refused = row.is_some_and(|row| lock(&self.shared.writer).refused.why(row).is_some());
+        let engine = lock(&self.shared.engine);
+        let is_kept = engine.is_checkpoint_kept(checkpoint.job, checkpoint.number);
+        let is_waited_for = is_refused && engine.expects(checkpoint.job);
+        drop(engine);
+        let mut writer = lock(&self.shared.writer);
+        if is_kept || !is_waited_for || writer.closed {
+            return Some(is_kept);
+        }
+        // It is tried again.
+        writer.flushing += 1;
+        writer = wait_on(&self.shared.writer_idle, writer, Some(span.min(FLUSH_PAUSE)));
+        writer.flushing -= 1;
+        None
     }
 }

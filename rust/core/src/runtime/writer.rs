@@ -1,6 +1,7 @@
 //! The thread that writes: it takes whatever has gathered since its last commit, so that a lone change never waits.
 //! While a manual clock is being moved, whoever comes to rest writes in its stead: to wake it for each change would cost a test more than
-//! the change. Invariant: the engine hears of a change only after its commit, and one thread at a time writes.
+//! the change. Invariant: the engine hears of a change only after its commit, one thread at a time writes, and of one run nothing is
+//! written past what the store has refused.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -11,6 +12,7 @@ use crate::fault_point::{Step, around};
 use crate::port::{Change, Fault, Receipt};
 use crate::runtime::keeper::Order;
 use crate::runtime::park::{lock, wait_on};
+use crate::runtime::refused::{self, Broken, Refused};
 use crate::runtime::{Runtime, Shared};
 
 /// At most so many changes share one transaction.
@@ -49,6 +51,8 @@ pub(super) struct WriterState {
     pub(super) closed: bool,
     /// Why the store takes nothing, while that is so.
     pub(super) refusal: Option<String>,
+    /// What the store has refused, and is asked again.
+    pub(super) refused: Refused,
     /// Since when a commit is tried that has not come about.
     tried_since: Option<Instant>,
     /// Whether somebody's work is in what is tried now.
@@ -87,12 +91,24 @@ impl WriterState {
         }
     }
 
-    /// What is tried next, by whoever asks.
-    fn take_batch(&mut self) -> Vec<(Change, Then)> {
-        let batch = next_batch(&mut self.items);
+    /// What is tried next, by whoever asks, and how much of it was never tried.
+    fn take_batch(&mut self) -> (Vec<(Change, Then)>, u64) {
+        let mut batch = next_batch(&mut self.items);
+        let many = batch.len() as u64;
+        if !self.refused.is_empty() {
+            // First what was refused: what was sent since is behind it.
+            let mut again = self.refused.take(Instant::now(), self.closed && many == 0);
+            again.extend(self.refused.hold_back(batch));
+            batch = again;
+        }
         self.busy = true;
         self.tries_work = batch.iter().any(|(change, _)| is_work(change));
-        batch
+        (batch, many)
+    }
+
+    /// Whether there is nothing to write by now.
+    fn is_at_rest(&self) -> bool {
+        self.items.is_empty() && (self.closed || self.refused.due().is_none_or(|due| Instant::now() < due))
     }
 
     /// Whether work waits to be kept.
@@ -198,11 +214,18 @@ impl Shared {
         loop {
             let batch = {
                 let mut writer = lock(&self.writer);
-                while writer.items.is_empty() || writer.busy || (writer.lent > 0 && !writer.closed) {
+                while writer.is_at_rest() || writer.busy || (writer.lent > 0 && !writer.closed) {
                     if writer.closed && !writer.busy {
-                        return;
+                        if writer.refused.is_empty() {
+                            return;
+                        }
+                        // For the last time.
+                        break;
                     }
-                    writer = wait_on(&self.writer_wake, writer, None);
+                    let waits = writer.busy || writer.lent > 0;
+                    let due = writer.refused.due().filter(|_| !waits);
+                    let left = due.map(|due| due.saturating_duration_since(Instant::now()));
+                    writer = wait_on(&self.writer_wake, writer, left);
                 }
                 writer.take_batch()
             };
@@ -231,9 +254,10 @@ impl Shared {
         self.writer_wake.notify_one();
     }
 
-    fn write_whole(&self, batch: Vec<(Change, Then)>) {
-        let count = batch.len() as u64;
-        self.write(batch);
+    fn write_whole(&self, (batch, count): (Vec<(Change, Then)>, u64)) {
+        if !batch.is_empty() {
+            self.write(batch);
+        }
         let mut writer = lock(&self.writer);
         writer.busy = false;
         writer.kept += count;
@@ -248,6 +272,7 @@ impl Shared {
     pub(super) fn write(&self, batch: Vec<(Change, Then)>) {
         let (changes, thens): (Vec<Change>, Vec<Then>) = batch.into_iter().unzip();
         let Some(receipts) = self.commit(&changes) else { return };
+        let (changes, thens, receipts, is_set_aside) = self.set_aside(changes, thens, receipts);
         self.ends_written(&changes);
         self.logged_written(&changes);
         let mut effects = Effects::default();
@@ -259,6 +284,55 @@ impl Shared {
             }
             self.carry_out(engine, effects);
         });
+        if is_set_aside {
+            self.tried_again();
+        }
+    }
+
+    /// What the store refuses and nobody would ask for again is tried again later; what is left is answered.
+    fn set_aside(
+        &self,
+        changes: Vec<Change>,
+        thens: Vec<Then>,
+        receipts: Vec<Receipt>,
+    ) -> (Vec<Change>, Vec<Then>, Vec<Receipt>, bool) {
+        let is_refused = |receipt: &Receipt| matches!(receipt, Receipt::Refused(_));
+        let mut writer = lock(&self.writer);
+        // Mostly nothing is, and nothing was.
+        if writer.refused.is_idle() && !receipts.iter().any(is_refused) {
+            return (changes, thens, receipts, false);
+        }
+        let (now, before) = (Instant::now(), writer.refused.count());
+        let mut left = (Vec::new(), Vec::new(), Vec::new());
+        for ((change, then), receipt) in changes.into_iter().zip(thens).zip(receipts) {
+            let (then, change) = match &receipt {
+                // Who closes tries nothing again: whoever goes on with the run does.
+                Receipt::Refused(why) if !writer.closed => match writer.refused.put(change, then, why, now) {
+                    None => continue,
+                    Some((change, then)) => (then, change),
+                },
+                _ => (then, change),
+            };
+            left.0.push(change);
+            left.1.push(then);
+            left.2.push(receipt);
+        }
+        let is_new = writer.refused.count() > before;
+        let told = writer.refused.still().map(|(runs, others, why)| refused::told(runs, others, why));
+        let told = told.filter(|_| writer.refused.tells(is_new, now));
+        drop(writer);
+        if let Some(what) = told {
+            self.order(Order::Log(Note::ChangesRefused { what }));
+        }
+        (left.0, left.1, left.2, true)
+    }
+
+    /// What was tried again has been answered, and the engine has heard of it.
+    fn tried_again(&self) {
+        let is_over = lock(&self.writer).refused.tried(Instant::now());
+        if is_over {
+            self.order(Order::Log(Note::ChangesTaken));
+        }
     }
 
     /// Commits. A change that the store will never take is refused alone, so that it takes no other one with it. None if the runner's
@@ -272,7 +346,7 @@ impl Shared {
             self.give_in(Note::StoreGone { why: gone });
             return None;
         }
-        let receipts = self.commit_halves(changes, why)?;
+        let receipts = self.commit_halves(changes, why, &mut Broken::default())?;
         self.takes_writes();
         Some(receipts)
     }
@@ -289,16 +363,22 @@ impl Shared {
         }
     }
 
-    fn commit_halves(&self, changes: &[Change], why: String) -> Option<Vec<Receipt>> {
-        if changes.len() == 1 {
+    /// What comes behind what is refused is not tried: of a run's progress none may be left out.
+    fn commit_halves(&self, changes: &[Change], why: String, broken: &mut Broken) -> Option<Vec<Receipt>> {
+        if let [change] = changes {
+            broken.note(change);
             return Some(vec![Receipt::Refused(why)]);
         }
         let (first, second) = changes.split_at(changes.len() / 2);
         let mut receipts = Vec::with_capacity(changes.len());
         for half in [first, second] {
-            receipts.extend(match self.commit_passing(half)? {
+            let answer = match half.iter().any(|change| broken.has(change)) {
+                true => Err(why.clone()),
+                false => self.commit_passing(half)?,
+            };
+            receipts.extend(match answer {
                 Ok(receipts) => receipts,
-                Err(why) => self.commit_halves(half, why)?,
+                Err(why) => self.commit_halves(half, why, broken)?,
             });
         }
         Some(receipts)
