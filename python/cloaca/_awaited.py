@@ -79,6 +79,7 @@ class Awaited:
             when: Urgency | None,
         ) -> Wishes: ...
         def shutdown(self, timeout: Duration | None = None, *, wait: Waits = "bodies") -> None: ...
+        def _shutdown_at_once(self) -> None: ...
         def tick(
             self, trigger_name: TriggerRef, dry_run: bool = False, *, unmasked: bool = False
         ) -> TickAnswer: ...
@@ -227,7 +228,7 @@ class Awaited:
         try:
             await apart("shutdown", lambda: self.shutdown(timeout, wait=wait), is_daemon=True)
         except CancelledError:
-            self.shutdown(0.0)
+            self._shutdown_at_once()
             raise
 
     async def __aenter__(self) -> Self:

@@ -168,7 +168,14 @@ def made() -> list[DefaultRunner]:
 
 
 def _close_all() -> None:
+    waits = True
     for runner in list(runners):
-        runner.shutdown(ATEXIT_SECONDS)
+        # An interrupt asks for the end that is under way, and only its waits end by that.
+        try:
+            runner.shutdown(ATEXIT_SECONDS if waits else 0.0)
+        except KeyboardInterrupt:
+            waits = False
+            with contextlib.suppress(KeyboardInterrupt):
+                runner._shutdown_at_once()
     if (leave_loop := imported.found("cloaca._aio", "leave")) is not None:
         leave_loop()

@@ -659,7 +659,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
                         self.shutdown(limit)
                 except KeyboardInterrupt:
                     with stop.hurried():
-                        self.shutdown(0.0)
+                        self._shutdown_at_once()
 
     def _lives(self) -> bool:
         """Whether its engine answers and has not stopped. Where that hangs, so does this call."""
@@ -722,6 +722,10 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             else:
                 is_call = isinstance(attempt.body(self._engine), attempt.calling)
                 self._engine.close(limit, body[0], body[0] is None and not is_call, is_call)
+        except BaseException:
+            # Whoever waits was told not to: the end of a block is not to begin another wait.
+            self._has_waited |= body is None
+            raise
         finally:
             # Nobody waits for what still runs there; the next runner makes those attempts anew.
             self._crew.places.close(wait=body is None)
@@ -739,6 +743,13 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         for each in self._at_end:
             each()
         self._crew.close_spans(max(SPANS_SECONDS, until - monotonic()))
+
+    def _shutdown_at_once(self) -> None:
+        """As `shutdown(0.0)`, for whoever was waiting and does no more: nor for a store that is silent."""
+        self._has_waited = True
+        if self._pid == os.getpid():
+            self._engine.hurry()
+        self.shutdown(0.0)
 
     def _patience_at_end(self, timeout: Duration | None, name: str) -> float:
         return float(self._config.shutdown_seconds) if timeout is None else check.seconds(timeout, name)
@@ -776,7 +787,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             self._say_who_is_waited_for(limit, "Ctrl-C")
         except BaseException:
             # An interrupt that met the line in the log ends the wait, and not the shutdown.
-            self.shutdown(0.0)
+            self._shutdown_at_once()
             raise
         return limit
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
+from attack import Program
 
 SECONDS = 60.0
 
@@ -142,3 +145,25 @@ def test_a_second_interpreter_of_the_process_is_refused() -> None:
     )
     assert "one interpreter a process" in done.stdout + done.stderr
     assert "TypeError" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("executors", ["", "executors={'cpu': cloaca.ProcessExecutor(1)}"])
+def test_an_interrupt_while_the_interpreter_ends_is_no_traceback(tmp_path: Path, executors: str) -> None:
+    source = f"""
+    def hangs(context):
+        until(lambda: runner._closed)
+        say("closes")
+        time.sleep(3600)
+
+    with cloaca.WorkflowBuilder("work"):
+        cloaca.task(id="hangs")(hangs)
+    runner = cloaca.DefaultRunner(sys.argv[1], {executors})
+    runner.submit("work")
+    until(lambda: runner.list_runs()[0]["status"] == "Running")
+    """
+    with Program(source, tmp_path / "a.db") as program:
+        program.until("closes")
+        program.send(signal.SIGINT)
+        assert program.process.wait(SECONDS) == 0
+        assert program.process.stderr is not None
+        assert program.process.stderr.read() == b""

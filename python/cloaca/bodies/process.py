@@ -598,10 +598,16 @@ def _close_all() -> None:
     if (close_all := imported.found("cloaca.living", "_close_all")) is not None:
         close_all()
     pools = list(_pools)
-    for pool in pools:
-        pool.close(stop=True)
-    for pool in pools:
-        pool.join(pool.kill_grace + REAP_SECONDS)
+    try:
+        for pool in pools:
+            pool.close(stop=True)
+        for pool in pools:
+            pool.join(pool.kill_grace + REAP_SECONDS)
+    except KeyboardInterrupt:
+        # It asks for the end that is under way: nobody is waited for, and all are told.
+        with contextlib.suppress(KeyboardInterrupt):
+            for pool in pools:
+                pool.close(stop=True)
 
 
 def _forked() -> None:

@@ -329,6 +329,12 @@ impl Engine {
         }
     }
 
+    /// Whoever closes this, now or later, waits no more for a store that does not answer at once.
+    fn hurry(&self, py: Python<'_>) -> PyResult<()> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.hurry())
+    }
+
     /// Stops everything within `seconds`, and does not wait for `job` or, with `is_poll` or `is_call`, the one poll or call about an end that asks. True if nothing else was
     /// still running. An exception of a signal handler ends the wait, and everything is closed before it is raised, as far as the store answers
     /// soon: not at all if it has not for a while, or at a second such exception.
@@ -349,8 +355,11 @@ impl Engine {
             Ok(_) => until.saturating_duration_since(Instant::now()),
             Err(_) => Duration::ZERO,
         };
-        if drained.is_err() && runtime.is_silent() {
-            runtime.halt().ask();
+        if drained.is_err() {
+            runtime.hurry();
+            if runtime.is_silent() {
+                runtime.halt().ask();
+            }
         }
         let closed = Arc::clone(runtime);
         let finished = apart(py, runtime.halt(), move || closed.finish_close(left));

@@ -46,7 +46,7 @@ mod writer;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -243,6 +243,10 @@ struct Shared {
     stays: Mutex<Option<Epoch>>,
     is_finished: AtomicBool,
     is_closed: AtomicBool,
+    /// Whoever closes has been told not to wait.
+    is_hurried: AtomicBool,
+    /// Until when the store, which did not answer, is not asked once more.
+    silent_until: Mutex<Option<Instant>>,
     /// What bodies have logged, and whether there is any.
     logged: Mutex<logged::Gathered>,
     has_logged: AtomicBool,
@@ -369,6 +373,8 @@ impl Shared {
             stays: Mutex::new(Some(epoch)),
             is_finished: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
+            is_hurried: AtomicBool::new(false),
+            silent_until: Mutex::default(),
             logged: Mutex::default(),
             has_logged: AtomicBool::new(false),
             counted: Mutex::default(),

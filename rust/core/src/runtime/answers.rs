@@ -420,7 +420,7 @@ impl Runtime {
         }
         let shared = Arc::clone(&self.shared);
         // Without a thread the end of the process is the end of this owner.
-        let _ = Builder::new().name("cloaca-leave".to_owned()).spawn(move || shared.leave());
+        let _ = Builder::new().name("cloaca-leave".to_owned()).spawn(move || shared.leave_late(true));
     }
 }
 

@@ -22,6 +22,10 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(5);
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// And one that answers is waited for to the end of what there is to write, as long as none of that takes so long.
 const ANSWER_SPARED: Duration = Duration::from_secs(3);
+/// Unless somebody is in a hurry.
+const HURRIED_SPARED: Duration = Duration::from_millis(500);
+/// What comes home to a store that does not answer asks it again only after so long.
+const SILENT_SPARED: Duration = Duration::from_secs(5);
 
 /// Nobody has more time than this.
 const SPAN_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -101,6 +105,12 @@ impl Runtime {
     /// What ends the wait of who closes for the store.
     pub fn halt(&self) -> &Halt {
         &self.shared.halt
+    }
+
+    /// Somebody ends the wait of who closes: a store that does not answer at once is waited for no more.
+    pub fn hurry(&self) {
+        self.shared.is_hurried.store(true, Ordering::Release);
+        self.shared.halt.ask_at(Instant::now(), HURRIED_SPARED);
     }
 
     /// Whether the store has not answered for some time.
@@ -192,7 +202,8 @@ impl Shared {
     fn give_time(&self, until: Instant) {
         let owes_work = lock(&self.writer).owes_work();
         let soon = Instant::now() + STORE_PATIENCE;
-        self.halt.ask_at(if owes_work { until } else { until.min(soon) }, ANSWER_SPARED);
+        let spared = if self.is_hurried.load(Ordering::Acquire) { HURRIED_SPARED } else { ANSWER_SPARED };
+        self.halt.ask_at(if owes_work { until } else { until.min(soon) }, spared);
     }
 
     fn end_at_once(&self, why: Option<Note>) {
@@ -260,10 +271,10 @@ impl Shared {
 
     /// Leaves, and gives up the runs without a body in flight, so that others go on with them at once. A run whose body still runs stays here
     /// until that is home: another runner would begin the same attempt beside it. If it never comes, the end of the process is the end of
-    /// this owner.
-    pub(super) fn leave(&self) {
+    /// this owner. False if the store does not take it.
+    pub(super) fn leave(&self) -> bool {
         let mut left = lock(&self.stays);
-        let Some(epoch) = *left else { return };
+        let Some(epoch) = *left else { return true };
         let mut jobs = lock(&self.jobs);
         jobs.is_leaving = true;
         let runs: BTreeSet<Uuid> = jobs.in_flight().chain(jobs.overdue.keys()).map(|job| job.run).collect();
@@ -273,11 +284,28 @@ impl Shared {
         self.ends_in_hand(&mut kept);
         let has_left = self.write_late(epoch).then(|| self.store.leave(epoch, &kept, self.now().wall));
         // What fails here is buried by the next owner, as if this process had died: at once, unless a body still runs.
+        let is_taken = matches!(has_left, Some(Ok(_)));
         *left = match has_left {
             Some(Ok(left)) => left,
             _ => Some(epoch).filter(|_| !kept.is_empty()),
         };
         self.close_when_left(*left);
+        is_taken
+    }
+
+    /// The same once a body is home that was not waited for. Many may come at once, and whoever ends has no time for each of them where the
+    /// store did not answer before.
+    pub(super) fn leave_late(&self, is_last: bool) {
+        if !self.halt.is_asked() && !self.is_hurried.load(Ordering::Acquire) {
+            self.leave();
+            return;
+        }
+        let mut silent_until = lock(&self.silent_until);
+        if !is_last && silent_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        let is_taken = Halt::within(HURRIED_SPARED).over(|| self.leave());
+        *silent_until = (!is_taken).then(|| Instant::now() + SILENT_SPARED);
     }
 
     /// Closes the store of a runner that was shut down and has nothing more to write. Not with the last reference to it, which may live

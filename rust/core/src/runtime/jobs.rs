@@ -489,13 +489,14 @@ impl Runtime {
             self.shared.jobs_done.notify_all();
         }
         let is_leaving = jobs.is_leaving && !jobs.away.contains_key(&job);
+        let is_last = is_leaving && jobs.in_flight().next().is_none();
         drop(jobs);
         calls.iter().for_each(|waker| waker.wake());
         if is_wanted {
             self.shared.wake_liaison();
         }
         if is_leaving {
-            self.shared.leave();
+            self.shared.leave_late(is_last);
         }
     }
 

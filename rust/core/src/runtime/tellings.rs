@@ -391,7 +391,7 @@ impl Shared {
         self.ends_came();
         let is_leaving = lock(&self.jobs).is_leaving;
         if is_leaving {
-            self.leave();
+            self.leave_late(true);
         }
     }
 
