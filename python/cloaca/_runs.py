@@ -17,7 +17,7 @@ from .plain import INFO, say
 from .rows import moment
 from .run import RUN_KEY_TTL, Run
 from .served import RUNNERS_MAX, SERVED, version_of
-from .why import STOPPED
+from .why import LOOKS_SECONDS, STOPPED
 from .workflow import Workflow
 
 TYPE_CHECKING = False
@@ -568,7 +568,8 @@ class Runs(Listings):
             ArgumentError: (a `ValueError`) `run_id` is no UUID.
         """
         run_id = check.run_id(run_id)
-        told: str = self._open().store.after_flush(lambda: self._why_run_now(run_id))
+        store = self._open().store
+        told: str = store.within(LOOKS_SECONDS, lambda: store.after_flush(lambda: self._why_run_now(run_id)))
         return told
 
     def _why_run_now(self, run_id: str) -> str:

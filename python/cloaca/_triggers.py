@@ -309,7 +309,10 @@ class Triggers:
         return self._told_why(name_of_one(trigger_name), why.by_call)
 
     def _told_why(self, name: str, way: Way) -> str:
-        told: str = self._open().store.after_flush(lambda: self._why_now(name, way), name)
+        store = self._open().store
+        told: str = store.within(
+            why.LOOKS_SECONDS, lambda: store.after_flush(lambda: self._why_now(name, way), name)
+        )
         return told
 
     def _why_now(self, name: str, way: Way) -> str:

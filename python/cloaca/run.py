@@ -11,7 +11,7 @@ from time import monotonic
 from . import attempt, check, registry
 from .apart import apart
 from .context import Context, decode_value
-from .errors import RunnerError, WorkflowError
+from .errors import RunnerError, StoreError, WorkflowError
 from .permit import waiting
 from .result import WorkflowResult
 
@@ -29,6 +29,8 @@ RUN_KEY_TTL = "30d"
 """How long the run key of a submit holds, unless said otherwise."""
 LOOK_SECONDS = 0.05
 """Between two looks at a run that another runner drives."""
+LEAST_SECONDS = 0.5
+"""A look that is to be over at once has so long for the store."""
 SAID_SECONDS = 60.0
 """Who waits at a client hears so often in the log what for."""
 
@@ -271,7 +273,9 @@ class Run:
                 ended = self._watch.wait(pause)
                 found = None if ended is None else result_of(ended, self.id, self._runner._redactor)
             else:
-                found = self._look(engine)
+                found = self._look(engine) if left is None else self._look_within(engine, left)
+                if found is None and deadline is not None and monotonic() >= deadline:
+                    return None
                 pause = LOOK_SECONDS if left is None else min(left, LOOK_SECONDS)
             if found is not None or left == 0.0:
                 return found
@@ -287,6 +291,19 @@ class Run:
                 import logging
 
                 logging.getLogger("cloaca").info("still waiting: %s", self.why())
+
+    def _look_within(self, engine: Any, left: float) -> WorkflowResult | None:
+        """The same, but a store that does not answer is waited for no longer than the end."""
+        until = monotonic() + left
+        try:
+            found: WorkflowResult | None = engine.store.within(
+                max(left, LEAST_SECONDS), lambda: self._look(engine)
+            )
+            return found
+        except StoreError:
+            if monotonic() < until:
+                raise
+            return None
 
     def _look(self, engine: Any) -> WorkflowResult | None:
         row = engine.runs.run(self.id)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 STOPPED = "this runner has stopped by itself; the log (logger 'cloaca', level ERROR) says why"
 """Of a runner that goes on with nothing."""
 
+LOOKS_SECONDS = 10.0
+"""Whoever asks why waits no longer for a store that does not answer, however much is looked at."""
 ENDS_COUNTED_MAX = 1000
 """So many ends of runs that wait for a trigger are counted."""
 RUNS_LOOKED_MAX = 50

@@ -16,7 +16,7 @@ use crate::bodies::Unneeded;
 use crate::error;
 use crate::fork::{is_forked, refuse_after_fork};
 use crate::gil::free;
-use crate::wait::{CALL_PATIENCE, apart, flush};
+use crate::wait::{CALL_PATIENCE, apart, flush, left_to_look};
 use crate::watch::Watch;
 
 /// As good as for ever, and small enough to be added to any clock.
@@ -63,7 +63,8 @@ impl Handle {
         ask: impl FnOnce(&Runtime) -> Result<T, Fault> + Send + 'static,
     ) -> PyResult<T> {
         let runtime = self.runtime(py)?;
-        let halt = runtime.halt().over(|| Halt::within(CALL_PATIENCE));
+        let patience = left_to_look().map_or(CALL_PATIENCE, |left| left.min(CALL_PATIENCE));
+        let halt = runtime.halt().over(|| Halt::within(patience));
         let asked = Arc::clone(runtime);
         apart(py, &halt, move || ask(&asked))?.map_err(|fault| fault_of(py, runtime, fault))
     }
@@ -87,7 +88,7 @@ impl Handle {
     ) -> PyResult<T> {
         let runtime = self.runtime(py)?;
         flush(py, runtime, flushing)?;
-        let halt = Halt::default();
+        let halt = left_to_look().map_or_else(Halt::default, Halt::within);
         let asked = halt.clone();
         let runtime = Arc::clone(runtime);
         let answer = apart(py, &halt, move || runtime.ask(&asked, |store| ask(store, &asked)))?;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -15,8 +15,8 @@ use cloaca_core::time::Wall;
 
 use crate::convert;
 use crate::gil::free;
-use crate::handle::{Handle, parse_run_id};
-use crate::wait::{Waited, flush};
+use crate::handle::{Handle, parse_run_id, span_of};
+use crate::wait::{Looks, Waited, flush};
 
 /// The store of one runner.
 #[pyclass(frozen, module = "cloaca._cloaca")]
@@ -49,6 +49,12 @@ impl Store {
             trigger.map_or_else(|| runtime.flushing(), |trigger| runtime.flushing_trigger(&trigger))
         })?;
         let _waited = Waited::enter(runtime);
+        call.call0()
+    }
+
+    /// Calls `call`, all of whose looks together wait for the store no longer than so long.
+    fn within<'py>(&self, seconds: f64, call: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let _looks = Looks::until(Instant::now() + span_of(seconds));
         call.call0()
     }
 

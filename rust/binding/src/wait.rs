@@ -50,6 +50,8 @@ const HALT_PATIENCE: Duration = Duration::from_secs(1);
 thread_local! {
     /// The runtime whose writer the call on this thread has waited for. Never followed, only compared.
     static WAITED_FOR: Cell<*const Runtime> = const { Cell::new(ptr::null()) };
+    /// Until when what the call on this thread looks at is waited for.
+    static LOOKS_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// Until it is left, no [`flush`] on this thread waits for the writer of that runtime: one call waits for it once.
@@ -67,6 +69,29 @@ impl Drop for Waited {
     fn drop(&mut self) {
         WAITED_FOR.set(self.before);
     }
+}
+
+/// Until it is left, the store is waited for no longer than until then, by all that this thread looks at together.
+pub struct Looks {
+    before: Option<Instant>,
+}
+
+impl Looks {
+    pub fn until(until: Instant) -> Self {
+        let before = LOOKS_UNTIL.get();
+        Self { before: LOOKS_UNTIL.replace(Some(before.map_or(until, |before| before.min(until)))) }
+    }
+}
+
+impl Drop for Looks {
+    fn drop(&mut self) {
+        LOOKS_UNTIL.set(self.before);
+    }
+}
+
+/// How long the call on this thread may still wait for what it looks at, if that is bounded.
+pub fn left_to_look() -> Option<Duration> {
+    LOOKS_UNTIL.get().map(|until| until.saturating_duration_since(Instant::now()))
 }
 
 /// Waits until what `begin` names is kept, or cannot be expected to be.

@@ -35,7 +35,7 @@ impl Runtime {
     pub fn ask<T>(&self, halt: &Halt, ask: impl FnOnce(&dyn Store) -> Stored<T>) -> Result<T> {
         let shared = &*self.shared;
         let _open = shared.open(halt)?;
-        ask(&*shared.store).map_err(|fault| match halt.is_asked() {
+        ask(&*shared.store).map_err(|fault| match halt.is_asked() && lock(&shared.questions).closed {
             true => Error::new(Kind::Runner, "the question to the store was ended: the runner shuts down"),
             false => store_error(fault),
         })
