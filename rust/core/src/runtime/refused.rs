@@ -107,11 +107,6 @@ impl Refused {
         self.streams.is_empty()
     }
 
-    /// Whether nothing is tried either.
-    pub fn is_idle(&self) -> bool {
-        self.streams.is_empty() && self.trying.is_empty()
-    }
-
     /// How many streams are, with those that are being tried.
     pub fn count(&self) -> usize {
         let is_tried = |stream: &&Stream| !self.streams.contains_key(stream);

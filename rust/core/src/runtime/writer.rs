@@ -82,6 +82,15 @@ fn is_work(change: &Change) -> bool {
     }
 }
 
+/// What is written at once.
+struct Batch {
+    items: Vec<(Change, Then)>,
+    /// So much of what was sent is done with, once it is written or set aside.
+    many: u64,
+    /// Whether some of it was refused before.
+    is_again: bool,
+}
+
 impl WriterState {
     /// When a wait is over: all that begin beside one commit that does not come about are together no longer than one.
     fn deadline(&self, flush: &Flush) -> Instant {
@@ -91,19 +100,20 @@ impl WriterState {
         }
     }
 
-    /// What is tried next, by whoever asks, and how much of it was never tried.
-    fn take_batch(&mut self) -> (Vec<(Change, Then)>, u64) {
-        let mut batch = next_batch(&mut self.items);
-        let many = batch.len() as u64;
+    /// What is tried next, by whoever asks.
+    fn take_batch(&mut self) -> Batch {
+        let mut items = next_batch(&mut self.items);
+        let (many, mut is_again) = (items.len() as u64, false);
         if !self.refused.is_empty() {
             // First what was refused: what was sent since is behind it.
             let mut again = self.refused.take(Instant::now(), self.closed && many == 0);
-            again.extend(self.refused.hold_back(batch));
-            batch = again;
+            is_again = !again.is_empty();
+            again.extend(self.refused.hold_back(items));
+            items = again;
         }
         self.busy = true;
-        self.tries_work = batch.iter().any(|(change, _)| is_work(change));
-        (batch, many)
+        self.tries_work = items.iter().any(|(change, _)| is_work(change));
+        Batch { items, many, is_again }
     }
 
     /// Whether there is nothing to write by now.
@@ -254,13 +264,14 @@ impl Shared {
         self.writer_wake.notify_one();
     }
 
-    fn write_whole(&self, (batch, count): (Vec<(Change, Then)>, u64)) {
-        if !batch.is_empty() {
+    fn write_whole(&self, batch: Batch) {
+        let many = batch.many;
+        if !batch.items.is_empty() {
             self.write(batch);
         }
         let mut writer = lock(&self.writer);
         writer.busy = false;
-        writer.kept += count;
+        writer.kept += many;
         if writer.flushing > 0 {
             self.writer_idle.notify_all();
         }
@@ -269,10 +280,13 @@ impl Shared {
         }
     }
 
-    pub(super) fn write(&self, batch: Vec<(Change, Then)>) {
-        let (changes, thens): (Vec<Change>, Vec<Then>) = batch.into_iter().unzip();
-        let Some(receipts) = self.commit(&changes) else { return };
-        let (changes, thens, receipts, is_set_aside) = self.set_aside(changes, thens, receipts);
+    fn write(&self, batch: Batch) {
+        let (mut changes, mut thens): (Vec<Change>, Vec<Then>) = batch.items.into_iter().unzip();
+        let Some((mut receipts, is_whole)) = self.commit(&changes) else { return };
+        // Mostly nothing is refused, and nothing was.
+        if !is_whole || batch.is_again {
+            (changes, thens, receipts) = self.set_aside(changes, thens, receipts);
+        }
         self.ends_written(&changes);
         self.logged_written(&changes);
         let mut effects = Effects::default();
@@ -284,7 +298,7 @@ impl Shared {
             }
             self.carry_out(engine, effects);
         });
-        if is_set_aside {
+        if batch.is_again {
             self.tried_again();
         }
     }
@@ -295,13 +309,8 @@ impl Shared {
         changes: Vec<Change>,
         thens: Vec<Then>,
         receipts: Vec<Receipt>,
-    ) -> (Vec<Change>, Vec<Then>, Vec<Receipt>, bool) {
-        let is_refused = |receipt: &Receipt| matches!(receipt, Receipt::Refused(_));
+    ) -> (Vec<Change>, Vec<Then>, Vec<Receipt>) {
         let mut writer = lock(&self.writer);
-        // Mostly nothing is, and nothing was.
-        if writer.refused.is_idle() && !receipts.iter().any(is_refused) {
-            return (changes, thens, receipts, false);
-        }
         let (now, before) = (Instant::now(), writer.refused.count());
         let mut left = (Vec::new(), Vec::new(), Vec::new());
         for ((change, then), receipt) in changes.into_iter().zip(thens).zip(receipts) {
@@ -324,7 +333,7 @@ impl Shared {
         if let Some(what) = told {
             self.order(Order::Log(Note::ChangesRefused { what }));
         }
-        (left.0, left.1, left.2, true)
+        left
     }
 
     /// What was tried again has been answered, and the engine has heard of it.
@@ -336,10 +345,11 @@ impl Shared {
     }
 
     /// Commits. A change that the store will never take is refused alone, so that it takes no other one with it. None if the runner's
-    /// time to close is over or the store takes nothing at all any more, and then recovery has the last committed state.
-    pub(super) fn commit(&self, changes: &[Change]) -> Option<Vec<Receipt>> {
+    /// time to close is over or the store takes nothing at all any more, and then recovery has the last committed state. Whether all were
+    /// taken at once, too.
+    fn commit(&self, changes: &[Change]) -> Option<(Vec<Receipt>, bool)> {
         let why = match self.commit_passing(changes)? {
-            Ok(receipts) => return Some(receipts),
+            Ok(receipts) => return Some((receipts, true)),
             Err(why) => why,
         };
         if let Err(gone) = self.commit_passing(&[])? {
@@ -348,7 +358,7 @@ impl Shared {
         }
         let receipts = self.commit_halves(changes, why, &mut Broken::default())?;
         self.takes_writes();
-        Some(receipts)
+        Some((receipts, false))
     }
 
     /// The store has answered: what it refused before is over.
