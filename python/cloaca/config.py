@@ -136,7 +136,7 @@ class DefaultRunnerConfig:
     on before no other task begins on one. `runs_in_hand` is how many unfinished runs that could go on this
     runner holds at most, of all its workflows together; the others lie in the store, where every runner that
     declares their workflow claims them. `None` is all of a workflow that no other runner declares, and else
-    twice as many as can run at once (at most 32 more), or as many as end in 50 ms where that is more.
+    as many as can run at once and, while they are short, as many more as end in 50 ms.
     `keep_logs`, a size such as `"1 MiB"` or a number of bytes, keeps what bodies log with their runs, of each
     run the newest lines up to so much; `None` keeps nothing.
     `shutdown_seconds`, 30 by default, is how long `shutdown`, `run_forever` and the end of a `with` block

@@ -57,6 +57,47 @@ def crowd() -> Iterator[Crowd]:
         crowd.let_go()
 
 
+class Hall:
+    """A body that holds each run until it is let go, but one that is short."""
+
+    def __init__(self) -> None:
+        self.inside: dict[int, list[threading.Event]] = {}
+        self.many = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, context: cloaca.Context) -> None:
+        if context.get("short"):
+            return
+        through = threading.Event()
+        with self._lock:
+            self.inside.setdefault(id(cloaca.current_run().runner), []).append(through)
+            self.many += 1
+        assert through.wait(WAIT)
+
+    def has(self, many: int) -> bool:
+        return eventually(lambda: self.many == many)
+
+    def let_go(self, runner: cloaca.DefaultRunner, many: int = 2) -> None:
+        """Those that came to that runner last."""
+        for through in self.inside[id(runner)][-many:]:
+            through.set()
+
+    def let_all_go(self) -> None:
+        for each in self.inside.values():
+            for through in each:
+                through.set()
+
+
+@pytest.fixture
+def hall() -> Iterator[Hall]:
+    hall = Hall()
+    declare("hall", hall)
+    try:
+        yield hall
+    finally:
+        hall.let_all_go()
+
+
 @contextlib.contextmanager
 def small(file: Path | str, **settings: Any) -> Iterator[cloaca.DefaultRunner]:
     with cloaca.DefaultRunner(str(file), max_concurrent_tasks=2, **settings) as runner:
@@ -83,6 +124,48 @@ def test_who_comes_later_gets_its_share_of_what_was_taken_in_hand_before(file: P
             crowd.let_go()
             assert [run.result(WAIT).status for run in runs] == ["Completed"] * 40
         assert len(busy.list_runs(status="Completed")) == 40
+
+
+def test_no_long_run_lies_in_a_busy_hand_while_a_place_is_free_elsewhere(file: Path, hall: Hall) -> None:
+    """Of eight that go to one of two, the other one runs all but those in the places of the first one."""
+    with small(file) as busy, small(file) as other:
+        assert eventually(lambda: len(busy.list_runners()) == 2)
+        runs = busy.submit_many("hall", [{"n": n} for n in range(8)])
+        assert hall.has(4)
+        hall.let_go(other)
+        assert hall.has(6)
+        hall.let_go(other)
+        assert hall.has(8)
+        assert (len(hall.inside[id(busy)]), len(hall.inside[id(other)])) == (2, 6)
+        hall.let_all_go()
+        assert [run.result(WAIT).status for run in runs] == ["Completed"] * 8
+
+
+def test_long_runs_that_were_taken_for_short_ones_are_given_back(file: Path, hall: Hall) -> None:
+    with small(file) as busy, small(file) as other:
+        assert eventually(lambda: len(busy.list_runners()) == 2)
+        short = [{"n": n, "short": True} for n in range(300)]
+        runs = busy.submit_many("hall", [*short, *({"n": n} for n in range(300, 308))])
+        assert hall.has(4)
+        hall.let_go(other)
+        assert hall.has(6)
+        hall.let_go(other)
+        assert hall.has(8)
+        assert len(hall.inside[id(busy)]) == 2
+        hall.let_all_go()
+        assert [run.result(WAIT).status for run in runs] == ["Completed"] * 308
+
+
+def test_a_place_that_becomes_free_is_filled_though_most_are_busy(hall: Hall) -> None:
+    with cloaca.DefaultRunner(":memory:", max_concurrent_tasks=4, runs_in_hand=4) as runner:
+        runs = runner.submit_many("hall", [{"n": n} for n in range(6)])
+        assert hall.has(4)
+        hall.let_go(runner, 1)
+        assert hall.has(5)
+        hall.let_all_go()
+        assert hall.has(6)
+        hall.let_all_go()
+        assert [run.result(WAIT).status for run in runs] == ["Completed"] * 6
 
 
 def test_a_runner_that_leaves_hands_over_what_it_had_not_begun(file: Path, crowd: Crowd) -> None:

@@ -3,6 +3,7 @@
 //! Invariant: a run counts from when it comes into hand until it leaves, but not while all that is open of it waits for a time, a permit that it
 //! gave back, or its turn: what only waits must not keep out what could go on.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +17,12 @@ use crate::run::Run;
 use crate::time::{Mono, Now};
 use crate::workflow::Workflow;
 
-/// Of runs that are over soon as many are taken as ended in so long: to claim them a few at a time would take longer than to run them.
+/// Of short runs as many more are taken as ended in so long: to claim them a few at a time would take longer than to run them.
 const AHEAD: Duration = Duration::from_millis(50);
 
-/// Beside what runs, so many more are taken in hand at most, and as many as run if that is less: while they are claimed no permit is to idle.
-const SPARE: usize = 32;
+/// Runs are short if in so long more of them end than can run at once: then some have begun and ended in it. Of longer ones only as many are
+/// taken as can run. The next would wait here while somebody else has room for it, and a claim takes little beside them.
+const SHORT: Duration = Duration::from_millis(200);
 
 /// Workflows whose runs are to be claimed together, and how many of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,16 +38,19 @@ pub struct Claims {
 /// One share of the work in hand: what begins in one place to run, or all of it.
 #[derive(Debug)]
 struct Hand {
-    /// So many runs, unless they end fast.
-    least: usize,
+    /// So many can run at once.
+    places: usize,
+    /// So many runs, if the program says so.
+    fixed: Option<usize>,
     /// So many runs count.
     busy: usize,
     /// Whether more may lie in the store.
     has_more: bool,
     /// Whether whoever claims has been asked to look, and has not yet.
     is_asked: bool,
-    /// Of its runs.
-    pace: Pace,
+    /// How many of its runs end soon, and whether they are short.
+    ahead: Pace,
+    turns: Pace,
 }
 
 #[derive(Debug)]
@@ -57,41 +62,64 @@ pub(super) struct Hands {
 }
 
 impl Hand {
-    fn of(least: usize) -> Self {
-        Self { least, busy: 0, has_more: false, is_asked: false, pace: Pace::new(AHEAD) }
+    fn of(places: usize, fixed: Option<usize>) -> Self {
+        let (ahead, turns) = (Pace::new(AHEAD), Pace::new(SHORT));
+        Self { places, fixed, busy: 0, has_more: false, is_asked: false, ahead, turns }
+    }
+
+    fn roll(&mut self, now: Mono) {
+        self.ahead.roll(now);
+        self.turns.roll(now);
+    }
+
+    fn end(&mut self, now: Mono) {
+        self.ahead.end(now);
+        self.turns.end(now);
+    }
+
+    fn are_short(&self) -> bool {
+        self.turns.many() > self.places
     }
 
     fn most(&self) -> usize {
-        self.least.max(self.pace.many())
+        let ahead = if self.are_short() { self.ahead.many() } else { 0 };
+        self.fixed.unwrap_or(self.places.saturating_add(ahead))
     }
 
     fn room(&self) -> usize {
         self.most().saturating_sub(self.busy)
     }
 
-    /// Whether it is time to claim: half of what it may have is gone, so that a claim is worth its transaction.
+    /// Whether it is time to claim: there is a place to run for which nothing is here, or half of what is to wait here is gone, so that a claim
+    /// is worth its transaction.
     fn calls(&mut self) -> bool {
-        let calls = self.has_more && !self.is_asked && self.busy * 2 <= self.most();
+        let (most, places) = (self.most(), self.places.min(self.most()));
+        let is_time = self.busy < most && self.busy.saturating_sub(places) <= (most - places) / 2;
+        let calls = self.has_more && !self.is_asked && is_time;
         self.is_asked |= calls;
         calls
+    }
+
+    /// By how much it is too full. Of short runs not for a few: the next that end make up for them.
+    fn excess(&self) -> usize {
+        let slack = if self.are_short() { self.places / 2 } else { 0 };
+        Some(self.busy.saturating_sub(self.most())).filter(|&excess| excess > slack).unwrap_or(0)
     }
 }
 
 impl Hands {
     pub(super) fn new(settings: &Settings) -> Self {
-        let least = |&permits: &usize| Hand::of(permits + permits.min(SPARE));
-        let hands = match settings.runs_in_hand {
-            Some(most) => vec![Hand::of(most)],
-            None => settings.permits.iter().map(least).collect(),
+        let fixed = settings.runs_in_hand;
+        let hands = match fixed {
+            Some(most) => vec![Hand::of(most, fixed)],
+            None => settings.permits.iter().map(|&permits| Hand::of(permits, None)).collect(),
         };
-        Self { shares: settings.shares, is_fixed: settings.runs_in_hand.is_some(), hands }
+        Self { shares: settings.shares, is_fixed: fixed.is_some(), hands }
     }
 
     /// Which of them a run of that workflow counts in: that of the place where it begins.
     fn place(&self, workflow: &Workflow) -> usize {
-        let root = workflow.graph.roots().first();
-        let executor = root.map_or(0, |&root| workflow.tasks[root].executor.0 as usize);
-        if self.is_fixed { 0 } else { executor.min(self.hands.len() - 1) }
+        if self.is_fixed { 0 } else { begins_in(workflow).min(self.hands.len() - 1) }
     }
 
     /// The places to run of one of them.
@@ -102,11 +130,14 @@ impl Hands {
     fn of(&mut self, workflow: &Workflow, now: Mono) -> &mut Hand {
         let place = self.place(workflow);
         let hand = &mut self.hands[place];
-        if !self.is_fixed {
-            hand.pace.roll(now);
-        }
+        hand.roll(now);
         hand
     }
+}
+
+/// The place to run where a run of that workflow begins.
+fn begins_in(workflow: &Workflow) -> usize {
+    workflow.graph.roots().first().map_or(0, |&root| workflow.tasks[root].executor.0 as usize)
 }
 
 impl Engine {
@@ -164,14 +195,12 @@ impl Engine {
 
     /// A run has left.
     pub(super) fn uncount(&mut self, run: &Run, now: Now, out: &mut Effects) {
-        let (is_shared, is_fixed) = (self.shares(&run.workflow.name), self.hands.is_fixed);
+        let is_shared = self.shares(&run.workflow.name);
         let place = self.hands.place(&run.workflow);
         let hand = &mut self.hands.hands[place];
         hand.busy -= usize::from(run.counts);
         if is_shared {
-            if !is_fixed {
-                hand.pace.end(now.mono);
-            }
+            hand.end(now.mono);
             out.is_due |= hand.calls();
         }
     }
@@ -194,7 +223,14 @@ impl Engine {
             let of_hand: Vec<_> =
                 shared.iter().filter(|workflow| self.hands.place(workflow) == place).cloned().collect();
             let Some(first) = of_hand.first() else { continue };
+            let permits = &self.settings.permits;
+            let last = permits.len() - 1;
+            let executors: BTreeSet<_> =
+                of_hand.iter().map(|workflow| begins_in(workflow).min(last)).collect();
+            let places =
+                executors.into_iter().fold(0, |all: usize, executor| all.saturating_add(permits[executor]));
             let hand = self.hands.of(first, now.mono);
+            hand.places = places;
             hand.is_asked = false;
             let room = hand.room();
             // Whoever has none looks as soon as there is some.
@@ -219,16 +255,11 @@ impl Engine {
         if !self.hands.shares || self.elsewhere.is_empty() && !self.hands.is_fixed {
             return Vec::new();
         }
-        let is_fixed = self.hands.is_fixed;
-        let excess = self.hands.hands.iter_mut().enumerate().filter_map(|(place, hand)| {
-            if !is_fixed {
-                hand.pace.roll(now.mono);
-            }
-            // Not for a few: the next that end make up for them.
-            let excess = hand.busy.saturating_sub(hand.most());
-            (excess > hand.least / 2).then_some((place, excess))
+        let excess = self.hands.hands.iter_mut().enumerate().map(|(place, hand)| {
+            hand.roll(now.mono);
+            (place, hand.excess())
         });
-        let excess: Vec<_> = excess.collect();
+        let excess: Vec<_> = excess.filter(|&(_, many)| many > 0).collect();
         excess.into_iter().map(|(place, many)| (self.hands.executors(place), many)).collect()
     }
 
@@ -288,5 +319,69 @@ impl Engine {
         let is_free = is_free && !self.seats.has(run.id) && !self.is_waited_for(run.id);
         let is_others = self.drains || self.shares(&run.workflow.name);
         Some(is_free && is_others && !self.run_timer.contains_key(&run.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn hand(places: usize, fixed: Option<usize>, busy: usize) -> Hand {
+        Hand { busy, has_more: true, ..Hand::of(places, fixed) }
+    }
+
+    /// So many ended, one every so many milliseconds, until now.
+    fn ended(hand: &mut Hand, many: u64, each_ms: u64) {
+        (1..=many).for_each(|n| hand.end(Mono(n * each_ms * MS)));
+    }
+
+    #[test]
+    fn of_what_nothing_is_known_and_of_long_runs_as_many_are_taken_as_can_run() {
+        let mut hand = hand(4, None, 4);
+        assert_eq!(hand.room(), 0);
+        (0..4).for_each(|_| hand.end(Mono(2_000 * MS)));
+        assert_eq!((hand.room(), hand.calls()), (0, false));
+        hand.busy = 3;
+        assert_eq!((hand.room(), hand.calls()), (1, true), "one place that is free is filled");
+    }
+
+    #[test]
+    fn of_short_runs_as_many_more_are_taken_as_end_soon_and_again_once_half_of_those_is_gone() {
+        let mut hand = hand(4, None, 4);
+        ended(&mut hand, 100, 1);
+        assert_eq!(hand.room(), 50);
+        hand.busy = 30;
+        assert!(!hand.calls());
+        hand.busy = 29;
+        assert!(hand.calls());
+        assert!(!hand.calls(), "whoever claims was asked already");
+    }
+
+    #[test]
+    fn what_was_taken_for_short_is_too_much_once_nothing_ends() {
+        let mut hand = hand(4, None, 50);
+        ended(&mut hand, 100, 1);
+        assert_eq!(hand.excess(), 0);
+        hand.busy = 56;
+        assert_eq!(hand.excess(), 0, "a few more are gone at once");
+        hand.roll(Mono(1_000 * MS));
+        assert_eq!(hand.excess(), 52);
+        hand.busy = 5;
+        assert_eq!(hand.excess(), 1, "not even one is to wait for a long run's end");
+    }
+
+    #[test]
+    fn what_the_program_says_holds_however_long_runs_take() {
+        let mut hand = hand(4, Some(16), 16);
+        ended(&mut hand, 1_000, 1);
+        assert_eq!((hand.room(), hand.excess()), (0, 0));
+        hand.busy = 11;
+        assert!(!hand.calls());
+        hand.busy = 10;
+        assert!(hand.calls());
+        let mut hand = self::hand(4, Some(3), 2);
+        assert!(hand.calls(), "it has fewer than could run");
     }
 }
