@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from flow import declare
+from flow import WAIT, Gate, declare
 from program import eventually
 
 import cloaca
@@ -76,6 +76,20 @@ def test_a_healthy_day_is_quiet_at_info(caplog: pytest.LogCaptureFixture) -> Non
     assert len(texts) == 2, texts
     assert "is ready: 1 workflow, 1 trigger and 0 crons" in texts[0]
     assert "has stopped; it leaves 0 runs unfinished" in texts[1]
+
+
+def test_a_runner_counts_what_it_leaves_to_others_among_what_it_leaves_unfinished(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gate = Gate()
+    declare("mail", gate)
+    with caplog.at_level(logging.INFO, "cloaca"):
+        runner = cloaca.DefaultRunner(":memory:", max_concurrent_tasks=1)
+        runner.submit_many("mail", [{"n": n} for n in range(3)])
+        assert gate.entered.wait(WAIT)
+        runner.shutdown(0.01)
+    gate.open.set()
+    assert lines(caplog, logging.INFO, "has stopped; it leaves 3 runs unfinished")
 
 
 def test_a_runner_says_how_much_is_declared(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

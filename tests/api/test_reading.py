@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from program import eventually
 
 import cloaca
 from cloaca import reading
@@ -432,3 +433,39 @@ def test_doctor_tells_of_runs_whose_workflow_nobody_declares(
         monkeypatch.setattr("cloaca.health.GRACE_SECONDS", -1.0)
         level, text = told()
         assert (level, text[:58]) == ("bad", "1 run of workflows that no living runner declares: 'gone',")
+
+
+def test_runs_that_wait_for_their_time_are_counted_and_apart_from_those_that_are_due(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    declare_workflow("later")
+    with cloaca.DefaultRunner(path) as runner:
+        runner.execute("later")
+        for _ in range(2):
+            runner.submit("later", delay="1h")
+    with cloaca.DefaultRunner(path, work=False) as client, reading.Reader(path) as reader:
+        # Its time comes, and nobody is there to claim it.
+        client.submit("later", delay="1ms")
+
+        def counts() -> tuple[int, int, int]:
+            (found,) = reading.workflows(reader)
+            return found.pending, found.running, found.delayed
+
+        assert eventually(lambda: counts() == (1, 0, 2))
+        assert [
+            part.partition(", the oldest")[0]
+            for part in reading.why(reader, "later").split("; ")
+            if "wait for their" in part or "under way" in part
+        ] == ["1 run waits and 0 are under way", "2 runs wait for their time"]
+        (found,) = (found for found in reading.doctor(reader) if found.subject == "backlog")
+        assert found.text == "1 run not over, and 2 runs that wait for their time"
+
+
+def test_very_many_delayed_runs_are_counted_as_far_as_is_quick(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    declare_workflow("later")
+    with cloaca.DefaultRunner(path) as runner:
+        runner.submit_many("later", [{} for _ in range(10_001)], delay="1h")
+    with reading.Reader(path) as reader:
+        assert [each.delayed for each in reading.workflows(reader)] == [10_000]
+        (found,) = (found for found in reading.doctor(reader) if found.subject == "backlog")
+        assert found.text == "0 runs not over, and 10,000 or more runs that wait for their time"

@@ -73,8 +73,8 @@ SCHEMA = {
     "updated_at workflow_name",
     "cron": "created_at cron_expression disabled_at enabled id in_body_since kind last last_run_at "
     "next_run_at state timezone trigger_name updated_at workflow_name",
-    "workflow": "kind last_error last_run_at last_status oldest_at paused paused_keys pending runners running"
-    " workflow_name",
+    "workflow": "delayed kind last_error last_run_at last_status oldest_at paused paused_keys pending "
+    "runners running workflow_name",
     "runner": "host is_silent joined_at kind last_hour left_at name number pid polls runs seen_at state "
     "version works",
     "run": "cancel_requested completed_at context created_at due_at error_message error_type id kind "

@@ -902,3 +902,12 @@ def test_polls_that_skip_for_another_reason_each_time_share_their_commits() -> N
     reasons = [None if number % 5 == 0 else f"nothing at {number // 2}" for number in range(polled)]
     assert told == [(reason, len(list(alike))) for reason, alike in itertools.groupby(reasons)]
     assert series == polled
+
+
+def test_runs_that_wait_for_their_time_are_told_apart_from_those_that_could_begin() -> None:
+    declare()
+    with cloaca.DefaultRunner(":memory:") as runner:
+        runner.submit("ingest", {}, delay="1h")
+        found = scraped(runner)
+        assert of(found, "store_runs_unfinished", workflow="ingest", status="Delayed") == 1
+        assert of(found, "store_runs_unfinished", workflow="ingest", status="Pending") == 0

@@ -106,7 +106,7 @@ def _of_cron(found: Cron, show: Show, at: datetime) -> list[Any]:
 
 def _workflows(reader: Reader, show: Show, limit: int, at: datetime) -> None:
     page = reading.workflows(reader, limit=limit)
-    columns = ("NAME", "LAST", "WAITING", "RUNNING", "LAST RUN", "PAUSED", "ERROR")
+    columns = ("NAME", "LAST", "WAITING", "RUNNING", "DELAYED", "LAST RUN", "PAUSED", "ERROR")
     found = sorted(page, key=lambda each: each.last_status != "Failed")
     show.table("workflow", columns, [(each, _of_workflow(each, show, at)) for each in found], "workflows")
     _more(show, page.after, "workflows", limit)
@@ -122,6 +122,7 @@ def _of_workflow(found: Workflow, show: Show, at: datetime) -> list[Any]:
         None if last is None else Word(last),
         found.pending,
         found.running,
+        found.delayed or None,
         show.ago(found.last_run_at, at),
         "paused" if found.paused else ", ".join(f"key {key}" for key in found.paused_keys) or None,
         found.last_error,

@@ -396,9 +396,16 @@ def _called(each: Trigger | Cron, kind: str = "") -> str:
 
 
 def _backlog(rows: list[dict[str, Any]]) -> Finding:
-    total = sum(row["pending"] + row["running"] for row in rows)
-    shown = f"{BACKLOG_RUNS:,} or more runs" if total >= BACKLOG_RUNS else _count(total, "run")
-    return Finding("ok", "backlog", f"{shown} not over")
+    told = f"{_many_runs(sum(row['pending'] + row['running'] for row in rows))} not over"
+    delayed = sum(row["delayed"] for row in rows)
+    if delayed:
+        wait = "that waits for its" if delayed == 1 else "that wait for their"
+        told += f", and {_many_runs(delayed)} {wait} time"
+    return Finding("ok", "backlog", told)
+
+
+def _many_runs(many: int) -> str:
+    return f"{BACKLOG_RUNS:,} or more runs" if many >= BACKLOG_RUNS else _count(many, "run")
 
 
 def _callbacks(reader: Reader, told: set[str]) -> Iterator[Finding]:

@@ -186,8 +186,11 @@ def of_workflow(reader: Reader, name: str) -> str:
         begun = f"{found.running:,} {'is' if found.running == 1 else 'are'} under way"
         waits = f"{found.pending:,} {'run waits' if found.pending == 1 else 'runs wait'}"
         told.append(f"{waits} and {begun}, the oldest of {found.oldest_at}")
-    else:
+    elif not found.delayed:
         told.append("none of its runs waits")
+    if found.delayed:
+        wait = "run waits for its" if found.delayed == 1 else "runs wait for their"
+        told.append(f"{found.delayed:,} {wait} time")
     for each in failing_callbacks(reader):
         if each.workflow_name == name:
             keeps = "callback keeps" if each.count == 1 else "callbacks keep"

@@ -34,7 +34,8 @@ class Workflow:
         workflow_name (str): its name.
         pending, running (int): so many runs have not begun, and are under way, counted among the oldest
             10,000 that are not over.
-        oldest_at (str | None): when the oldest of them was created.
+        delayed (int): so many more wait for their time, counted among the next 10,000.
+        oldest_at (str | None): when the oldest of those that do not was created.
         last_status (str | None): where its newest run stands; `None` if it has none.
         last_run_at (str | None): when that was created.
         last_error (str | None): why that failed.
@@ -46,6 +47,7 @@ class Workflow:
     workflow_name: str
     pending: int
     running: int
+    delayed: int
     oldest_at: str | None
     last_status: RunStatus | None
     last_run_at: str | None
@@ -87,7 +89,8 @@ def _workflow(
         workflow_name=name,
         pending=sum(row["pending"] for row in own),
         running=sum(row["running"] for row in own),
-        oldest_at=min((row["oldest_at"] for row in own), default=None),
+        delayed=sum(row["delayed"] for row in own),
+        oldest_at=min((row["oldest_at"] for row in own if not row["delayed"]), default=None),
         last_status=None if newest is None else newest.status,
         last_run_at=None if newest is None else newest.created_at,
         last_error=None if newest is None else newest.error_message,

@@ -344,17 +344,18 @@ def of_store(native: Any, health: Health, at_us: int) -> Iterator[Family]:
     about = "How long the oldest of these waits; 0 without one."
     yield gauge("oldest_waiting_run_age_seconds", about, (), [((), health["oldest_seconds"] or 0.0)])
     about = (
-        f"Runs that are not over, among the oldest {BACKLOG_RUNS:,}, by whether one of their tasks has begun."
+        f"Runs that are not over, among the oldest {BACKLOG_RUNS:,}, by whether one of their tasks has begun,"
+        f" and those that wait for their time, among the next {BACKLOG_RUNS:,}."
     )
     unfinished: dict[str, list[int]] = {}
     for row in native.backlog(BACKLOG_RUNS):
-        sums = unfinished.setdefault(row["workflow"], [0, 0])
-        sums[0] += row["pending"]
-        sums[1] += row["running"]
+        sums = unfinished.setdefault(row["workflow"], [0, 0, 0])
+        for place, kind in enumerate(("pending", "running", "delayed")):
+            sums[place] += row[kind]
     values = [
         ((name, status), many)
         for name, sums in _capped(unfinished.items())
-        for status, many in zip(("Pending", "Running"), sums, strict=True)
+        for status, many in zip(("Pending", "Running", "Delayed"), sums, strict=True)
     ]
     yield gauge("runs_unfinished", about, ("workflow", "status"), values)
     about = (

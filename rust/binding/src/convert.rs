@@ -158,7 +158,9 @@ pub fn backlog<'py>(py: Python<'py>, row: &Backlog) -> PyResult<Bound<'py, PyDic
     let dict = PyDict::new(py);
     dict.set_item("workflow", &row.workflow)?;
     dict.set_item("owner", row.owner.map(|owner| owner.0))?;
-    dict.set_item("pending", row.pending)?;
+    let (pending, delayed) = if row.is_delayed { (0, row.pending) } else { (row.pending, 0) };
+    dict.set_item("pending", pending)?;
+    dict.set_item("delayed", delayed)?;
     dict.set_item("running", row.running)?;
     dict.set_item("oldest_at", stamp(Some(row.oldest_at)))?;
     dict.set_item("held", row.is_held)?;

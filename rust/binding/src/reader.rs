@@ -149,7 +149,7 @@ impl Reader {
 
     /// What is not over, of the oldest `limit` such runs.
     fn backlog<'py>(&self, py: Python<'py>, limit: u64) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let found = self.read(py, move |store| store.backlog(limit))?;
+        let found = self.read(py, move |store| store.backlog(limit, now()))?;
         found.iter().map(|row| convert::backlog(py, row)).collect()
     }
 

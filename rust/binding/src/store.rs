@@ -188,7 +188,8 @@ impl Store {
 
     /// What is not over, of the oldest `limit` such runs.
     fn backlog<'py>(&self, py: Python<'py>, limit: u64) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let found = self.handle.stored(py, move |runtime| runtime.store().backlog(limit))?;
+        let found =
+            self.handle.stored(py, move |runtime| runtime.store().backlog(limit, runtime.now().wall))?;
         found.iter().map(|row| convert::backlog(py, row)).collect()
     }
 

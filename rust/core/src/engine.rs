@@ -139,6 +139,7 @@ pub struct Engine {
     is_recovered: bool,
     /// It ends what is in hand, and takes nothing more.
     drains: bool,
+    left: usize,
     vacancies: u64,
     news: u64,
     /// With how often news had been read when they were asked for.
@@ -200,6 +201,7 @@ impl Engine {
             lives: 0,
             is_recovered: false,
             drains: false,
+            left: 0,
             vacancies: 0,
             news: 0,
             undeclared: Vec::new(),
@@ -276,6 +278,11 @@ impl Engine {
     /// How many runs are in hand.
     pub fn runs_unfinished(&self) -> usize {
         self.runs.len()
+    }
+
+    /// How many were left to others since this runner takes nothing more.
+    pub fn runs_left(&self) -> usize {
+        self.left
     }
 
     /// The names of the triggers that are declared here, without crons.

@@ -369,8 +369,8 @@ pub trait Store: Send + Sync {
 
     /// At most `limit` runners, those that have not left first, the newest of each first, with what they did since a time.
     fn owners(&self, limit: u64, since: Wall) -> Stored<Vec<OwnerRow>>;
-    /// What is not over, of the oldest `limit` such runs.
-    fn backlog(&self, limit: u64) -> Stored<Vec<Backlog>>;
+    /// What is not over at that time, of the oldest `limit` such runs, of those that limits hold, and of the next that wait for their time.
+    fn backlog(&self, limit: u64, at: Wall) -> Stored<Vec<Backlog>>;
 
     /// What a limit allows from now on, whatever programs declare; none goes back to what was declared last. False if there is no such limit.
     fn set_limit(&self, name: &str, terms: Option<seat::Terms>) -> Stored<bool>;

@@ -1024,8 +1024,8 @@ impl Store for PostgresStore {
         self.read(|db| owner::all(db, &self.locks, limit, since, is_fresh))
     }
 
-    fn backlog(&self, limit: u64) -> Stored<Vec<Backlog>> {
-        self.read(|db| inbox::backlog(db, limit))
+    fn backlog(&self, limit: u64, at: Wall) -> Stored<Vec<Backlog>> {
+        self.read(|db| inbox::backlog(db, limit, at))
     }
 
     fn set_limit(&self, name: &str, terms: Option<Terms>) -> Stored<bool> {

@@ -84,7 +84,7 @@ impl Reader {
         /// At most `limit` runners, those that have not left first, the newest of each first, with what they did since a time.
         owners(limit: u64, since: Wall) -> Stored<Vec<OwnerRow>>;
         /// What is not over, of the oldest `limit` such runs.
-        backlog(limit: u64) -> Stored<Vec<Backlog>>;
+        backlog(limit: u64, at: Wall) -> Stored<Vec<Backlog>>;
         /// Tasks on record as begun, of the oldest `limit` runs that are not over.
         begun(limit: u64) -> Stored<Vec<Begun>>;
         /// At most `limit` names of workflows that have runs, in their order, behind `after`.

@@ -872,8 +872,8 @@ impl Store for SqliteStore {
         self.read(|db| owner::all(db, limit, since)).map(|owners| self.locks.with_dead(owners))
     }
 
-    fn backlog(&self, limit: u64) -> Stored<Vec<Backlog>> {
-        self.read(|db| look::backlog(db, limit))
+    fn backlog(&self, limit: u64, at: Wall) -> Stored<Vec<Backlog>> {
+        self.read(|db| look::backlog(db, limit, at))
     }
 
     fn set_limit(&self, name: &str, terms: Option<Terms>) -> Stored<bool> {

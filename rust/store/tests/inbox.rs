@@ -116,7 +116,7 @@ fn what_waits_is_listed_before_all_runs_page_by_page() {
     let running = RunFilter { status: Some(RunStatus::Running), ..RunFilter::default() };
     assert!(listed(&running, EVERYTHING).is_empty());
     let counts = |workflow: &str| {
-        let backlog = store.backlog(10).unwrap().into_iter();
+        let backlog = store.backlog(10, Wall(0)).unwrap().into_iter();
         backlog
             .filter(|kept| kept.workflow == workflow)
             .map(|kept| (kept.owner, kept.pending))

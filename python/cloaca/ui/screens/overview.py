@@ -79,12 +79,14 @@ class Backlog:
 
     Attributes:
         pending, running (int): so many have not begun, and are under way.
+        delayed (int): so many more wait for their time.
         oldest_at (str | None): when the oldest that has not begun was created.
         unserved (int): so many are in nobody's hands.
     """
 
     pending: int
     running: int
+    delayed: int
     oldest_at: str | None
     unserved: int
 
@@ -294,6 +296,7 @@ def _backlog(rows: list[dict[str, Any]], alive: set[int]) -> Backlog:
     return Backlog(
         pending=sum(row["pending"] for row in rows),
         running=sum(row["running"] for row in rows),
+        delayed=sum(row["delayed"] for row in rows),
         oldest_at=min((row["oldest_at"] for row in rows if row["pending"]), default=None),
         unserved=sum(
             row["pending"] + row["running"] for row in rows if row["owner"] not in alive and not row["held"]

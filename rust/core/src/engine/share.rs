@@ -306,6 +306,7 @@ impl Engine {
             self.others.insert(run.id);
         }
         out.elsewhere.push(run.id);
+        self.left += usize::from(self.drains);
         Some((run.row, hand))
     }
 

@@ -252,6 +252,8 @@ pub struct Backlog {
     pub oldest_at: Wall,
     /// Whether limits hold them, and no runner could take them.
     pub is_held: bool,
+    /// Whether none of them is due yet.
+    pub is_delayed: bool,
 }
 
 /// A task whose attempt is on record as begun, of a run that is not over.

@@ -134,7 +134,10 @@ impl Runtime {
                 shared.give_time(until);
             }
         }
-        let unfinished = lock(&shared.engine).runs_unfinished();
+        let unfinished = {
+            let engine = lock(&shared.engine);
+            engine.runs_unfinished() + engine.runs_left()
+        };
         shared.conclude();
         let closed_at = lock(&shared.polls).closed_at;
         if let Some(closed_at) = closed_at {

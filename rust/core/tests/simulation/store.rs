@@ -1248,7 +1248,7 @@ impl Store for MemoryStore {
         nobody_asks()
     }
 
-    fn backlog(&self, _limit: u64) -> Stored<Vec<Backlog>> {
+    fn backlog(&self, _limit: u64, _at: Wall) -> Stored<Vec<Backlog>> {
         nobody_asks()
     }
 

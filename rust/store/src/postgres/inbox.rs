@@ -427,7 +427,7 @@ pub fn reopen(
 }
 
 /// What is not over, of the oldest `limit` such runs, with what waits here: that has no owner.
-pub fn backlog(db: &Db, limit: u64) -> Result<Vec<Backlog>, Failure> {
+pub fn backlog(db: &Db, limit: u64, at: Wall) -> Result<Vec<Backlog>, Failure> {
     const SQL: &str = "
         SELECT workflow, count(*), min(created_at) FROM (
             SELECT workflow, created_at FROM inbox ORDER BY number LIMIT :limit
@@ -441,14 +441,15 @@ pub fn backlog(db: &Db, limit: u64) -> Result<Vec<Backlog>, Failure> {
             running: 0,
             oldest_at: wall_at(row, 2)?,
             is_held: false,
+            is_delayed: false,
         })
     })?;
     let waiting: Vec<Backlog> = waiting.collect::<db::Result<_>>()?;
     // Looked at first: what becomes a run between the two is counted twice, and not never.
-    let mut backlog = look::backlog(db, limit)?;
+    let mut backlog = look::backlog(db, limit, at)?;
     for waits in waiting {
         let is_same = |known: &&mut Backlog| {
-            known.workflow == waits.workflow && known.owner.is_none() && !known.is_held
+            known.workflow == waits.workflow && known.owner.is_none() && !known.is_held && !known.is_delayed
         };
         match backlog.iter_mut().find(is_same) {
             Some(known) => {

@@ -11,20 +11,26 @@ use crate::postgres::inbox;
 use crate::postgres::value::{count_at, id_at, signed, wall_at};
 
 const RUN_IDS: &str = "SELECT id FROM runs WHERE id BETWEEN :first AND :last ORDER BY id LIMIT :limit";
-/// Also what limits hold, which is no claim's until they let it begin: it waits behind the latest of all times.
+/// Also what limits hold, which is no claim's until they let it begin: it waits behind the latest of all times. And what waits for its time, the
+/// next first, or for who claims it since: by runs_due.
 const BACKLOG: &str = "
     SELECT workflow, owner, count(*) FILTER (WHERE status = 'Pending'), count(*) FILTER (WHERE status <> 'Pending'),
-        min(created_at), held
+        min(created_at), held, delayed
     FROM (
         SELECT * FROM (
-            SELECT workflow, coalesce(owner, owner_before) AS owner, status, created_at, FALSE AS held
+            SELECT workflow, coalesce(owner, owner_before) AS owner, status, created_at, FALSE AS held, FALSE AS delayed
             FROM runs
             WHERE completed_at IS NULL AND not_before IS NULL ORDER BY row LIMIT :limit) AS open
         UNION ALL
         SELECT * FROM (
-            SELECT workflow, NULL::BIGINT, status, created_at, TRUE FROM runs
+            SELECT workflow, NULL::BIGINT, status, created_at, TRUE, FALSE FROM runs
             WHERE completed_at IS NULL AND not_before = 9223372036854775807 LIMIT :limit) AS limited
-    ) AS runs GROUP BY workflow, owner, held ORDER BY workflow, owner NULLS FIRST, held";
+        UNION ALL
+        SELECT * FROM (
+            SELECT workflow, NULL::BIGINT, status, created_at, FALSE, not_before > :at FROM runs
+            WHERE completed_at IS NULL AND not_before IS NOT NULL AND not_before < 9223372036854775807
+            ORDER BY not_before, row LIMIT :limit) AS timed
+    ) AS runs GROUP BY workflow, owner, held, delayed ORDER BY workflow, owner NULLS FIRST, held, delayed";
 /// Who has a task that has begun is not pending: of a long backlog no tasks are looked for.
 const BEGUN: &str = "
     SELECT r.id, r.workflow, tasks.name, tasks.attempt, tasks.started_at, r.owner
@@ -85,8 +91,8 @@ pub fn run_ids(db: &Db, prefix: &str, limit: u64) -> Result<Vec<Uuid>, Failure> 
     Ok(found)
 }
 
-/// What is not over, of the oldest `limit` such runs, by workflow and owner.
-pub fn backlog(db: &Db, limit: u64) -> Result<Vec<Backlog>, Failure> {
+/// What is not over, of the oldest `limit` such runs, by workflow and owner, and whether it is held or not due yet.
+pub fn backlog(db: &Db, limit: u64, at: Wall) -> Result<Vec<Backlog>, Failure> {
     let read = |row: &Row| {
         Ok(Backlog {
             workflow: row.get(0)?,
@@ -95,10 +101,11 @@ pub fn backlog(db: &Db, limit: u64) -> Result<Vec<Backlog>, Failure> {
             running: count_at(row, 3)?,
             oldest_at: wall_at(row, 4)?,
             is_held: row.get(5)?,
+            is_delayed: row.get(6)?,
         })
     };
     let mut statement = db.prepare_cached(BACKLOG)?;
-    let rows = statement.query_map(named_params! { ":limit": signed(limit) }, read)?;
+    let rows = statement.query_map(named_params! { ":limit": signed(limit), ":at": at.0 }, read)?;
     Ok(rows.collect::<db::Result<_>>()?)
 }
 

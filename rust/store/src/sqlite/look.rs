@@ -12,16 +12,21 @@ use crate::sqlite::fault::Failure;
 use crate::sqlite::value::{count_at, id_at, signed, wall_at};
 
 const RUN_IDS: &str = "SELECT id FROM runs WHERE id >= :first AND id < :end ORDER BY id LIMIT :limit";
-/// Also what limits hold, which is no claim's until they let it begin: it waits behind the latest of all times.
+/// Also what limits hold, which is no claim's until they let it begin: it waits behind the latest of all times. And what waits for its time, the
+/// next first, or for who claims it since.
 /// It is grouped here: SQLite would sort every row for it.
 const BACKLOG: &str = "
     SELECT * FROM (
-        SELECT workflow, coalesce(owner, owner_before), status = 'Pending', created_at, 0 FROM runs INDEXED BY runs_unfinished
+        SELECT workflow, coalesce(owner, owner_before), status = 'Pending', created_at, 0, 0 FROM runs INDEXED BY runs_unfinished
         WHERE completed_at IS NULL AND not_before IS NULL ORDER BY row LIMIT :limit)
     UNION ALL
     SELECT * FROM (
-        SELECT workflow, NULL, status = 'Pending', created_at, 1 FROM runs INDEXED BY runs_unfinished
-        WHERE completed_at IS NULL AND not_before = 9223372036854775807 LIMIT :limit)";
+        SELECT workflow, NULL, status = 'Pending', created_at, 1, 0 FROM runs INDEXED BY runs_unfinished
+        WHERE completed_at IS NULL AND not_before = 9223372036854775807 LIMIT :limit)
+    UNION ALL
+    SELECT * FROM (
+        SELECT workflow, NULL, status = 'Pending', created_at, 0, not_before > :at FROM runs INDEXED BY runs_unfinished
+        WHERE completed_at IS NULL AND not_before < 9223372036854775807 ORDER BY not_before LIMIT :limit)";
 /// Who has a task that has begun is not pending: of a long backlog no tasks are looked for.
 const BEGUN: &str = "
     SELECT r.id, r.workflow, tasks.name, tasks.attempt, tasks.started_at, r.owner
@@ -48,11 +53,12 @@ const ENDED: &str = "
 
 /// Statements with what their plan must name.
 #[cfg(test)]
-pub const PLANS: [(&str, &str); 6] = [
+pub const PLANS: [(&str, &str); 7] = [
     (VERSION, "USING INDEX runs_workflow (workflow=?)"),
     (ENDED, "USING COVERING INDEX runs_completed (completed_at<?)"),
     (RUN_IDS, "USING COVERING INDEX runs_id (id>? AND id<?)"),
     (BACKLOG, "USING INDEX runs_unfinished"),
+    (BACKLOG, "USING INDEX runs_unfinished (not_before<?)"),
     (BEGUN, "USING INDEX runs_unfinished"),
     (WORKFLOWS, "USING COVERING INDEX runs_workflow (workflow>?)"),
 ];
@@ -88,26 +94,28 @@ pub fn run_ids(db: &Connection, prefix: &str, limit: u64) -> Result<Vec<Uuid>, F
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// What is not over, of the oldest `limit` such runs, by workflow and owner.
-pub fn backlog(db: &Connection, limit: u64) -> Result<Vec<Backlog>, Failure> {
+/// What is not over, of the oldest `limit` such runs, by workflow and owner, and whether it is held or not due yet.
+pub fn backlog(db: &Connection, limit: u64, at: Wall) -> Result<Vec<Backlog>, Failure> {
     let mut statement = db.prepare_cached(BACKLOG)?;
-    let mut rows = statement.query(named_params! { ":limit": signed(limit) })?;
-    let mut found: BTreeMap<String, BTreeMap<(Option<Epoch>, bool), Backlog>> = BTreeMap::new();
+    let mut rows = statement.query(named_params! { ":limit": signed(limit), ":at": at.0 })?;
+    let mut found: BTreeMap<String, BTreeMap<(Option<Epoch>, bool, bool), Backlog>> = BTreeMap::new();
     while let Some(row) = rows.next()? {
-        let (owner, is_held) = (row.get::<_, Option<i64>>(1)?.map(Epoch), row.get(4)?);
+        let owner = row.get::<_, Option<i64>>(1)?.map(Epoch);
+        let (is_held, is_delayed) = (row.get(4)?, row.get(5)?);
         let (is_pending, created_at): (bool, Wall) = (row.get(2)?, wall_at(row, 3)?);
         let workflow = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
         let of_workflow = match found.get_mut(workflow) {
             Some(of_workflow) => of_workflow,
             None => found.entry(workflow.to_owned()).or_default(),
         };
-        let sum = of_workflow.entry((owner, is_held)).or_insert_with(|| Backlog {
+        let sum = of_workflow.entry((owner, is_held, is_delayed)).or_insert_with(|| Backlog {
             workflow: workflow.to_owned(),
             owner,
             pending: 0,
             running: 0,
             oldest_at: created_at,
             is_held,
+            is_delayed,
         });
         *(if is_pending { &mut sum.pending } else { &mut sum.running }) += 1;
         sum.oldest_at = sum.oldest_at.min(created_at);

@@ -182,8 +182,8 @@ impl Reader {
     }
 
     /// What is not over, of the oldest `limit` such runs.
-    pub fn backlog(&self, limit: u64) -> Stored<Vec<Backlog>> {
-        self.read(|db| look::backlog(db, limit))
+    pub fn backlog(&self, limit: u64, at: Wall) -> Stored<Vec<Backlog>> {
+        self.read(|db| look::backlog(db, limit, at))
     }
 
     /// Tasks on record as begun, of the oldest `limit` runs that are not over.
