@@ -56,7 +56,8 @@ def line():
     return cloaca.TriggerResult.fire(cloaca.Context({"i": fires.pop(0)}))
 
 grace = 0 if state == "overdue" else 10
-config = cloaca.DefaultRunnerConfig(max_concurrent_tasks=1, timeout_grace_seconds=grace)
+# A second run stays in its hand, though another runner has room for it.
+config = cloaca.DefaultRunnerConfig(max_concurrent_tasks=1, timeout_grace_seconds=grace, runs_in_hand=2)
 runner = cloaca.DefaultRunner.with_config(path, config)
 if state == "in line":
     runner.tick("line")
