@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from hypothesis import given, settings
@@ -62,7 +62,7 @@ class Step:
 
 @dataclass
 class Model:
-    """What is to happen, written down as plainly as can be."""
+    """What is to happen, written down as plainly as can be; times are milliseconds since the start."""
 
     terms: Terms
     now: int = 0
@@ -93,9 +93,9 @@ class Model:
         if self.terms.rate is not None:
             key = run["k"] if self.terms.rate_keyed else None
             due = max(self.rates.get(key, 0), self.now)
-            if due - self.now > (self.terms.rate - 1) * 10:
+            if due - self.now > (self.terms.rate - 1) * 10_000:
                 return "rate_limit"
-            self.rates[key] = due + 10
+            self.rates[key] = due + 10_000
         self.runs[run["n"]] = run
         if run_key is not None:
             self.keys.add((run["fired"], run_key))
@@ -117,7 +117,7 @@ class Model:
             return None
         if self.terms.pace is None:
             return self.now
-        return max(self.now, self.paces.get(lane, 0) - (self.terms.burst - 1) * self.terms.pace)
+        return max(self.now, self.paces.get(lane, 0) - (self.terms.burst - 1) * self.terms.pace * 1_000)
 
     def begun(self) -> list[dict[str, Any]]:
         return [run for run in self.unfinished() if run["state"] == "begun"]
@@ -134,10 +134,10 @@ class Model:
             first[0]["state"], first[0]["began"] = "begun", self.now
             lane = self.lane(first[0])
             if self.terms.pace is not None:
-                self.paces[lane] = max(self.paces.get(lane, 0), self.now) + self.terms.pace
+                self.paces[lane] = max(self.paces.get(lane, 0), self.now) + self.terms.pace * 1_000
 
     def advance(self, seconds: int) -> None:
-        until = self.now + seconds
+        until = self.now + seconds * 1_000
         self.settle()
         while True:
             dues = [run["began"] + run["takes"] for run in self.begun()]
@@ -152,7 +152,7 @@ class Model:
 
 
 class World:
-    """The real thing: a run takes so many seconds, in which it has no permit."""
+    """The real thing: a run takes so long, in which it has no permit."""
 
     def __init__(self, terms: Terms) -> None:
         self.began: dict[int, int] = {}
@@ -167,17 +167,17 @@ class World:
 
     def _body(self, context: cloaca.Context) -> None:
         if context["n"] not in self.began:
-            self.began[context["n"]] = self.seconds()
-            if context["takes"]:
-                raise cloaca.RetryAfter(context["takes"])
+            self.began[context["n"]] = self.since_start()
+            raise cloaca.RetryAfter(f"{context['takes']}ms")
 
     def _poll(self) -> TriggerResult:
         return self.fire
 
-    def seconds(self) -> int:
+    def since_start(self) -> int:
         span = datetime.fromisoformat(self.runner.now) - datetime.fromisoformat(START)
-        assert span.microseconds == 0, "it began between two seconds"
-        return int(span.total_seconds())
+        whole, rest = divmod(span, timedelta(milliseconds=1))
+        assert not rest, "it began later than it was to"
+        return whole
 
     def ask(self, run: dict[str, Any], run_key: str | None) -> str:
         context = {"n": run["n"], "k": run["k"], "takes": run["takes"]}
@@ -228,7 +228,7 @@ STEPS = st.lists(
         k=st.sampled_from([0, 0, 1]),
         priority=st.sampled_from([5, 1, 9]),
         run_key=st.sampled_from([None, None, None, None, "a", "b"]),
-        takes=st.sampled_from([12, 0, 5, 30]),
+        takes=st.sampled_from([12, 5, 30]),
         place=st.integers(0, 9),
         span=st.integers(1, 25),
     ),
@@ -237,7 +237,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=max(100, settings().max_examples // 3))
+@settings(max_examples=max(80, settings().max_examples // 3))
 @given(terms=TERMS, steps=STEPS)
 def test_what_begins_and_when_is_what_the_model_says(terms: Terms, steps: list[Step]) -> None:
     model, world = Model(terms), World(terms)
@@ -255,12 +255,9 @@ def _play(step: Step, model: Model, world: World) -> None:
     match step.kind:
         case "submit" | "fire":
             world.asked += 1
-            run: dict[str, Any] = {
-                "n": world.asked,
-                "k": step.k,
-                "priority": step.priority,
-                "takes": step.takes,
-            }
+            # No run ends just when a limit opens: which is first then would be chance.
+            takes = step.takes * 1_000 + world.asked**3
+            run: dict[str, Any] = {"n": world.asked, "k": step.k, "priority": step.priority, "takes": takes}
             run |= {"fired": step.kind == "fire", "state": "waits", "began": None, "ends": "Completed"}
             expected = model.ask(dict(run), step.run_key)
             told = world.ask(run, step.run_key)
