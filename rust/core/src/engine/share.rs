@@ -93,11 +93,13 @@ impl Hand {
     /// Whether it is time to claim: there is a place to run for which nothing is here, or half of what is to wait here is gone, so that a claim
     /// is worth its transaction.
     fn calls(&mut self) -> bool {
-        let (most, places) = (self.most(), self.places.min(self.most()));
-        let is_time = self.busy < most && self.busy.saturating_sub(places) <= (most - places) / 2;
-        let calls = self.has_more && !self.is_asked && is_time;
-        self.is_asked |= calls;
-        calls
+        if !self.has_more || self.is_asked {
+            return false;
+        }
+        let most = self.most();
+        let places = self.places.min(most);
+        self.is_asked = self.busy < most && self.busy.saturating_sub(places) <= (most - places) / 2;
+        self.is_asked
     }
 
     /// By how much it is too full. Of short runs not for a few: the next that end make up for them.
