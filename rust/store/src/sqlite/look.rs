@@ -94,11 +94,14 @@ pub fn run_ids(db: &Connection, prefix: &str, limit: u64) -> Result<Vec<Uuid>, F
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// In whose hands runs are, whether they are held, and whether they are not due yet.
+type Part = (Option<Epoch>, bool, bool);
+
 /// What is not over, of the oldest `limit` such runs, by workflow and owner, and whether it is held or not due yet.
 pub fn backlog(db: &Connection, limit: u64, at: Wall) -> Result<Vec<Backlog>, Failure> {
     let mut statement = db.prepare_cached(BACKLOG)?;
     let mut rows = statement.query(named_params! { ":limit": signed(limit), ":at": at.0 })?;
-    let mut found: BTreeMap<String, BTreeMap<(Option<Epoch>, bool, bool), Backlog>> = BTreeMap::new();
+    let mut found: BTreeMap<String, BTreeMap<Part, Backlog>> = BTreeMap::new();
     while let Some(row) = rows.next()? {
         let owner = row.get::<_, Option<i64>>(1)?.map(Epoch);
         let (is_held, is_delayed) = (row.get(4)?, row.get(5)?);
