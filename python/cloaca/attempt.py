@@ -142,15 +142,26 @@ class inside:
             self._permit.close()
 
     def __enter__(self) -> None:
-        self._token = _bodies.set((*_bodies.get(), self))
-        if self.trace is not None:
-            self._traced = self.trace.attach()
+        before = _bodies.get()
+        try:
+            self._token = _bodies.set((*before, self))
+            if self.trace is not None:
+                self._traced = self.trace.attach()
+        except BaseException:
+            # Thrown in from outside: nobody leaves what was not entered.
+            _bodies.set(before)
+            raise
 
     def __exit__(self, *_: object) -> None:
         if self.trace is not None:
             self.trace.detach(self._traced)
         _bodies.reset(self._token)
         self.close()
+
+
+def outside() -> None:
+    """This thread is in no body: something was thrown into it that may have come amid leaving one."""
+    _bodies.set(())
 
 
 class calling(inside):

@@ -14,6 +14,7 @@ import threading
 from . import attempt
 from .errors import RunnerError
 from .permit import waiting
+from .threads import Hand
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Engine, Hearer, Watch
+    from .threads import Threads
 
 HEAR_SECONDS = 5.0
 """How long the thread waits for news at once."""
@@ -33,9 +35,10 @@ LOOK_SECONDS = 1.0
 class Awaiter:
     """What waits in event loops for runs of one runner."""
 
-    def __init__(self, engine: Engine, start: Callable[[str, Any], None]) -> None:
+    def __init__(self, engine: Engine, threads: Threads) -> None:
         self._engine = engine
-        self._start = start
+        self._threads = threads
+        self._heard = Hand(engine.runs.hear)
         self._lock = threading.Lock()
         self._places: dict[asyncio.AbstractEventLoop, _Place] = {}
         self._is_started = False
@@ -92,7 +95,7 @@ class Awaiter:
     def _placed(self, loop: asyncio.AbstractEventLoop) -> _Place:
         with self._lock:
             if not self._is_started:
-                self._start("awaiter", self._hear)
+                self._threads.serve("awaiter", self._hear)
                 self._is_started = True
             for gone in [other for other in self._places if other.is_closed()]:
                 del self._places[gone]
@@ -100,7 +103,7 @@ class Awaiter:
             return place
 
     def _hear(self) -> None:
-        while (heard := self._engine.runs.hear(self.is_closing, HEAR_SECONDS)) is not None:
+        while (heard := self._heard.next(self.is_closing, HEAR_SECONDS)) is not None:
             if isinstance(heard, list):
                 # Any loop may wait for them.
                 for place in self._all() if heard else ():
@@ -110,6 +113,7 @@ class Awaiter:
                 self.is_closing = True
                 for place in self._all():
                     place.call(place.interrupt)
+            self._heard.done()
         for place in self._all():
             place.call(place.leave)
 

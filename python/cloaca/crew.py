@@ -29,6 +29,7 @@ from .result import SKIP
 from .run_end import RunEndBody
 from .task_handle import DEFER_SECONDS_STILL
 from .teller import Teller
+from .threads import Hand, Threads
 from .tick import TickBody, Ticked
 from .worker import Worker, in_words
 
@@ -119,16 +120,16 @@ class Crew:
         self._worker = Worker(engine, self.tasks, redactor, self.loop, hear, logbook)
         self.places = Places(None) if places is None else places
         self._failing = Failing()
-        self.teller = Teller(engine, self._start, redactor, self.run, hear)
+        self._threads = Threads()
+        self._orders = Hand(engine.next_order)
+        self.teller = Teller(engine, self._threads, redactor, self.run, hear)
         self._logbook = logbook
-        self.ends = Ends(engine, self._start, redactor, self.run, hear, logbook, self._worker.spans)
+        self.ends = Ends(engine, self._threads, redactor, self.run, hear, logbook, self._worker.spans)
         self._loop: Loop | None = None
         self._program_loop: AbstractEventLoop | None = None
         self._is_loop_open = False
         self._awaiter: Awaiter | None = None
         self._looks: Aside | None = None
-        self._threads: list[threading.Thread] = []
-        self._lock = threading.RLock()
         self._loop_lock = threading.RLock()
         self._pid = os.getpid()
         self._keeper: int | None = None
@@ -138,10 +139,10 @@ class Crew:
     def open(self, place_deaths_max: int) -> None:
         """Starts the first threads: the one that starts the others, and those that serve executors."""
         self.engine.tell_debug(self._hears_all())
-        self._start("keeper", self._keep)
+        self._threads.serve("keeper", self._keep)
         if self._logbook is not None:
-            self._start("logbook", self._logbook.hear)
-        self.places.open(self.engine, self._worker, self._start, place_deaths_max)
+            self._threads.serve("logbook", self._logbook.hear)
+        self.places.open(self.engine, self._worker, self._threads, place_deaths_max)
 
     def leave_loop_open(self) -> None:
         """It is not said yet which loop async bodies run on: none begins before `use_loop`."""
@@ -173,8 +174,8 @@ class Crew:
                 from .bodies.aside import Aside
                 from .bodies.loop import Loop
 
-                aside = Aside(self._start, self._threads_max)
-                loop = Loop(self.engine, self._worker, aside, self._start)
+                aside = Aside(self._threads, self._threads_max)
+                loop = Loop(self.engine, self._worker, aside, self._threads)
                 if not self._is_loop_open:
                     loop.bind(self._program_loop)
                 self._loop = loop
@@ -186,7 +187,7 @@ class Crew:
             if self._awaiter is None:
                 from .awaiter import Awaiter
 
-                self._awaiter = Awaiter(self.engine, self._start)
+                self._awaiter = Awaiter(self.engine, self._threads)
             return self._awaiter
 
     def looks(self) -> Aside:
@@ -195,12 +196,12 @@ class Crew:
             if self._looks is None:
                 from .bodies.aside import Aside
 
-                self._looks = Aside(self._start, LOOKS_MAX)
+                self._looks = Aside(self._threads, LOOKS_MAX)
             return self._looks
 
     def begin(self, role: str, call: Callable[[], None]) -> None:
         """Has this called on a thread of its own."""
-        self._start(role, call)
+        self._threads.start(role, call)
 
     def on_loop(self) -> Loop | None:
         """The loop of async bodies, if this is its thread, which must not wait."""
@@ -371,64 +372,51 @@ class Crew:
 
     def join(self, seconds: float) -> None:
         """Waits at most ``seconds`` for the threads to end. The calling thread is not waited for."""
-        from time import monotonic
-
-        deadline = monotonic() + seconds
-        with self._lock:
-            threads = list(self._threads)
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - monotonic()))
+        self._threads.join(seconds)
 
     def is_home(self) -> bool:
         """Whether all of its threads have ended."""
-        with self._lock:
-            return not any(thread.is_alive() for thread in self._threads)
-
-    def _start(self, role: str, body: Any) -> None:
-        with self._lock:
-            self._threads = [thread for thread in self._threads if thread.is_alive()]
-            name = f"cloaca-{role}-{len(self._threads)}"
-            # Daemon threads: a body that never returns must not keep the interpreter from ending.
-            thread = threading.Thread(target=body, name=name, daemon=True)
-            # In the list only once it runs: what was never started cannot be joined.
-            thread.start()
-            self._threads.append(thread)
+        return self._threads.is_home()
 
     def _keep(self) -> None:
         self._keeper = threading.get_ident()
         while True:
             self.engine.tell_debug(self._hears_all())
-            order = self.engine.next_order(LEVEL_SECONDS)
+            order = self._orders.next(LEVEL_SECONDS)
             self.look_at_loop()
             self.let_go(self.engine.unneeded_bodies())
             if order is None:
                 self.decide_loop()
-                continue
-            if order[0] == "log":
-                self._worker.heard(*order[3:])
-                # At DEBUG no line repeats what a body said.
-                tell = self._redactor.say if order[1] > DEBUG else say
-                tell(_engine_log, order[1], "%s", order[2], about=order[3])
-                # A handler may have forked.
-                if attempt.is_forked(self._pid):
-                    return None
-            elif order[0] == "tell":
-                self._worker.tell(*order[1:])
-                if attempt.is_forked(self._pid):
-                    return None
-            elif order[0] == "stop_poll":
-                self.places.stop_poll(*order[1:])
-            elif order[0] == "poll_failed":
-                self._tell_program(*order[1:])
-            elif order[0] == "close":
-                if (on_end := self.on_end) is not None:
-                    on_end()
-                self.close_loop()
-                self.ends.close()
-                return self.teller.close()
-            else:
-                self._hire(order[0])
+            elif not self._carries_out(order):
+                return
+            self._orders.done()
+
+    def _carries_out(self, order: Any) -> bool:
+        """Does what the engine has ordered, once more if it is struck amid that; whether more may come."""
+        if order[0] == "log":
+            self._worker.heard(*order[3:])
+            # At DEBUG no line repeats what a body said.
+            tell = self._redactor.say if order[1] > DEBUG else say
+            tell(_engine_log, order[1], "%s", order[2], about=order[3])
+            # A handler may have forked.
+            return not attempt.is_forked(self._pid)
+        if order[0] == "tell":
+            self._worker.tell(*order[1:])
+            return not attempt.is_forked(self._pid)
+        if order[0] == "stop_poll":
+            self.places.stop_poll(*order[1:])
+        elif order[0] == "poll_failed":
+            self._tell_program(*order[1:])
+        elif order[0] == "close":
+            if (on_end := self.on_end) is not None:
+                on_end()
+            self.close_loop()
+            self.ends.close()
+            self.teller.close()
+            return False
+        else:
+            self._hire(order[0], self._orders.mark)
+        return True
 
     def _hears_all(self) -> bool:
         """Whether the engine is to tell of what a healthy day has, too: for the log, or for what traces runs
@@ -454,15 +442,21 @@ class Crew:
             # No thread can be started now; the next failed poll tries again.
             say(_engine_log, ERROR, "nobody can be told of a failed poll: %s", describe(raised))
 
-    def _hire(self, role: str) -> None:
-        """Starts a thread, again and again while the system has none to give."""
-        body = self._work if role == "worker" else self._poll
+    def _hire(self, role: str, hired: list[int]) -> None:
+        """Starts a thread, again and again while the system has none to give; of two for one order the later
+        one finds that the other has begun."""
+
+        def body() -> None:
+            hired.append(threading.get_ident())
+            if hired[0] == threading.get_ident():
+                (self._work if role == "worker" else self._poll)()
+
         pause = THREAD_PAUSE_SECONDS
         told = False
         while True:
             try:
-                return self._start(role, body)
-            except BaseException as raised:
+                return self._threads.serve(role, body)
+            except (RuntimeError, MemoryError) as raised:
                 if sys.is_finalizing() or _is_too_late(raised):
                     return self._give_up()
                 if not told:
@@ -668,6 +662,7 @@ class Crew:
                 run(*found)
             except BaseException as error:
                 news = struck, error
+                attempt.outside()
 
 
 def _rest() -> None:

@@ -8,20 +8,22 @@ handed out the engine hears what came of it, once the callback is home.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import partial
-from threading import Condition
+from threading import Condition, RLock, get_ident
 from time import monotonic, time
 from typing import NamedTuple
 
 from . import attempt, rows, tracing, unread
 from .answer import waited_for
 from .end import raised_by
-from .errors import CloacaError
+from .errors import CloacaError, RunnerError
 from .failing import LINE, TOLD_EVERY_US, WHOLE, Failing, Kind, kind_of
 from .hidden import NO_SECRETS
 from .kind import name_of
 from .plain import ERROR, WARNING, describe, say
 from .policy import pause_of, wish_of
+from .threads import Hand
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,10 +31,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._cloaca import Engine
-    from .hidden import Secrets
     from .logbook import Logbook
     from .redact import Redactor
     from .telemetry.spans import Spans
+    from .threads import Threads
     from .worker import Hear
     from .workflow import Workflow
 
@@ -70,13 +72,27 @@ def outcomes(statuses: Iterable[str]) -> int:
     return sum(_BITS[status] for status in statuses)
 
 
+class _Call:
+    """One call for an end; after it there may be another."""
+
+    __slots__ = ("end", "has_thread", "secrets", "tellers", "until")
+
+    def __init__(self, end: End) -> None:
+        self.end = end
+        self.has_thread = False
+        self.secrets = NO_SECRETS
+        self.tellers: list[int] = []
+        """Which threads have set about it; the first one does, all over again if it was struck amid that."""
+        self.until = monotonic() + CALL_SECONDS_MAX
+
+
 class Ends:
     """The callbacks of one runner's workflows, and the threads that call them."""
 
     def __init__(
         self,
         engine: Engine,
-        start: Callable[[str, Callable[[], None]], None],
+        threads: Threads,
         redactor: Redactor,
         run: Callable[[Any], object],
         hear: Hear | None = None,
@@ -84,7 +100,8 @@ class Ends:
         spans: Callable[[], Spans | None] = lambda: None,
     ) -> None:
         self._engine = engine
-        self._start = start
+        self._threads = threads
+        self._found = Hand(engine.ends.take)
         self._redactor = redactor
         self._run = run
         self._hear = hear
@@ -92,66 +109,78 @@ class Ends:
         self._spans = spans
         self._pid = os.getpid()
         self._callbacks: dict[str, Mapping[str, Callable[..., Any]]] = {}
-        self._changed = Condition()
-        self._calls: dict[int, tuple[End, float]] = {}
+        # Entered by itself: as a condition enters it, what is thrown in may leave it taken.
+        self._lock = RLock()
+        self._changed = Condition(self._lock)
+        self._calls: dict[_Call, None] = {}
         self._failing = Failing()
         self._told_whole: dict[tuple[str, str, Kind], int] = {}
-        self._overdue: dict[int, End] = {}
-        self._secrets: dict[int, Secrets] = {}
+        self._overdue: set[_Call] = set()
         self._waits_said = -WAITS_SAID_EVERY
         self._is_open = False
         self._is_closed = False
 
     def declare(self, workflow: Workflow) -> None:
         """The program declared a workflow: these are its callbacks from now on."""
-        with self._changed:
+        with self._lock:
             self._callbacks[workflow.name] = workflow._callbacks
             if not workflow._callbacks:
                 return
             is_first, self._is_open = not self._is_open, True
         self._engine.ends.open(workflow.name)
         if is_first:
-            self._start("ends", self._hand_out)
+            self._threads.serve("ends", self._hand_out)
 
     def forget(self, workflow: str) -> None:
         """The program declares it no more."""
-        with self._changed:
+        with self._lock:
             self._callbacks.pop(workflow, None)
 
     def wait_home(self, seconds: float) -> bool:
         """Waits until no callback is called, and what was said of the last is in the log."""
-        with self._changed:
+        with self._lock:
             return self._changed.wait_for(lambda: not (self._calls or self._overdue), seconds)
 
     def close(self) -> None:
         """Nothing more is called."""
-        with self._changed:
+        with self._lock:
             self._is_closed = True
             self._changed.notify_all()
 
     def _hand_out(self) -> None:
-        while (room := self._room()) > 0:
-            found = self._engine.ends.take(room, self._patience())
-            if found is None:
+        while True:
+            self._begin()
+            if (room := self._room()) <= 0:
                 return
-            for each in found:
-                end = End(*each)
-                with self._changed:
-                    self._calls[end.key] = end, monotonic() + CALL_SECONDS_MAX
-                try:
-                    self._start("callback", partial(self._tell, end))
-                except RuntimeError as error:
-                    # The system gives no thread now.
-                    try:
-                        self._waits(end, "no thread can be started", error)(end.key)
-                    finally:
-                        self._home(end)
+            if (found := self._found.next(room, self._patience())) is None:
+                return
+            while found:
+                if type(found[0]) is not _Call:
+                    found[0] = _Call(End(*found[0]))
+                with self._lock:
+                    self._calls[found[0]] = None
+                del found[0]
+            self._found.done()
+
+    def _begin(self) -> None:
+        """Starts a thread for each that has none; two if it is struck amid that, of which the later one finds
+        that the other has begun."""
+        with self._lock:
+            calls = [call for call in self._calls if not call.has_thread]
+        for call in calls:
+            try:
+                self._threads.serve("callback", partial(self._tell, call))
+            except RuntimeError as error:
+                # The system gives no thread now.
+                self._waits(call.end, "no thread can be started", error)(call.end.key)
+                self._home(call)
+            call.has_thread = True
 
     def _room(self) -> int:
         """How many more may be called, once that is at least one; none once the runner has closed."""
         while True:
             self._look_for_overdue()
-            with self._changed:
+            with self._lock:
                 if self._is_closed:
                     return 0
                 room = CALLS_MAX - len(self._calls)
@@ -161,18 +190,18 @@ class Ends:
 
     def _patience(self) -> float | None:
         """Until the next callback has taken too long."""
-        with self._changed:
-            times = [until for _, until in self._calls.values()]
+        with self._lock:
+            times = [call.until for call in self._calls]
         return max(0.0, min(times) - monotonic()) + 0.001 if times else None
 
     def _look_for_overdue(self) -> None:
         now = monotonic()
-        with self._changed:
-            late = [end for end, until in self._calls.values() if until <= now]
-            for end in late:
-                del self._calls[end.key]
-                self._overdue[end.key] = end
-        for end in late:
+        with self._lock:
+            late = [call for call in self._calls if call.until <= now]
+            self._overdue.update(late)
+            for call in late:
+                del self._calls[call]
+        for end in (call.end for call in late):
             text = "%s of workflow '%s' has not come back from run %s within %g s; "
             if self._engine.ends.overdue(end.key):
                 text += "no other callback of that workflow is called while so many of them do not come back"
@@ -181,31 +210,42 @@ class Ends:
             values = rows.CALLBACKS[end.status], end.workflow, end.run, CALL_SECONDS_MAX
             say(_log, WARNING, text, *values, about=_about(end))
 
-    def _tell(self, end: End) -> None:
-        try:
-            try:
-                settle = self._call(end)
-            except BaseException as raised:
-                # SystemExit and KeyboardInterrupt too: here they can only mean that this call failed.
-                if not attempt.is_forked(self._pid):
-                    self._failed(end, raised)
+    def _tell(self, call: _Call) -> None:
+        call.tellers.append(get_ident())
+        with self._lock:
+            if call.tellers[0] != get_ident() or not (call in self._calls or call in self._overdue):
                 return
-            if not attempt.is_forked(self._pid):
-                settle(end.key)
-                with self._changed:
-                    self._failing.forget(str(end.key))
-        finally:
-            self._home(end)
+        # The engine may have ended.
+        with suppress(RunnerError):
+            if len(call.tellers) == 1:
+                self._settle(call)
+            elif not attempt.is_forked(self._pid):
+                # Nobody knows how far it came: it is called once more, unless the engine has heard of it.
+                self._engine.ends.given_back(call.end.key)
+        self._home(call)
 
-    def _home(self, end: End) -> None:
-        with self._changed:
-            self._calls.pop(end.key, None)
-            self._overdue.pop(end.key, None)
-            self._secrets.pop(end.key, None)
+    def _settle(self, call: _Call) -> None:
+        try:
+            settle = self._called(call)
+        except BaseException as raised:
+            # SystemExit and KeyboardInterrupt too: here they can only mean that this call failed.
+            if not attempt.is_forked(self._pid):
+                self._failed(call, raised)
+            return
+        if not attempt.is_forked(self._pid):
+            settle(call.end.key)
+            with self._lock:
+                self._failing.forget(str(call.end.key))
+
+    def _home(self, call: _Call) -> None:
+        with self._lock:
+            self._calls.pop(call, None)
+            self._overdue.discard(call)
             self._changed.notify_all()
 
-    def _call(self, end: End) -> Callable[[int], None]:
+    def _called(self, call: _Call) -> Callable[[int], None]:
         """Returns what says to the engine that nothing more is to be called for this end."""
+        end = call.end
         function = self._callbacks.get(end.workflow, {}).get(end.status)
         if function is None:
             # It was taken, and is declared here no more: perhaps in a moment again, or by another program.
@@ -228,7 +268,7 @@ class Ends:
             return self._engine.ends.given_up
         run = rows.run_with_tasks(row, [])
         entered = attempt.calling(self._engine, end.run, end.workflow)
-        secrets = self._secrets[end.key] = self._redactor.told_by_callback(run)
+        secrets = call.secrets = self._redactor.told_by_callback(run)
         if self._logbook is not None:
             entered.lines = self._logbook.of_run(run, rows.CALLBACKS[end.status], secrets)
         called = None
@@ -253,7 +293,7 @@ class Ends:
     def _waits(self, end: End, why: str, error: Exception) -> Callable[[int], None]:
         """Returns what gives an end back that was not called; says each minute that this is so."""
         now = monotonic()
-        with self._changed:
+        with self._lock:
             if now < self._waits_said + WAITS_SAID_EVERY:
                 return self._engine.ends.given_back
             self._waits_said = now
@@ -262,14 +302,15 @@ class Ends:
         self._redactor.say(_log, WARNING, text, *values, about=_about(end))
         return self._engine.ends.given_back
 
-    def _failed(self, end: End, raised: BaseException) -> None:
+    def _failed(self, call: _Call, raised: BaseException) -> None:
+        end = call.end
         if self._hear is not None:
             self._hear((None, raised))
         # Before the next call may come, on another thread.
         graded, error = LINE, name_of(type(raised))
         try:
             graded = self._grade(end, raised)
-            error = self._secrets.get(end.key, NO_SECRETS).hide(raised_by(raised).text)
+            error = call.secrets.hide(raised_by(raised).text)
         except BaseException as beyond:
             # Whatever cannot be told of it, the engine has to hear that it failed.
             error = f"{error}: <its text cannot be shown: {name_of(type(beyond))}>"
@@ -279,7 +320,7 @@ class Ends:
         due = self._engine.ends.failed(end.key, error, wish_us)
         if due is None:
             graded = graded or LINE
-            with self._changed:
+            with self._lock:
                 self._failing.forget(str(end.key))
         again = "and is given up" if due is None else f"and is called again at {rows.moment(due)}"
         text = "%s of workflow '%s' raised in call %d for run %s, %s"
@@ -309,7 +350,7 @@ class Ends:
         """How much is told of it: the same error of a callback whole for one of its ends, not for each."""
         kind, now_us = kind_of(raised), int(time() * 1e6)
         known = end.workflow, end.status, kind
-        with self._changed:
+        with self._lock:
             graded = self._failing.grade(str(end.key), kind, end.tries, now_us)
             self._failing.bound(FAILING_MAX)
             if graded == WHOLE and abs(now_us - self._told_whole.get(known, -TOLD_EVERY_US)) < TOLD_EVERY_US:

@@ -10,13 +10,11 @@ from .errors import RunnerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from ._cloaca import Engine
     from .bodies.far import Polls
     from .bodies.future import Named, Place
     from .job import Job
+    from .threads import Threads
     from .types import Executors
     from .worker import Worker
 
@@ -47,14 +45,12 @@ class Places:
         """How many bodies each runs at once."""
         return [named.permits(otherwise) for named in self._named]
 
-    def open(
-        self, engine: Engine, worker: Worker, start: Callable[[str, Any], None], deaths_max: int
-    ) -> None:
+    def open(self, engine: Engine, worker: Worker, threads: Threads, deaths_max: int) -> None:
         """Begins to take attempts for each."""
         for named in self._named:
             from .bodies.future import Place
 
-            place = Place(named, self.numbers[named.name], engine, worker, start, deaths_max)
+            place = Place(named, self.numbers[named.name], engine, worker, threads, deaths_max)
             self._places.append(place)
             place.open()
 

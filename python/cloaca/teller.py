@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from threading import Condition
+from threading import Condition, RLock
 
 from . import attempt
 from .answer import waited_for
 from .plain import ERROR, say
+from .threads import Hand
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from ._cloaca import Engine
     from .redact import Redactor
+    from .threads import Threads
     from .worker import Hear
 
 WAITING_MAX = 1_000
@@ -42,7 +44,7 @@ class Teller:
     def __init__(
         self,
         engine: Engine,
-        start: Callable[[str, Callable[[], None]], None],
+        threads: Threads,
         redactor: Redactor,
         run: Callable[[Any], object],
         hear: Hear | None = None,
@@ -52,17 +54,20 @@ class Teller:
         self._engine = engine
         self._hear = hear
         self._redactor = redactor
-        self._start = start
+        self._threads = threads
         self._run = run
         self._waiting: deque[list[Call]] = deque()
-        self._changed = Condition()
+        self._calls = Hand(self._waiting.popleft)
+        # Entered by itself: as a condition enters it, what is thrown in may leave it taken.
+        self._lock = RLock()
+        self._changed = Condition(self._lock)
         self._has_thread = False
         self._is_closed = False
         self._is_full = False
 
     def tell(self, calls: list[Call]) -> None:
         """Lets these be called, for one failed poll. From the keeper alone; never waits for a callback."""
-        with self._changed:
+        with self._lock:
             is_full = bool(calls) and len(self._waiting) >= WAITING_MAX
             if calls and not is_full:
                 self._waiting.append(calls)
@@ -71,7 +76,7 @@ class Teller:
             is_news, self._is_full = is_full and not self._is_full, is_full
             self._changed.notify_all()
         if calls and not self._has_thread:
-            self._start("teller", self._call_all)
+            self._threads.serve("teller", self._call_all)
             self._has_thread = True
         if is_news:
             text = "%d calls of on_poll_failed and on_disabled wait for one that goes on; more are left out"
@@ -79,28 +84,31 @@ class Teller:
 
     def close(self) -> None:
         """Sends the thread home once what waits has been called."""
-        with self._changed:
+        with self._lock:
             self._is_closed = True
             self._changed.notify_all()
 
     def wait_told(self, given: int, seconds: float) -> bool:
         """Waits until so many failed polls have been dealt with."""
-        with self._changed:
+        with self._lock:
             return self._changed.wait_for(lambda: self.done >= given, seconds)
 
     def _call_all(self) -> None:
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._is_closed)
-                if not self._waiting:
-                    return
-                calls = self._waiting.popleft()
-            for call in calls:
-                self._call(*call)
+            with self._lock:
+                if not self._calls.is_full:
+                    self._changed.wait_for(lambda: self._waiting or self._is_closed)
+                    if not self._waiting:
+                        return
+                calls = self._calls.next()
+            while calls:
+                self._call(*calls[0])
+                del calls[0]
                 if attempt.is_forked(self._pid):
                     return
-            with self._changed:
+            with self._lock:
                 self.done += 1
+                self._calls.done()
                 self._changed.notify_all()
 
     def _call(

@@ -9,6 +9,9 @@ import contextlib
 import contextvars
 import threading
 from collections import deque
+from functools import partial
+
+from ..threads import Hand
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,22 +19,56 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    Call = tuple[AbstractEventLoop, Future[Any], contextvars.Context, Callable[[], Any]]
+    from ..threads import Threads
 
 IDLE_SECONDS_MAX = 10.0
 """A thread that found nothing to do for so many seconds goes home."""
 
 
+class _Call:
+    """One call, until its outcome is told."""
+
+    __slots__ = ("_context", "_function", "_future", "_is_begun", "_loop", "_outcome")
+
+    def __init__(self, loop: AbstractEventLoop, future: Future[Any], function: Callable[[], Any]) -> None:
+        self._context = contextvars.copy_context()
+        self._function = function
+        self._future = future
+        self._is_begun = False
+        self._loop = loop
+        self._outcome: tuple[Any, BaseException | None] | None = None
+
+    def make(self) -> None:
+        """Calls the function, once, however often this is called, and tells what it came to."""
+        if self._outcome is None:
+            self._outcome = self._made()
+        # Nobody waits in a loop that was closed meanwhile.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(_end, self._future, *self._outcome)
+
+    def _made(self) -> tuple[Any, BaseException | None]:
+        if self._is_begun:
+            return None, RuntimeError("something was thrown into the thread that called it, amid that")
+        self._is_begun = True
+        try:
+            return self._context.run(self._function), None
+        except BaseException as raised:
+            return None, raised
+
+
 class Aside:
     """Calls functions for event loops, at most `threads_max` at once."""
 
-    def __init__(self, start: Callable[[str, Callable[[], None]], None], threads_max: int) -> None:
-        self._start = start
+    def __init__(self, threads: Threads, threads_max: int) -> None:
+        self._threads = threads
         self._threads_max = threads_max
-        self._waiting: deque[Call] = deque()
-        self._changed = threading.Condition()
-        self._threads = 0
-        self._idle = 0
+        self._waiting: deque[_Call] = deque()
+        # Entered by itself: as a condition enters it, what is thrown in may leave it taken.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._here: set[Hand] = set()
+        """Of each thread that has come what it has in hand."""
+        self._idle: set[Hand] = set()
         self._is_closed = False
 
     async def call(self, function: Callable[[], Any]) -> Any:
@@ -40,18 +77,20 @@ class Aside:
 
         loop = asyncio.get_running_loop()
         future: Future[tuple[Any, BaseException | None]] = loop.create_future()
-        with self._changed:
-            self._waiting.append((loop, future, contextvars.copy_context(), function))
-            is_lacking = self._idle < len(self._waiting) and self._threads < self._threads_max
-            self._threads += is_lacking
+        mine = None
+        with self._lock:
+            self._waiting.append(_Call(loop, future, function))
+            if len(self._idle) < len(self._waiting) and len(self._here) < self._threads_max:
+                mine = Hand(self._waiting.popleft)
+                self._here.add(mine)
             self._changed.notify()
-        if is_lacking:
+        if mine is not None:
             try:
-                self._start("aside", self._serve)
+                self._threads.serve("aside", partial(self._serve, mine))
             except BaseException:
-                with self._changed:
-                    self._threads -= 1
-                    if not self._threads:
+                with self._lock:
+                    self._here.discard(mine)
+                    if not self._here:
                         # Nobody would come.
                         raise
         value, error = await future
@@ -61,28 +100,24 @@ class Aside:
 
     def close(self) -> None:
         """Sends the threads home once what waits has been called."""
-        with self._changed:
+        with self._lock:
             self._is_closed = True
             self._changed.notify_all()
 
-    def _serve(self) -> None:
+    def _serve(self, mine: Hand) -> None:
         while True:
-            with self._changed:
-                self._idle += 1
-                self._changed.wait_for(lambda: self._waiting or self._is_closed, IDLE_SECONDS_MAX)
-                self._idle -= 1
-                if not self._waiting:
-                    self._threads -= 1
-                    return
-                loop, future, context, function = self._waiting.popleft()
-            value, error = None, None
-            try:
-                value = context.run(function)
-            except BaseException as raised:
-                error = raised
-            # Nobody waits in a loop that was closed meanwhile.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_end, future, value, error)
+            with self._lock:
+                if not mine.is_full:
+                    self._idle.add(mine)
+                    self._changed.wait_for(lambda: self._waiting or self._is_closed, IDLE_SECONDS_MAX)
+                    self._idle.discard(mine)
+                    if not self._waiting:
+                        self._here.discard(mine)
+                        return
+                call: _Call = mine.next()
+            call.make()
+            del call
+            mine.done()
 
 
 def _end(future: Future[tuple[Any, BaseException | None]], value: Any, error: BaseException | None) -> None:

@@ -7,12 +7,15 @@ Invariant: a poll that was handed over ends once, and until then its trigger is 
 from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor, CancelledError, Future
+from contextlib import suppress
+from functools import partial
 
 from ..answer import Pending
 from ..errors import RunnerError, TriggerError
 from ..job import Ticket
 from ..kind import is_a, name_of
 from ..plain import ERROR, describe, say
+from ..threads import TRIES_MAX
 from . import remote
 
 TYPE_CHECKING = False
@@ -45,7 +48,7 @@ def is_lost(raised: BaseException) -> bool:
 class Call(Pending):
     """One poll that is to be made elsewhere, or is."""
 
-    __slots__ = ("_polls", "executor", "future", "is_stopped", "judge", "poll", "ticket")
+    __slots__ = ("_polls", "executor", "future", "is_stopped", "judge", "poll", "ticket", "tries")
 
     def __init__(self, polls: Polls, poll: remote.Poll) -> None:
         self._polls = polls
@@ -55,6 +58,8 @@ class Call(Pending):
         self.is_stopped = False
         self.ticket: Ticket | None = None
         self.judge: Judge | None = None
+        self.tries = 0
+        """How often it was set about to report its end."""
 
     def begin(self, ticket: TicketParts, judge: Judge) -> None:
         """Hands it over; its end is reported. Never waits for it."""
@@ -108,10 +113,10 @@ class Polls:
     """The polls of one runner in one executor.
 
     Args:
-        put: gives a poll that has ended to the thread that reports.
+        put: gives a poll that has ended to the thread that reports; its second argument counts for nothing.
     """
 
-    def __init__(self, named: Named, engine: Engine, put: Callable[[Call], None]) -> None:
+    def __init__(self, named: Named, engine: Engine, put: Callable[..., None]) -> None:
         self._named = named
         self._engine = engine
         self._put = put
@@ -125,7 +130,7 @@ class Polls:
     def begin(self, call: Call) -> None:
         """Hands a poll over, and has its end reported."""
         self._hand_over(call)
-        call.future.add_done_callback(lambda _: self._put(call))
+        call.future.add_done_callback(partial(self._put, call))
 
     def made(self, call: Call) -> remote.Polled:
         """Hands a poll over, and waits for it."""
@@ -162,29 +167,32 @@ class Polls:
             self._stop(call)
 
     def end(self, call: Call) -> None:
-        """Reports the end of a poll."""
+        """Reports the end of a poll; to be called again by whom something was thrown into amid that."""
+        if call not in self._calls:
+            return
+        call.tries += 1
+        # The engine may have ended.
+        with suppress(RunnerError):
+            self._report(call)
+        call.executor = None
+        # Nobody holds its result any more: see `Place`.
+        call.future = Future()
+        self._calls.discard(call)
+
+    def _report(self, call: Call) -> None:
         ticket, judge = call.ticket, call.judge
         assert ticket is not None, "it was begun"
         assert judge is not None, "it was begun"
-        try:
-            if call.is_stopped and self._is_closed:
-                self._engine.polls.called_off(ticket)
-            else:
-                # What is over its time has been ruled; but now its trigger can be polled again.
-                outcome = self._outcome(call)
-                ruling = outcome.ruling if call.is_stopped else judge(ticket.place, outcome)
-                self._engine.polls.ended(ticket, ruling)
-        except RunnerError:
-            # The engine has ended.
-            pass
-        except BaseException as raised:
-            text = "the end of a poll met a fault of the engine; please report it"
-            say(_log, ERROR, text, raised=raised)
-        finally:
-            call.executor = None
-            # Nobody holds its result any more: see `Place`.
-            call.future = Future()
-            self._calls.discard(call)
+        if call.tries > TRIES_MAX:
+            say(_log, ERROR, "the end of a poll met a fault of the engine; please report it")
+            self._engine.polls.called_off(ticket)
+        elif call.is_stopped and self._is_closed:
+            self._engine.polls.called_off(ticket)
+        else:
+            # What is over its time has been ruled; but now its trigger can be polled again.
+            outcome = self._outcome(call)
+            ruling = outcome.ruling if call.is_stopped else judge(ticket.place, outcome)
+            self._engine.polls.ended(ticket, ruling)
 
     def _hand_over(self, call: Call) -> None:
         executor = call.executor = self._named.executor

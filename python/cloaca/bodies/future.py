@@ -25,6 +25,7 @@ from ..kind import is_a
 from ..name import checked_name
 from ..plain import ERROR, WARNING, describe, say
 from ..task_handle import run_id
+from ..threads import TRIES_MAX, Hand
 from ..worker import about_attempt
 from . import remote
 from .far import Call, Polls, is_lost
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .._cloaca import Engine, Pump
     from ..task import TaskDefinition
     from ..telemetry.spans import Handed
+    from ..threads import Threads
     from ..worker import Worker
 
     Factory = Callable[[], Executor]
@@ -118,6 +120,12 @@ class Named:
         return self.executor._pool.kill_grace if isinstance(self.executor, ProcessExecutor) else 0.0
 
 
+def _broken(why: str) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(BrokenExecutor(why))
+    return future
+
+
 def made(executors: object) -> list[Named]:
     """The executors of a runner, those that a factory makes included.
 
@@ -169,8 +177,10 @@ class _Flight:
     __slots__ = (
         "checkpoint",
         "context",
+        "enders",
         "executor",
         "future",
+        "is_handed",
         "is_stopped",
         "is_unwanted",
         "job",
@@ -196,6 +206,11 @@ class _Flight:
         self.trace = trace
         self.executor: Executor | None = None
         self.future: Future[remote.Left | remote.Failed] | None = None
+        self.is_handed: bool | None = None
+        """Whether it is handed over; `None` while that was not begun."""
+        self.enders: list[int] = []
+        """Which threads have set about telling of its end; the first one does, all over again if it was
+        struck amid that."""
         self.is_stopped = False
         self.is_unwanted = False
         """It was stopped because nobody waits for it, and not because the runner ends."""
@@ -214,17 +229,21 @@ class Place:
         number: int,
         engine: Engine,
         worker: Worker,
-        start: Callable[[str, Any], None],
+        threads: Threads,
         deaths_max: int,
     ) -> None:
         self.named = named
         self._number = number
         self._engine = engine
         self._worker = worker
-        self._start = start
+        self._threads = threads
         self._deaths_max = deaths_max
+        self._pump: Pump | None = None
+        self._taken: Hand | None = None
+        self._is_closing = False
         self._flights: dict[Job, _Flight] = {}
         self._ended: queue.SimpleQueue[_Flight | Call | None] = queue.SimpleQueue()
+        self._reported = Hand(self._ended.get)
         self.polls = Polls(named, engine, self._ended.put)
         self._made_again_at = 0.0
         self._pause = MAKE_PAUSE_SECONDS
@@ -234,9 +253,9 @@ class Place:
 
     def open(self) -> None:
         """Begins to take attempts."""
-        self._start(f"executor-{self.named.name}", self._serve)
+        self._threads.serve(f"executor-{self.named.name}", self._serve)
         self._is_open = True
-        self._start(f"ends-{self.named.name}", self._report)
+        self._threads.serve(f"ends-{self.named.name}", self._report)
 
     def running(self) -> list[tuple[str, Job]]:
         """What runs there now."""
@@ -259,50 +278,68 @@ class Place:
     # The thread that takes
 
     def _serve(self) -> None:
-        try:
-            pump = self._engine.jobs.pump(self._number)
-            is_closing = False
-            while not attempt.is_forked(self._pid):
-                heard = pump.wait(CLOSING_LOOK_SECONDS if is_closing else LOOK_SECONDS)
-                is_closing = is_closing or heard is None
-                while self._take(pump, is_closing):
-                    pass
-                if is_closing and not self._flights and not self.polls.in_flight():
-                    return
-        except RunnerError:
-            # The engine has ended: nothing is in flight any more, or nobody can be told.
-            pass
-        finally:
-            self._ended.put(None)
-            if not attempt.is_forked(self._pid):
-                self.named.let_go(wait=True)
-            self._is_gone.set()
+        # The engine may have ended: nothing is in flight any more, or nobody can be told.
+        with contextlib.suppress(RunnerError):
+            self._serve_until_closed()
+        self._ended.put(None)
+        if not attempt.is_forked(self._pid):
+            self.named.let_go(wait=True)
+        self._is_gone.set()
 
-    def _take(self, pump: Pump, is_closing: bool) -> bool:
+    def _serve_until_closed(self) -> None:
+        if self._pump is None or self._taken is None:
+            self._pump = self._engine.jobs.pump(self._number)
+            self._taken = Hand(self._pump.take)
+        # What another thread has thrown in may have come amid a hand-over.
+        self._go_on(self._taken)
+        while not attempt.is_forked(self._pid):
+            heard = self._pump.wait(CLOSING_LOOK_SECONDS if self._is_closing else LOOK_SECONDS)
+            self._is_closing = self._is_closing or heard is None
+            while self._take(self._taken):
+                pass
+            if self._is_closing and not self._flights and not self.polls.in_flight():
+                return
+
+    def _go_on(self, taken: Hand) -> None:
+        for flight in tuple(self._flights.values()):
+            if flight.is_handed is None:
+                self._begin(flight)
+            elif not flight.is_handed:
+                # Without its future nobody knows whether the executor has it.
+                self._hand_over(flight, flight.future or _broken("the thread that hands it over was struck"))
+        while self._take(taken):
+            pass
+
+    def _take(self, taken: Hand) -> bool:
         """Takes some; whether there may be more."""
         most = TAKEN_AT_ONCE if self._has_executor() else 0
-        begun, stopped = pump.take(most, self._worker.tasks)
+        begun, stopped = taken.next(most, self._worker.tasks)
+        has_more = most > 0 and (len(begun) == most or taken.is_again)
         to_end = {Job(*parts) for parts in stopped}
         for job in to_end:
             if (flight := self._flights.get(job)) is not None:
                 # Of a runner that leaves, whoever goes on with the run makes the attempt anew.
-                flight.is_unwanted = not is_closing
+                flight.is_unwanted = not self._is_closing
                 self._stop(flight)
-        for parts, task, task_id, context, error, checkpoint, trace in begun:
+        while begun:
+            parts, task, task_id, context, error, checkpoint, trace = begun[0]
             job = Job(*parts)
             flight = _Flight(job, task, task_id, context, checkpoint, trace)
             if job.callback_only:
                 self._aside(partial(self._tell_failure, flight, error))
+                del begun[0]
                 continue
             self._flights[job] = flight
+            del begun[0]
             if job not in to_end:
                 self._begin(flight)
             else:
-                flight.is_unwanted, flight.is_stopped = not is_closing, True
+                flight.is_unwanted, flight.is_stopped = not self._is_closing, True
                 never: Future[remote.Left | remote.Failed] = Future()
                 never.cancel()
                 self._hand_over(flight, never)
-        return most > 0 and len(begun) == most
+        taken.done()
+        return has_more
 
     def _has_executor(self) -> bool:
         named = self.named
@@ -344,18 +381,23 @@ class Place:
             log_bytes_max=None if self._worker.logbook is None else self._worker.logbook.bytes_max,
         )
         executor = flight.executor = self.named.executor
+        flight.is_handed = False
         try:
             if executor is None:
                 raise BrokenExecutor("it is being made anew")
             future = executor.submit(remote.call, what)
         except BaseException as raised:
             # It is broken or shut down: no fault of the attempt.
-            future.set_exception(BrokenExecutor(describe(raised)))
+            future = _broken(describe(raised))
         return self._hand_over(flight, future)
 
     def _hand_over(self, flight: _Flight, future: Future[remote.Left | remote.Failed]) -> None:
         flight.future = future
-        future.add_done_callback(lambda _: self._ended.put(flight))
+        flight.is_handed = False
+        # All of it in C, as far as `Hand` goes. The future that it is called with counts as `block`, and for
+        # nothing.
+        future.add_done_callback(partial(self._ended.put, flight))
+        flight.is_handed = True
         if flight.is_stopped and not future.done():
             self._stop(flight)
 
@@ -369,7 +411,7 @@ class Place:
     # The thread that reports
 
     def _report(self) -> None:
-        while (flight := self._ended.get()) is not None:
+        while (flight := self._reported.next()) is not None:
             if attempt.is_forked(self._pid):
                 return
             if isinstance(flight, Call):
@@ -381,28 +423,38 @@ class Place:
                 self._end(flight)
             # Dask runs again what somebody still holds the result of, if its worker dies.
             del flight
+            self._reported.done()
 
     def _aside(self, call: Callable[[], None]) -> None:
         try:
-            self._start("callback", call)
+            self._threads.serve("callback", call)
         except RuntimeError:
             # No thread is to be had.
             call()
 
     def _end(self, flight: _Flight) -> None:
-        try:
+        flight.enders.append(threading.get_ident())
+        if flight.enders[0] != threading.get_ident() or self._flights.get(flight.job) is not flight:
+            return
+        # The engine may have ended.
+        with contextlib.suppress(RunnerError):
+            self._told(flight, len(flight.enders))
+        # Unless it has been told already, nothing came of it.
+        self._worker.traced(flight.job, "Interrupted")
+        flight.executor = flight.future = None
+        self._flights.pop(flight.job, None)
+
+    def _told(self, flight: _Flight, time: int) -> None:
+        """Tells the engine of an end; more than once if its thread is struck."""
+        job = flight.job
+        if time > 1 and not self._engine.jobs.is_current(job):
+            # Its end counts, and nobody knows whether its callback was called.
+            self._engine.jobs.settled(job)
+        elif time <= TRIES_MAX:
             self._ruled(flight)
-        except RunnerError:
-            # The engine has ended.
-            pass
-        except BaseException as raised:
-            text = "the end of an attempt met a fault of the engine; please report it"
-            say(_log, ERROR, text, raised=raised)
-        finally:
-            # Unless it has been told already, nothing came of it.
-            self._worker.traced(flight.job, "Interrupted")
-            flight.executor = flight.future = None
-            self._flights.pop(flight.job, None)
+        else:
+            say(_log, ERROR, "the end of an attempt met a fault of the engine; please report it")
+            self._engine.jobs.lost(job, "its end could not be told", self._deaths_max, False)
 
     def _ruled(self, flight: _Flight) -> None:
         future, job, task = flight.future, flight.job, flight.task

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .._cloaca import Carrier, Engine
     from ..answer import Ruling
     from ..job import JobParts, TicketParts
+    from ..threads import Threads
     from ..tick import Tick
     from ..worker import Worker
     from .aside import Aside
@@ -48,16 +49,14 @@ class Loop:
     """The place to run of async bodies.
 
     Args:
-        start: starts a thread of the runner.
+        threads: those of the runner.
     """
 
-    def __init__(
-        self, engine: Engine, worker: Worker, aside: Aside, start: Callable[[str, Callable[[], None]], None]
-    ) -> None:
+    def __init__(self, engine: Engine, worker: Worker, aside: Aside, threads: Threads) -> None:
         self._engine = engine
         self._worker = worker
         self._aside = aside
-        self._start = start
+        self._threads = threads
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -130,7 +129,7 @@ class Loop:
         with self._lock:
             if self._carrier is None:
                 self._carrier = self._engine.jobs.carrier(EXECUTOR)
-                self._start("loop", self._carrier.carry)
+                self._threads.serve("loop", self._carrier.carry)
                 self.hand(self._listen)
             return self._carrier
 
@@ -283,7 +282,7 @@ class Loop:
             with contextlib.suppress(NotImplementedError):
                 loop.add_reader(descriptor, self._fetch)
                 return
-        self._start("waker", partial(self._wake, carrier))
+        self._threads.serve("waker", partial(self._wake, carrier))
 
     def _wake(self, carrier: Carrier) -> None:
         while not (self._is_over or self._is_lost):

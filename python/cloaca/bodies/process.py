@@ -26,6 +26,7 @@ from ..errors import ArgumentError, ArgumentTypeError, RunnerError, excerpt
 from ..kind import is_a
 from ..near import says_keywords
 from ..plain import describe
+from ..threads import begin, tell_thrown
 from . import program
 from .trace import RemoteTraceback
 from .wire import CALL, LEAVE, RAISED, READY, RETURNED, START, STOP, Frames, frame
@@ -199,6 +200,8 @@ class _Pool:
         self.ear.setblocking(False)
         self.mouth.setblocking(False)
         self.pending: deque[_Call] = deque()
+        self.taken: set[_Call] = set()
+        """Those that wait no more and have not ended."""
         self.processes: set[_Process] = set()
         self.to_stop: set[Future[Any]] = set()
         _pools.add(self)
@@ -213,10 +216,11 @@ class _Pool:
             if self.is_closing:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if self.thread is None:
-                # Daemon: a call that never ends must not keep the interpreter from ending.
-                thread = threading.Thread(target=self.serve, name="cloaca-processes", daemon=True)
-                thread.start()
-                self.thread = thread
+                try:
+                    begin("cloaca-processes", self.serve, self.served_by, pid=self.pid, serves=True)
+                except RuntimeError:
+                    self.thread = None
+                    raise
             self.pending.append(_Call(future, payload))
         self.wake()
 
@@ -263,26 +267,33 @@ class _Pool:
             with contextlib.suppress(OSError):
                 each.wire.close()
 
+    def served_by(self, thread: threading.Thread) -> None:
+        """That one serves from now on."""
+        self.thread = thread
+
     # What the serving thread does
 
     def serve(self) -> None:
-        """Serves until it is closed and nothing is left to do."""
-        try:
-            self._serve()
-        except BaseException as fault:
-            # Ours: nobody must wait for what does not come any more.
-            with self.lock:
-                self.is_closing = True
-                calls = [*self.pending, *(each.call for each in self.processes if each.call is not None)]
-                self.pending.clear()
-            for process in tuple(self.processes):
-                process.reap()
-            for call in calls:
+        """Serves until it is closed and nothing is left to do. To be called again by whom something was
+        thrown into amid that."""
+        if self.ear.fileno() < 0:
+            return
+        self._begin_anew()
+        self._serve()
+        self._hang_up()
+
+    def _begin_anew(self) -> None:
+        """Ends what the one before has left, of which nobody knows how far it came: its calls are lost, and
+        those that wait go to other processes."""
+        for process in tuple(self.processes):
+            process.reap()
+            self.processes.discard(process)
+        for call in tuple(self.taken):
+            if call not in self.pending:
+                # It may have ended already.
                 with contextlib.suppress(InvalidStateError):
-                    call.future.set_exception(ProcessLost(f"the pool met a fault of its own: {fault!r}"))
-            raise
-        finally:
-            self._hang_up()
+                    call.future.set_exception(ProcessLost("the thread that serves the processes was struck"))
+            self.taken.discard(call)
 
     def _hang_up(self) -> None:
         self.ear.close()
@@ -293,7 +304,7 @@ class _Pool:
             selector.register(self.ear, selectors.EVENT_READ)
             while not self._is_done():
                 self._watch(selector)
-                for key, mask in selector.select(self._pause()):
+                for key, mask in self._looked(selector):
                     process = key.data
                     if process is None:
                         with contextlib.suppress(BlockingIOError):
@@ -310,6 +321,16 @@ class _Pool:
                 self._stop_asked()
                 self._kill_due(selector)
                 self._assign(selector)
+
+    def _looked(self, selector: selectors.BaseSelector) -> list[tuple[selectors.SelectorKey, int]]:
+        try:
+            return selector.select(self._pause())
+        except (OSError, ValueError):
+            raise
+        except BaseException as thrown:
+            # While it waited, where it costs no call. What there is to hear is heard the next time.
+            tell_thrown(thrown)
+            return []
 
     def _is_done(self) -> bool:
         with self.lock:
@@ -364,6 +385,7 @@ class _Pool:
             self._send_home(process)
         if call is not None:
             _end(call.future, kind, payload)
+            self.taken.discard(call)
 
     def _bury(self, process: _Process, selector: selectors.BaseSelector) -> None:
         """A process has gone, or nobody hears it any more."""
@@ -388,6 +410,7 @@ class _Pool:
             _end(call.future, *process.outcome)
         else:
             call.future.set_exception(ProcessLost(f"the process of the call {how}"))
+        self.taken.discard(call)
 
     def _stop_asked(self) -> None:
         with self.lock:
@@ -424,6 +447,7 @@ class _Pool:
                 # While others live, one of them makes the call later.
                 if not self.processes and (call := self._next()) is not None:
                     call.future.set_exception(ProcessLost(f"no process can be started: {raised}"))
+                    self.taken.discard(call)
                     continue
                 return
             with self.lock:
@@ -437,9 +461,12 @@ class _Pool:
         """The call that waits longest, which is running from now on."""
         with self.lock:
             while self.pending:
-                call = self.pending.popleft()
+                call = self.pending[0]
+                self.taken.add(call)
+                self.pending.popleft()
                 if call.future.set_running_or_notify_cancel():
                     return call
+                self.taken.discard(call)
         return None
 
 
