@@ -281,6 +281,10 @@ class Worker:
                     handle._close()
             if attempt.is_forked(self._pid):
                 return
+            if failure is not None and loop.is_sweeping() and self._is_swept(loop, job, failure):
+                fails = self._failed_later(loop, job, task, task_id, failure, given, context, handle)
+                loop.sweep(entered, task_id, fails)
+                return
             if failure is not None:
                 await self._fail_on(loop, job, task, task_id, failure, given, context, handle)
                 return
@@ -295,6 +299,23 @@ class Worker:
                 raise
         finally:
             loop.is_home(job)
+
+    def _is_swept(self, loop: Loop, job: Job, failure: BaseException) -> bool:
+        from asyncio import CancelledError
+
+        return is_a(failure, CancelledError) and not loop.is_told(job)
+
+    def _failed_later(self, loop: Loop, job: Job, *about: Any) -> Callable[[], Coroutine[Any, Any, None]]:
+        async def failed() -> None:
+            try:
+                await self._fail_on(loop, job, *about)
+            except BaseException as raised:
+                if loop.is_passed_on(raised):
+                    raise
+            finally:
+                loop.is_home(job)
+
+        return failed
 
     def _goes_home(self, loop: Loop, raised: BaseException) -> bool:
         from asyncio import CancelledError

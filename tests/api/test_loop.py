@@ -24,6 +24,7 @@ from program import eventually
 
 import cloaca
 import cloaca.testing
+from cloaca import registry
 
 WAIT = 20.0
 
@@ -655,7 +656,7 @@ def test_a_body_that_swallows_its_cancellation_holds_up_no_shutdown(tmp_path: Pa
         assert run.result(WAIT).status == "Completed"
 
 
-@pytest.mark.parametrize("way", ["ends", "closes"])
+@pytest.mark.parametrize("way", ["ends", "closes", "sweeps and closes"])
 def test_a_loop_that_ends_under_its_runner_leaves_its_runs_to_the_next(
     way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -673,6 +674,11 @@ def test_a_loop_that_ends_under_its_runner_leaves_its_runs_to_the_next(
         runner = cloaca.DefaultRunner(path, loop=asyncio.get_running_loop())
         await runner.submit_async("w")
         await until(lambda: began)
+        if way == "sweeps and closes":
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
         return runner
 
     if way == "ends":
@@ -702,6 +708,50 @@ def test_a_loop_that_ends_under_its_runner_leaves_its_runs_to_the_next(
             assert runner.run(row["id"]).result(WAIT).status == "Completed"
         assert len(runner.list_runs()) == 2
     assert later.id
+
+
+def test_a_program_that_cancels_every_task_it_finds_ends_no_loop_by_that(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    began, polls = list[int](), list[int]()
+
+    async def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        began.append(handle.attempt)
+        if handle.attempt == 1:
+            await asyncio.sleep(WAIT)
+
+    declare("w", body, retry_attempts=2, retry_delay_ms=1)
+
+    @cloaca.trigger(workflow="w", poll_interval="10ms", on_error=cloaca.Backoff("1ms", 1, "1ms"))
+    async def polled() -> bool:
+        polls.append(1)
+        return False
+
+    async def main() -> None:
+        async with cloaca.DefaultRunner(os.fspath(tmp_path / "a.db")) as runner:
+            for _ in range(2):
+                run = await runner.submit_async("w")
+                await until(lambda: began)
+                for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                    task.cancel()
+                assert (await run.wait(WAIT)).status == "Completed"
+                assert began == [1, 2]
+                began.clear()
+                polls.clear()
+                await until(lambda: polls)
+            run = await runner.submit_async("w")
+            await until(lambda: began)
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.sleep(0.05)
+        # Who leaves before it has shown what that was leaves its run to the next.
+
+    asyncio.run(main())
+    assert "has ended" not in caplog.text
+    registry.clear()
+    declare("w", body)
+    with cloaca.DefaultRunner(os.fspath(tmp_path / "a.db")) as runner:
+        assert {runner.run(row["id"]).result(WAIT).status for row in runner.list_runs()} == {"Completed"}
 
 
 KILLED = """

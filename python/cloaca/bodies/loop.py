@@ -42,7 +42,30 @@ FETCH_MAX = 32
 WAIT_SECONDS = 5.0
 """How long a thread waits at once for something to fetch, where the loop cannot read a descriptor."""
 
+SWEPT_SECONDS = 1.0
+"""The loop that goes on for so long after everything on it was cancelled does not end by that."""
+
 _log = "cloaca"
+
+
+class _Over(asyncio.Future[None]):
+    """What the watch awaits.
+
+    Args:
+        swept: called when it is cancelled while the loop runs: by somebody on it, and not by who closes it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, swept: Callable[[], None]) -> None:
+        super().__init__(loop=loop)
+        self._swept = swept
+        self.was_running = False
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        self.was_running = self.get_loop().is_running()
+        if self.was_running:
+            # At once: others that are cancelled may hear of that before the watch does.
+            self._swept()
+        return super().cancel(msg)
 
 
 class Loop:
@@ -72,8 +95,11 @@ class Loop:
         self._polls: set[asyncio.Task[None]] = set()
         self._answers: dict[JobParts, asyncio.Future[bool]] = {}
         self._wanted: dict[JobParts, tuple[asyncio.Future[bool], Callable[[], None]]] = {}
-        self._over: asyncio.Future[None] | None = None
+        self._over: _Over | None = None
         self._sentinel: asyncio.Task[None] | None = None
+        self._is_sweeping = False
+        self._swept: dict[JobParts, Callable[[], object]] = {}
+        """Attempts whose bodies were cancelled with everything else, until it shows what by."""
         self._is_closing = False
         self._is_lost = False
         self._is_over = False
@@ -223,6 +249,17 @@ class Loop:
             task.add_done_callback(asyncio.Task.exception)
         return True
 
+    def is_sweeping(self) -> bool:
+        """Whether all that is on the loop was just cancelled, by somebody on it: it is about to end, or that
+        was for those that somebody found there."""
+        return self._is_sweeping
+
+    def sweep(
+        self, entered: attempt.inside, task_id: str, fails: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """An attempt's body has ended by that: it fails by it if the loop goes on."""
+        self._swept[entered.job] = lambda: self._task(fails(), entered, task_id)
+
     async def regained(self, job: Job, has: Callable[[], None]) -> None:
         """Waits until the attempt has its permit again, and calls `has` then.
 
@@ -327,6 +364,7 @@ class Loop:
             self._body(entered, body, task_id)
         elif what == "closing":
             self._is_closing = True
+            self._drop_swept()
             # Those that wait for their conditions go home at once.
             for deferred in list(self._deferred):
                 self._cancel(deferred)
@@ -474,20 +512,47 @@ class Loop:
     def _watch(self) -> None:
         loop = self._loop
         assert loop is not None, "it is bound"
-        self._over = loop.create_future()
+        self._over = _Over(loop, self._begin_sweep)
         self._sentinel = loop.create_task(self._wait_over(self._over), name="cloaca")
         self._sentinel.add_done_callback(_done)
 
-    async def _wait_over(self, over: asyncio.Future[None]) -> None:
+    async def _wait_over(self, over: _Over) -> None:
         try:
             await over
         except asyncio.CancelledError:
-            # Whoever cancels everything, as `asyncio.run` does at its end, means to close the loop.
-            if not self._is_over:
+            # Whoever cancels everything while nothing runs, as `asyncio.run` does at its end, means to close
+            # the loop.
+            if not self._is_over and not over.was_running:
                 self._lose()
 
     def _is_ending(self) -> bool:
-        return self._is_lost or (self._sentinel is not None and self._sentinel.cancelling() > 0)
+        if self._is_lost or self._sentinel is None or self._over is None:
+            return self._is_lost
+        return self._sentinel.cancelling() > 0 and not self._over.was_running
+
+    def _begin_sweep(self) -> None:
+        assert self._loop is not None, "it runs here"
+        if self._is_sweeping or self._is_over or self._is_lost:
+            return
+        self._is_sweeping = True
+        # The next watch is not begun at once: who cancels until nothing is left would never end.
+        self._loop.call_later(SWEPT_SECONDS, self._end_sweep)
+
+    def _end_sweep(self) -> None:
+        self._is_sweeping = False
+        if self._is_over or self._is_lost:
+            return
+        swept, self._swept = self._swept, {}
+        for fails in swept.values():
+            fails()
+        self._watch()
+
+    def _drop_swept(self) -> None:
+        """The loop or the runner ends: whoever goes on with their runs makes those attempts anew."""
+        swept, self._swept = self._swept, {}
+        for job in swept:
+            self._worker.traced(Job(*job), "Interrupted")
+            self.open().interrupted(job)
 
     def _lose(self) -> None:
         with self._lock:
@@ -505,6 +570,7 @@ class Loop:
             self._sentinel._log_destroy_pending = False  # type: ignore[attr-defined]
         if self._carrier is not None:
             self._carrier.lose()
+            self._drop_swept()
             is_closed = self._loop is not None and self._loop.is_closed()
             for job in list(self._bodies if is_closed else self._unbegun):
                 self._never_begins(job)
@@ -517,6 +583,7 @@ class Loop:
 
     def _leave(self) -> None:
         self._deafen()
+        self._drop_swept()
         for job in list(self._bodies):
             self._cancel(job)
         for task in self._polls:
