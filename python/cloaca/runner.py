@@ -35,6 +35,7 @@ from .places import Places, refuse_in_pool
 from .plain import INFO, say
 from .rescue import left_beside
 from .served import Served, checked_runner_name, checked_work
+from .threads import refuse_green
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         TypeError: an unknown setting, or a second argument that has no name.
         StoreError: (a `RuntimeError`) the store cannot be opened, or was made by a newer version.
         RunnerError: (a `RuntimeError`) a function of `executors` raised, or this is the process of a pool,
-            which imports the program that made it.
+            which imports the program that made it, or one in which gevent or eventlet has replaced threads.
     """
 
     _hear: Callable[[tuple[str | None, BaseException]], None] | None = None
@@ -300,6 +301,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         paused = paused or held is not None
         asked = redaction.checked(redact)
         refuse_in_pool()
+        refuse_green()
         places = Places(executors)
         self._url = url
         self._schema: str | None = None

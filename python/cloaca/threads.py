@@ -12,7 +12,7 @@ import threading
 from itertools import starmap
 from time import monotonic, sleep
 
-from . import attempt
+from . import attempt, imported
 from .errors import CloacaError, RunnerError
 from .kind import is_a
 from .plain import ERROR, WARNING, describe, say
@@ -31,7 +31,30 @@ SOON_SECONDS = 1.0
 PAUSE_SECONDS = 0.01
 PAUSE_SECONDS_MAX = 1.0
 
+_GREEN = (
+    ("gevent.monkey", "is_module_patched", "threading"),
+    ("eventlet.patcher", "is_monkey_patched", "thread"),
+)
+"""What tells whether threads are still threads."""
+
 _log = "cloaca"
+
+
+def refuse_green() -> None:
+    """Refuses a runner where threads are none: those that serve wait in native code, where none of the others
+    would go on.
+
+    Raises:
+        RunnerError: gevent or eventlet has put its own in their place.
+    """
+    for module, asks, named in _GREEN:
+        is_patched = imported.found(module, asks)
+        if is_patched is not None and is_patched(named):
+            name = module.partition(".")[0]
+            raise RunnerError(
+                f"{name} has replaced the threads of this process by its own (monkey patching), and a runner"
+                " needs real ones; make it in a process that is not patched, as `cloaca run` is"
+            )
 
 
 class Threads:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import os
 import re
+import sys
+import types
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -221,3 +223,24 @@ def test_the_table_of_settings_has_each_with_its_default() -> None:
     config = cloaca.DefaultRunnerConfig()
     defaults = {name: getattr(config, name) for name in cloaca.DefaultRunnerConfig.__slots__}
     assert {name: ast.literal_eval(value) for name, value in told.items()} == defaults
+
+
+@pytest.mark.parametrize(
+    ("module", "asks", "named"),
+    [
+        ("gevent.monkey", "is_module_patched", "threading"),
+        ("eventlet.patcher", "is_monkey_patched", "thread"),
+    ],
+)
+@pytest.mark.parametrize("work", [True, False])
+def test_where_threads_are_replaced_a_runner_is_refused(
+    module: str, asks: str, named: str, work: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patched = {named}
+    fake = types.SimpleNamespace(**{asks: lambda name: name in patched})
+    monkeypatch.setitem(sys.modules, module, fake)
+    with pytest.raises(cloaca.RunnerError, match=f"{module.partition('.')[0]} has replaced the threads"):
+        cloaca.DefaultRunner(":memory:", work=work)
+    # It may be there and leave threads alone.
+    patched.clear()
+    cloaca.DefaultRunner(":memory:", work=work).shutdown()
