@@ -11,7 +11,7 @@ import os
 import threading
 from time import monotonic
 
-from . import _guard, attempt, check, copied, imported, living, place, registry, rows
+from . import _guard, attempt, check, copied, imported, living, place, registry, rows, temporary
 from . import redact as redaction
 from ._awaited import Awaited
 from ._crons import Crons
@@ -348,6 +348,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
                     _guard.watch(os.fspath(path), self._crew, before)
                     if (told := left_beside(os.fspath(path))) is not None:
                         self._crew.warn("; ".join(told))
+                    if self._works and (lacking := temporary.trouble()) is not None:
+                        self._crew.warn(lacking)
                 self._crew.open(config.place_deaths_max)
                 living.enter(self)
                 if held is not None:

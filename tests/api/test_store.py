@@ -658,3 +658,31 @@ def test_who_may_not_look_at_a_store_is_told_what_keeps_him_out(closed: str) -> 
     finally:
         shut.chmod(0o755)
         shutil.rmtree(outer)
+
+
+def test_a_machine_without_a_folder_for_temporary_files_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cloaca import reading
+
+    path = os.fspath(tmp_path / "a.db")
+
+    def told() -> tuple[list[str], list[str]]:
+        caplog.clear()
+        cloaca.DefaultRunner(path).shutdown()
+        with reading.Reader(path) as reader:
+            found = [each.text for each in reading.doctor(reader) if each.subject == "temporary"]
+        return [line for line in caplog.messages if "temporary files" in line], found
+
+    assert told() == ([], [])
+    monkeypatch.delenv("SQLITE_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", os.fspath(tmp_path / "nowhere"))
+    monkeypatch.setattr("cloaca.temporary.FOLDERS", (os.fspath(tmp_path / "nor there"),))
+    (line,), (found,) = told()
+    assert line.startswith(
+        "no folder for temporary files can be written to, so that retention and prune stop"
+    )
+    assert "point SQLITE_TMPDIR at one" in line
+    assert found.startswith("in this process no folder for temporary files can be written to")
+    monkeypatch.setenv("SQLITE_TMPDIR", os.fspath(tmp_path))
+    assert told() == ([], [])

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from .. import __version__, rows
+from .. import __version__, rows, temporary
 from ..copied import described, made_at
 from ..errors import StoreError, excerpt
 from ..health import GRACE_SECONDS, RUNNERS_MAX, health
@@ -101,6 +101,9 @@ def doctor(
         if not brief:
             yield _integrity(reader, reader.file, thorough)
         yield _disk(reader.file)
+        if (lacking := temporary.trouble()) is not None:
+            what, _, way_out = lacking.partition(": ")
+            yield Finding("warn", "temporary", f"in this process {what}", way_out)
     yield _descriptors()
     yield from _clock(reader, at)
     copied_us = made_at(reader.native.query)
