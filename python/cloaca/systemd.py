@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,12 +126,14 @@ class Notifying:
 
     def __enter__(self) -> Self:
         if told(READY) and (seconds := watchdog_seconds()) is not None:
-            arguments = (seconds,)
-            self._thread = threading.Thread(
-                target=self._ping, args=arguments, name="cloaca-watchdog", daemon=True
-            )
-            self._thread.start()
+            from .threads import begin
+
+            # Whatever is thrown into it: systemd would take the program for hung without it.
+            begin("cloaca-watchdog", partial(self._ping, seconds), self._keep, pid=os.getpid(), serves=True)
         return self
+
+    def _keep(self, thread: threading.Thread) -> None:
+        self._thread = thread
 
     def stopping(self) -> None:
         """The program ends, and takes its time for that."""

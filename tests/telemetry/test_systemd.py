@@ -51,6 +51,33 @@ def program(folder: Path, *command: str, **environment: str) -> Iterator[subproc
             process.kill()
 
 
+STRUCK = PROGRAM.replace(
+    "    with cloaca.DefaultRunner",
+    """    import ctypes, threading
+
+    def strike():
+        for thread in threading.enumerate():
+            if thread.name == "cloaca-watchdog":
+                ident = ctypes.c_ulong(thread.ident)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit))
+                return
+        threading.Timer(0.01, strike).start()
+
+    strike()
+    with cloaca.DefaultRunner""",
+)
+
+
+def test_systemd_hears_that_a_program_lives_whatever_is_thrown_into_its_threads(
+    heard: socket.socket, tmp_path: Path
+) -> None:
+    (tmp_path / "struck.py").write_text(STRUCK)
+    heard.settimeout(10)
+    with program(tmp_path, "struck.py", WATCHDOG_USEC="40000"):
+        assert heard.recv(99) == b"READY=1"
+        assert [heard.recv(99) for _ in range(50)] == [b"WATCHDOG=1"] * 50
+
+
 def test_systemd_hears_that_a_program_serves_lives_and_ends(heard: socket.socket, tmp_path: Path) -> None:
     with program(tmp_path, WATCHDOG_USEC="40000") as process:
         assert heard.recv(99) == b"READY=1"
