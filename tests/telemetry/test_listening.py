@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import http.client
 import threading
 from collections.abc import Iterator
@@ -66,3 +68,23 @@ def test_whether_the_process_lives_is_answered_while_hundreds_wait_for_the_store
     for each in waiting:
         each.close()
     assert ASKING_MAX >= 200
+
+
+def test_it_answers_on_whatever_is_thrown_into_its_thread(listening: Listening) -> None:
+    def status() -> int:
+        asked = ask(listening, "/healthz")
+        try:
+            return asked.getresponse().status
+        finally:
+            asked.close()
+
+    assert status() == 200
+    (thread,) = (each for each in threading.enumerate() if each.name == "cloaca-listening")
+    ident = ctypes.c_ulong(thread.ident or 0)
+    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit)) == 1
+    # The one that it takes as it is hit is cut off.
+    with contextlib.suppress(http.client.HTTPException, ConnectionError):
+        status()
+    for _ in range(3):
+        assert status() == 200
+    assert thread.is_alive()

@@ -724,3 +724,25 @@ with cloaca.DefaultRunner(":memory:") as runner:
 """
     assert played(tmp_path, received, code, head="") == "[]\nFalse\n"
     assert received.spans == []
+
+
+def test_what_is_thrown_into_the_thread_that_ends_spans_ends_it_not(
+    received: Received, tmp_path: Path
+) -> None:
+    code = """
+import ctypes
+with cloaca.WorkflowBuilder("w"):
+    cloaca.task(id="t")(lambda context: None)
+with cloaca.DefaultRunner(":memory:") as runner:
+    runner.execute("w")
+    while not (found := [each for each in threading.enumerate() if each.name == "cloaca-spans"]):
+        time.sleep(0.001)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(found[0].ident), ctypes.py_object(SystemExit))
+    for _ in range(20):
+        runner.execute("w")
+    deadline = time.monotonic() + 30
+    while len(names) < 21 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    print(len(names) >= 21)
+"""
+    assert played(tmp_path, received, code) == "True\n"

@@ -13,6 +13,7 @@ import weakref
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+from ..threads import begin
 from . import health_app, prometheus_app
 from .asgi import Answer, App
 
@@ -101,7 +102,7 @@ class Listening(ThreadingHTTPServer):
     def begin(self, runner: DefaultRunner) -> None:
         """Answers from now on, for this runner."""
         self._metrics, self._health = prometheus_app(runner), health_app(runner)
-        threading.Thread(target=self.serve_forever, name="cloaca-listening", daemon=True).start()
+        begin("cloaca-listening", self.serve_forever, lambda thread: None, pid=os.getpid(), serves=True)
 
     def answer(self, path: str, accept: str) -> Answer:
         """What there is at a path; on any thread."""

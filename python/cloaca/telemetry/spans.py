@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from .. import __version__
 from ..attempt import run_id
 from ..kind import is_a
 from ..plain import ERROR, describe, kind_of, say
+from ..threads import Hand, begin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -242,6 +244,7 @@ class Ender:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[Callable[[], None]] = deque()
+        self._ends = Hand(self._waiting.popleft)
         self._is_at_it = False
         self._has_thread = False
         self._is_closed = False
@@ -259,9 +262,8 @@ class Ender:
         if is_news:
             say(_log, ERROR, "%d spans wait for an exporter that is slow; more are left out", ENDS_MAX)
         if starts:
-            thread = threading.Thread(target=self._call_all, name="cloaca-spans", daemon=True)
             try:
-                thread.start()
+                begin("cloaca-spans", self._call_all, lambda thread: None, pid=os.getpid(), serves=True)
             except RuntimeError:
                 # The system gives none now, or the program ends.
                 with self._changed:
@@ -278,14 +280,19 @@ class Ender:
     def _call_all(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._is_closed)
-                if not self._waiting:
-                    self._has_thread = False
-                    return
-                end, self._is_at_it = self._waiting.popleft(), True
-            with _apart():
-                end()
+                if not self._ends.is_full:
+                    self._changed.wait_for(lambda: self._waiting or self._is_closed)
+                    if not self._waiting:
+                        self._has_thread = False
+                        return
+                self._is_at_it = True
+                end = self._ends.next()
+            # A span that was about to be ended when something was thrown in here may have ended.
+            if not self._ends.is_again:
+                with _apart():
+                    end()
             with self._changed:
+                self._ends.done()
                 self._is_at_it = False
                 self._changed.notify_all()
 
