@@ -11,7 +11,7 @@ from . import audit, check, filters, logged, registry, rows
 from .errors import ArgumentTypeError, StoreError, WorkflowError
 from .hidden import NO_SECRETS
 from .listed import Listed, Logs
-from .near import refuse_keywords
+from .near import refuse_keywords, says_keywords
 from .plain import WARNING, say
 from .repeats import repeated, repeats
 
@@ -183,6 +183,7 @@ class Listings:
                 found[row["id"]] = row["workflow_name"]
         return found
 
+    @says_keywords("get_run()")
     def get_run(self, run_id: str, *, unmasked: bool = False) -> RunDetails | None:
         """One run like in `list_runs`, with `final_context`, its `tasks`, `children`, `callbacks` and
         `last_callback`.
@@ -241,6 +242,7 @@ class Listings:
         secrets = None if mask is None else self._redactor.of_run(mask, run_id)
         return rows.run_with_tasks(row, plan, mask, secrets)
 
+    @says_keywords("logs()")
     def logs(
         self,
         run_id: str,
@@ -282,13 +284,14 @@ class Listings:
         )
         return Logs(lines, left_out=left_out)
 
+    @says_keywords("audit()")
     def audit(self, last: int = 100, *, about: str | None = None) -> Listed[AuditRow]:
         """Which changes people made by the page or the command line, newest first; 100,000 are kept.
 
         Each is a dict: `at`, `who`, `door` (`page` or `cli`), `place` (the page's caller's address), `what`
         (`retry`, `cancel`, `submit`, `enable`, `disable`, `poll`, `forget`, `rename`, `skip`, `set_cursor`,
-        `prune`), `about` (a run's id or a trigger's name) and `many`. What programs change by this API is
-        not among them.
+        `prune`, `pause`, `resume`, `tell`), `about` (a run's id or a trigger's name) and `many`. What
+        programs change by this API is not among them.
 
         Args:
             last (int): at most so many.

@@ -13,7 +13,7 @@ from .context import decode_value, encode_within
 from .errors import RunnerError, StoreError, TriggerError, excerpt
 from .listed import Listed
 from .name import checked_name, unheard
-from .near import LOOKED_MAX, hint
+from .near import LOOKED_MAX, hint, says_keywords
 from .plain import INFO, WARNING, say
 from .redact import hide_tick
 from .served import RUNNERS_MAX
@@ -279,6 +279,7 @@ class Triggers:
         schedule_id, fired = found
         return Listed((rows.trigger_execution(schedule_id, row) for row in fired), "TriggerExecutionRow")
 
+    @says_keywords("ticks()")
     def ticks(self, trigger_name: TriggerRef, last: int = 50, *, unmasked: bool = False) -> Listed[TickRow]:
         """What a trigger's polls answered, newest first, with equal answers in a row as one; of a cron whose
         function or `overlap` decides its moments, what those came to. With `unmasked`, also what `redact=`

@@ -56,6 +56,8 @@ _MEANT = {
     "key": "run_key",
     "key_ttl": "run_key_ttl",
     "keys": "run_keys",
+    "last": "limit",
+    "limit": "last",
     "max_processes": "max_workers",
     "max_retries": "retry_attempts",
     "max_workers": "max_concurrent_tasks",
