@@ -127,7 +127,7 @@ def test_a_keyword_of_a_runners_method_is_told_by_the_methods_own_name(runner: c
         (lambda runner: runner.resume(worflow="w"), r"resume\(\) .*'worflow'; did you mean 'workflow'\?"),
         (lambda runner: runner.audit(limit=3), r"audit\(\) .*'limit'; did you mean 'last'\?"),
         (lambda runner: runner.ticks("t", limit=3), r"ticks\(\) .*'limit'; did you mean 'last'\?"),
-        (lambda runner: runner.list_runs(last=3), r"list_runs\(\) .*'last'; did you mean 'limit'\?"),
+        (lambda runner: runner.list_runs(last=3), r"list_runs .*'last'; did you mean 'limit'\?"),
         (lambda runner: runner.shutdown(timeut=3), r"shutdown\(\) .*; did you mean 'timeout'\?"),
         (
             lambda runner: runner.run_forever(timeout=3),
