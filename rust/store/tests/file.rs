@@ -644,7 +644,8 @@ fn who_keeps_runs_while_leaving_counts_as_living_until_the_end() {
         .leave(first, &InFlight { runs: vec![id(1)], triggers: vec![], ends: vec![] }, Wall(50))
         .unwrap()
         .expect("something is kept");
-    assert_eq!(store.bury(second), Ok(Siblings { departed: Some(first), ..beside(remnant) }));
+    let left = Siblings { departed: Some(first), draining: vec![remnant], ..beside(remnant) };
+    assert_eq!(store.bury(second), Ok(left));
     assert_eq!(store.leave(remnant, &InFlight::default(), Wall(51)), Ok(None));
     assert_eq!(store.bury(second), Ok(Siblings { departed: Some(remnant), ..Siblings::default() }));
 }
