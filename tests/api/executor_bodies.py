@@ -95,6 +95,13 @@ def gives_up(context: cloaca.Context) -> None:
         raise RuntimeError("half done")
 
 
+def asks(context: cloaca.Context) -> None:
+    """Asks whether it is to end."""
+    run = cloaca.current_run()
+    assert run is not None
+    context["cancelled"] = run.cancelled
+
+
 def told(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
     """Notes what its handle says before it is stopped and after."""
     note(context["folder"])

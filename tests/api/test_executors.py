@@ -605,3 +605,39 @@ def test_a_signal_with_busy_pools_ends_a_program_within_its_bounds(tmp_path: Pat
         started.communicate(timeout=WAIT)
     assert started.returncode == 0
     assert not any(map(lives, pids))
+
+
+OWN_FILE = """
+from concurrent.futures import ThreadPoolExecutor
+
+import cloaca
+
+done = []
+with cloaca.WorkflowBuilder("w"):
+
+    @cloaca.task(executor="pool")
+    def notes(context):
+        done.append(__name__)
+
+
+if __name__ == "__main__":
+    with cloaca.DefaultRunner(":memory:", executors={"pool": ThreadPoolExecutor(1)}) as runner:
+        runner.execute("w")
+    print(done)
+else:
+    print("once more")
+"""
+
+
+def test_an_executor_of_the_program_s_own_process_calls_the_program_s_own_functions(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(OWN_FILE)
+    done = subprocess.run(
+        [sys.executable, "app.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "['__main__']\n"
+
+
+def test_whether_a_body_is_to_end_is_known_in_another_process_too(tmp_path: Path) -> None:
+    declare(bodies.asks)
+    with cloaca.DefaultRunner(":memory:", executors={"cpu": begun(WAIT)}) as runner:
+        assert runner.execute("w").final_context["cancelled"] is False

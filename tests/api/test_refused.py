@@ -106,15 +106,47 @@ def test_runs_that_are_not_refused_go_on_beside_one_that_is(guard: Guard) -> Non
         assert run.result(WAIT).status == "Completed"
 
 
-def test_a_run_that_is_refused_to_the_end_is_the_next_runners(guard: Guard) -> None:
+def test_a_shutdown_goes_on_asking_for_as_long_as_it_may_last(
+    guard: Guard, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate()
+    calls: list[int] = []
+
+    def once(context: cloaca.Context) -> None:
+        calls.append(len(calls))
+        gate(context)
+
+    declare("w", once)
+    runner = cloaca.DefaultRunner(guard.path)
+    run = runner.submit("w")
+    assert gate.entered.wait(WAIT)
+    guard.on("UPDATE ON runs")
+    gate.open.set()
+    assert eventually(lambda: REFUSED in run.why())
+    ends = threading.Thread(target=runner.shutdown, args=(WAIT,))
+    ends.start()
+    # It has been asked again at least once since.
+    assert not eventually(lambda: not ends.is_alive(), 1.0)
+    guard.off()
+    ends.join(WAIT)
+    with cloaca.DefaultRunner(guard.path, work=False) as client:
+        assert client.run(run.id).status == "Completed"
+    assert calls == [0]
+
+
+def test_a_run_that_is_refused_to_the_end_is_the_next_runners(
+    guard: Guard, caplog: pytest.LogCaptureFixture
+) -> None:
     gate = Gate()
     declare("held", gate)
-    with cloaca.DefaultRunner(guard.path) as runner:
+    with cloaca.DefaultRunner(guard.path, shutdown_seconds=0.3) as runner:
         run = runner.submit("held")
         assert gate.entered.wait(WAIT)
         guard.on("UPDATE ON runs", "NEW.status = 'Completed'")
         gate.open.set()
         assert eventually(lambda: REFUSED in run.why())
+        caplog.set_level("INFO")
+    assert "has taken what it refused" not in caplog.text
     guard.off()
     with cloaca.DefaultRunner(guard.path) as runner:
         assert runner.run(run.id).result(WAIT).status == "Completed"

@@ -127,6 +127,45 @@ def make():
 """
 
 
+SWALLOWS = """
+class Heavy:
+    def __del__(self):
+        print("here", flush=True)
+        for _ in range(6000):
+            time.sleep(0.01)
+
+
+heavy = Heavy()
+del heavy
+for _ in range(6000):
+    time.sleep(0.01)
+"""
+
+
+def test_one_that_comes_where_nothing_gets_out_is_heard_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP + SWALLOWS)
+    with at_work(tmp_path, "plain") as process:
+        process.send_signal(TERM)
+        assert_ends_well(process)
+
+
+@pytest.mark.parametrize("how", ["in its stead", "from None", "an exit code"])
+@pytest.mark.parametrize("where", ["import", "function"])
+def test_whatever_a_program_makes_of_its_end_is_no_fault_of_it(tmp_path: Path, where: str, how: str) -> None:
+    does = {
+        "in its stead": 'raise ValueError("other")',
+        "from None": 'raise ValueError("other") from None',
+        "an exit code": "return 7",
+    }[how]
+    makes = RAISES.replace("finally:", "except BaseException:").replace(
+        'raise RuntimeError("release unlocked lock")', does
+    )
+    (tmp_path / "app.py").write_text(APP + makes + ("make()\n" if where == "import" else ""))
+    with at_work(tmp_path, "plain" if where == "import" else "function") as process:
+        process.send_signal(TERM)
+        assert_ends_well(process)
+
+
 @pytest.mark.parametrize("number", [TERM, INT])
 @pytest.mark.parametrize("where", ["import", "function"])
 def test_what_its_end_has_the_program_raise_is_no_fault_of_it(

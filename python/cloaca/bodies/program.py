@@ -64,6 +64,9 @@ def imported(program: Program | None) -> ModuleType:
                 "it is defined in a notebook or at a prompt, which no other process can import; move it into"
                 " a module, a file of its own beside the notebook, and import it from there"
             )
+        if program == here():
+            # An executor of this very process, or of one that it has forked.
+            return sys.modules[MAIN]
         kind, place = program
         if kind == "path" and not os.path.isfile(place):
             raise ImportError(

@@ -339,6 +339,10 @@ class Elsewhere:
         """The workflow of the attempt's run."""
         return self._workflow
 
+    def is_to_end(self, job: Job) -> bool:
+        """Whether this call was stopped."""
+        return _is_stopping()
+
     def run(self, run_id: str) -> Never:
         """Raises `RunnerError`: only the process of the runner reads the store."""
         raise RunnerError(

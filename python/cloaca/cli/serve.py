@@ -380,6 +380,8 @@ class _Meant:
             yield
         finally:
             if self._refused is not None:
+                # Of what it told itself for that nobody else is to hear.
+                told.heard.clear()
                 raise self._refused from None
 
     def refuse(self, url: str) -> None:
@@ -466,6 +468,9 @@ def _runner(loaded: object, module: str, name: str | None, meant: _Meant) -> Def
         if callable(found) and not isinstance(found, DefaultRunner):
             _refuse_asking(found, module, name)
             made = _called(found, f"{module}:{name}", meant)
+            if told.heard and not isinstance(made, DefaultRunner):
+                # Whatever it leaves as it was told to end.
+                return OK
             if living.has_made and (made is None or type(made) is int):
                 if living.held and not stop.is_told and not told.heard:
                     raise UsageError(

@@ -6,12 +6,15 @@ they that end it. Only where the interpreter has not come to the line yet, they 
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
+import time
 
 from .. import stop
 from ..plain import describe
@@ -23,6 +26,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
+
+AGAIN_SECONDS = 0.01
 
 heard: list[int] = []
 """Those that have come, in that order, but for what a runner has heard that serves."""
@@ -79,15 +84,16 @@ def say(error: BaseException) -> None:
 def is_cause_of(error: BaseException) -> bool:
     """Whether it was raised where one of them ended what the program did: by a lock, say, whose wait that
     broke off, and which is let go all the same."""
+    if not heard:
+        # Who refuses something may have ended it by itself.
+        return isinstance(error, Told)
     chain: list[BaseException | None] = [error]
     for each in chain:
         if isinstance(each, Told):
             return True
         if each is None:
             continue
-        # Who raises `from None` means something else.
-        context = None if each.__suppress_context__ else each.__context__
-        for further in (each.__cause__, context):
+        for further in (each.__cause__, each.__context__):
             # By identity: of a program's exceptions who knows what is equal.
             if not any(further is known for known in chain):
                 chain.append(further)
@@ -106,6 +112,7 @@ def _hearing() -> Iterator[None]:
         # The first to be registered comes last.
         atexit.register(_ignore)
     before = ending.unheard()
+    hook, sys.unraisablehook = sys.unraisablehook, _swallowed
     try:
         _raises = True
         _numbers[:] = before
@@ -117,12 +124,29 @@ def _hearing() -> Iterator[None]:
         raise
     finally:
         _raises = False
+        if not ending.is_whole_process and sys.unraisablehook is _swallowed:
+            sys.unraisablehook = hook
         if not ending.is_whole_process:
             for number, handler in before.items():
                 # The program may have begun to hear it itself.
                 if signal.getsignal(number) is hear:
                     stop.give_back(number, handler)
             _numbers.clear()
+
+
+def _swallowed(unraisable: sys.UnraisableHookArgs) -> None:
+    """What came in a place that lets nothing out, as where an object is done away with, comes once more."""
+    if isinstance(unraisable.exc_value, Told):
+        _thread.start_new_thread(_again, ())
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _again() -> None:
+    # Once the main thread is out of there.
+    time.sleep(AGAIN_SECONDS)
+    if _raises and heard:
+        os.kill(os.getpid(), heard.pop())
 
 
 def ends(code: int) -> None:

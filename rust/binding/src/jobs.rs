@@ -45,6 +45,8 @@ thread_local! {
     static IS_PRESENT: Cell<bool> = const { Cell::new(false) };
     /// The job that this thread was given last, and it as Python has it: so that none is lost, whatever is thrown into the thread, wherever.
     static IN_HAND: Cell<Option<(Job, Py<PyTuple>)>> = const { Cell::new(None) };
+    /// Whether this thread was woken for a job and has not looked for it yet: until it does nobody else is woken.
+    static IS_WOKEN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The attempts of one runner.
@@ -81,18 +83,16 @@ impl Jobs {
             self.break_off(runtime, &struck, error)?;
         }
         IN_HAND.set(None);
-        let mut was_woken = false;
         let work = loop {
-            let Some(job) = runtime.ready_job(was_woken) else {
+            let Some(job) = runtime.ready_job(IS_WOKEN.replace(false)) else {
                 match free(py, || runtime.wait_job(span_of(seconds)))? {
-                    Waited::Ready => was_woken = true,
+                    Waited::Ready => IS_WOKEN.set(true),
                     Waited::Idle => return Ok(py.None()),
                     Waited::Closed => return Ok(false.into_pyobject(py)?.to_owned().into_any().unbind()),
                 }
                 call0(rest)?;
                 continue;
             };
-            was_woken = false;
             if let Some(work) = quick(py, runtime, || runtime.begin(job))? {
                 break work;
             }

@@ -459,6 +459,8 @@ impl Store for SqliteStore {
     }
 
     fn trouble(&self) -> Option<String> {
+        #[cfg(target_os = "linux")]
+        descriptors::look_at_own();
         if let Some(text) = self.severed.get().cloned().or_else(|| self.robbed()) {
             return Some(text);
         }

@@ -79,6 +79,20 @@ impl Runtime {
             && self.drain_jobs(deadline, own.job)
             && self.drain_tellings(deadline, own.ends)
             && self.drain_looks(deadline)
+            && self.drain_refused(deadline)
+    }
+
+    /// Waits for what the store has refused: it is tried again until there is no more time for that.
+    fn drain_refused(&self, deadline: Instant) -> bool {
+        let has_given_in = || self.shared.has_given_in.load(Ordering::Acquire);
+        while !has_given_in() && lock(&self.shared.writer).refused.count() > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            sleep(left.min(DRAIN_PAUSE));
+        }
+        true
     }
 
     /// While bodies are waited for, what waits for none of them is others': triggers, and runs that have not begun.

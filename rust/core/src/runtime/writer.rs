@@ -338,7 +338,11 @@ impl Shared {
 
     /// What was tried again has been answered, and the engine has heard of it.
     fn tried_again(&self) {
-        let is_over = lock(&self.writer).refused.tried(Instant::now());
+        let is_over = {
+            let mut writer = lock(&self.writer);
+            // Who closes has given up what was refused for the last time.
+            writer.refused.tried(Instant::now()) && !writer.closed
+        };
         if is_over {
             self.order(Order::Log(Note::ChangesTaken));
         }
