@@ -256,6 +256,8 @@ pub fn forked() {
     if let Ok(mut table) = TABLE.try_lock() {
         table.locks.clear();
         table.parked.clear();
+        // Whoever held them has let go of them by now.
+        table.ours.clear();
     }
 }
 
