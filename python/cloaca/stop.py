@@ -27,8 +27,9 @@ is_told = False
 """Whether a signal has told this process to end."""
 
 
-_ours: dict[int, tuple[Any, Any]] = {}
-"""What hears signals here, and what heard each for the program."""
+_ours: dict[int, tuple[tuple[Any, ...], Any]] = {}
+"""What hears signals here, the newest first, and what heard each for the program. A thread may fork at any
+moment: it stands here before it hears, and for as long as it may."""
 _wakes: set[int] = set()
 """The descriptors by which a signal wakes a wait here."""
 _is_hooked = False
@@ -41,25 +42,27 @@ def hear(number: int, handler: Callable[[int, FrameType | None], object]) -> Any
     if not _is_hooked and hasattr(os, "register_at_fork"):
         _is_hooked = True
         os.register_at_fork(after_in_child=_forked)
-    before = signal.signal(number, handler)
-    ours, theirs = _ours.get(number, (None, None))
+    before = signal.getsignal(number)
+    ours, theirs = _ours.get(number, ((), None))
     # The program may have begun to hear it itself, where one of these did.
-    _ours[number] = handler, theirs if before is not None and before == ours else before
+    has_ours = before is not None and before in ours
+    _ours[number] = ((handler, before), theirs) if has_ours else ((handler,), before)
+    signal.signal(number, handler)
     return before
 
 
 def is_ours(number: int) -> bool:
     """Whether one of these hears it."""
     ours = _ours.get(number)
-    return ours is not None and signal.getsignal(number) == ours[0]
+    return ours is not None and signal.getsignal(number) == ours[0][0]
 
 
 def give_back(number: int, before: Any) -> None:
     """Has it heard by what heard it before, one of these or the program."""
     _set(number, before)
-    _, theirs = _ours.pop(number, (None, before))
+    _, theirs = _ours.pop(number, ((), before))
     if before != theirs:
-        _ours[number] = before, theirs
+        _ours[number] = (before,), theirs
 
 
 def _set(number: int, handler: Any) -> None:
@@ -70,7 +73,7 @@ def _set(number: int, handler: Any) -> None:
 def _forked() -> None:
     """Whichever thread forks is the child's main one."""
     for number, (ours, theirs) in _ours.items():
-        if signal.getsignal(number) == ours:
+        if signal.getsignal(number) in ours:
             _set(number, theirs)
     _ours.clear()
     if _wakes:
