@@ -782,7 +782,13 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.shutdown(self._shutdown_seconds())
+        limit = self._shutdown_seconds()
+        try:
+            self.shutdown(limit)
+        except KeyboardInterrupt:
+            # Wherever it came, perhaps before anything was closed: it ends the wait, and not the shutdown.
+            self._shutdown_at_once()
+            raise
 
     def _shutdown_seconds(self) -> float:
         """How long the end of a block waits: not again, if somebody has. Says for whom."""

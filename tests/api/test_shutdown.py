@@ -41,6 +41,20 @@ def test_shutdown_may_be_called_twice_and_from_several_threads() -> None:
         pass
 
 
+def test_an_interrupt_before_anything_is_closed_ends_the_wait_and_not_the_shutdown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted() -> None:
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGINT)
+
+    declare("good")
+    with pytest.raises(KeyboardInterrupt), cloaca.DefaultRunner(":memory:") as runner:
+        runner.execute("good")
+        monkeypatch.setattr(runner._crew, "look_at_loop", interrupted)
+    assert eventually(lambda: not cloaca_threads())
+
+
 @pytest.mark.parametrize("way", ["shutdown", "with", "shutdown_async"])
 def test_how_long_an_end_waits_is_a_setting(way: str) -> None:
     gate = Gate()
