@@ -48,11 +48,14 @@ def test_an_interrupt_before_anything_is_closed_ends_the_wait_and_not_the_shutdo
         monkeypatch.undo()
         signal.raise_signal(signal.SIGINT)
 
+    before = set(threading.enumerate())
     declare("good")
-    with pytest.raises(KeyboardInterrupt), cloaca.DefaultRunner(":memory:") as runner:
-        runner.execute("good")
-        monkeypatch.setattr(runner._crew, "look_at_loop", interrupted)
-    assert eventually(lambda: not cloaca_threads())
+    runner = cloaca.DefaultRunner(":memory:")
+    runner.execute("good")
+    monkeypatch.setattr(runner._crew, "look_at_loop", interrupted)
+    with pytest.raises(KeyboardInterrupt), runner:
+        pass
+    assert eventually(lambda: set(threading.enumerate()) <= before)
 
 
 @pytest.mark.parametrize("way", ["shutdown", "with", "shutdown_async"])

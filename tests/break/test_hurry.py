@@ -6,7 +6,6 @@ from __future__ import annotations
 import signal
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 
@@ -78,19 +77,6 @@ SERVES = """
                 else:
                     sys.stdin.readline()
 """
-
-
-@pytest.fixture
-def way(postgres_server: postgres.Server) -> Iterator[postgres.Way]:
-    way = postgres.Way(postgres_server)
-    yield way
-    way.close()
-
-
-@pytest.fixture
-def database(postgres_server: postgres.Server) -> Iterator[str]:
-    with postgres_server.database() as name:
-        yield name
 
 
 def told(program: Program, what: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from time import monotonic
 
 import postgres
@@ -16,16 +15,8 @@ LOOK = 15.0
 
 
 @pytest.fixture
-def way(postgres_server: postgres.Server) -> Iterator[postgres.Way]:
-    way = postgres.Way(postgres_server)
-    yield way
-    way.close()
-
-
-@pytest.fixture
-def url(postgres_server: postgres.Server, way: postgres.Way) -> Iterator[str]:
-    with postgres_server.database() as name:
-        yield way.url(name)
+def url(way: postgres.Way, database: str) -> str:
+    return way.url(database)
 
 
 def test_a_question_of_many_looks_waits_for_a_frozen_server_as_long_as_one(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import textwrap
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -70,21 +69,6 @@ def homes(tmp_path: Path) -> list[dict[str, str]]:
     for folder in found:
         folder.mkdir(mode=0o700)
     return [{"XDG_RUNTIME_DIR": str(folder)} for folder in found]
-
-
-@pytest.fixture
-def way(postgres_server: postgres.Server) -> Iterator[postgres.Way]:
-    way = postgres.Way(postgres_server)
-    try:
-        yield way
-    finally:
-        way.close()
-
-
-@pytest.fixture
-def database(postgres_server: postgres.Server) -> Iterator[str]:
-    with postgres_server.database() as name:
-        yield name
 
 
 def begun(program: Program) -> dict[str, tuple[int, float]]:

@@ -113,18 +113,22 @@ def test_two_more_at_once_end_a_drain(tmp_path: Path, mode: str, pair: str) -> N
         assert_ends_well(process)
 
 
-# As a lock does whose wait was broken off.
-RAISES = """
+ENDS = """
 def make():
     try:
         print("here", flush=True)
         for _ in range(6000):
             time.sleep(0.01)
-    finally:
-        raise RuntimeError("release unlocked lock")
+    {}
 
 
 """
+MAKES = {
+    "as a lock does whose wait was broken off": 'finally:\n        raise RuntimeError("not locked")',
+    "in its stead": 'except BaseException:\n        raise RuntimeError("not locked")',
+    "from None": 'except BaseException:\n        raise RuntimeError("not locked") from None',
+    "an exit code": "except BaseException:\n        return 7",
+}
 
 
 SWALLOWS = """
@@ -149,32 +153,18 @@ def test_one_that_comes_where_nothing_gets_out_is_heard_all_the_same(tmp_path: P
         assert_ends_well(process)
 
 
-@pytest.mark.parametrize("how", ["in its stead", "from None", "an exit code"])
+@pytest.mark.parametrize("number", [TERM, INT])
+@pytest.mark.parametrize("how", MAKES)
 @pytest.mark.parametrize("where", ["import", "function"])
-def test_whatever_a_program_makes_of_its_end_is_no_fault_of_it(tmp_path: Path, where: str, how: str) -> None:
-    does = {
-        "in its stead": 'raise ValueError("other")',
-        "from None": 'raise ValueError("other") from None',
-        "an exit code": "return 7",
-    }[how]
-    makes = RAISES.replace("finally:", "except BaseException:").replace(
-        'raise RuntimeError("release unlocked lock")', does
-    )
+def test_whatever_a_program_makes_of_its_end_is_no_fault_of_it(
+    tmp_path: Path, where: str, how: str, number: signal.Signals
+) -> None:
+    makes = ENDS.format(MAKES[how])
     (tmp_path / "app.py").write_text(APP + makes + ("make()\n" if where == "import" else ""))
     with at_work(tmp_path, "plain" if where == "import" else "function") as process:
-        process.send_signal(TERM)
-        assert_ends_well(process)
-
-
-@pytest.mark.parametrize("number", [TERM, INT])
-@pytest.mark.parametrize("where", ["import", "function"])
-def test_what_its_end_has_the_program_raise_is_no_fault_of_it(
-    tmp_path: Path, where: str, number: signal.Signals
-) -> None:
-    (tmp_path / "app.py").write_text(APP + RAISES + ("make()\n" if where == "import" else ""))
-    with at_work(tmp_path, "plain" if where == "import" else "function") as process:
         process.send_signal(number)
-        reads(process, "as it was told to end, the program raised RuntimeError: release unlocked lock")
+        if how != "an exit code":
+            reads(process, "as it was told to end, the program raised RuntimeError: not locked")
         assert_ends_well(process)
 
 

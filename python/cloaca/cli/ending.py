@@ -35,9 +35,7 @@ def unheard() -> dict[int, Any]:
 class Left(SystemExit):
     """A signal has ended it, with what a shell tells that end by."""
 
-    def __init__(self, signal_number: int) -> None:
-        self.number = 128 + signal_number
-        super().__init__(self.number)
+    code: int
 
 
 class Ending:
@@ -85,7 +83,7 @@ def leave(number: int) -> NoReturn:
     """Raises what ends the command by that signal."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-    raise Left(number)
+    raise Left(128 + number)
 
 
 @contextlib.contextmanager

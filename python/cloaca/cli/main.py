@@ -47,7 +47,7 @@ def _code(words: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except ending.Left as left:
-        return left.number
+        return left.code
     except Exception as error:
         return _told(error)
     return code

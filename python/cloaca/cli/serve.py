@@ -248,8 +248,7 @@ def _serve(target: str, url: str | None, log: str | None, listens: tuple[str, in
         raise
     except CloacaError as error:
         if told.is_cause_of(error):
-            told.say(error)
-            raise told.Told from None
+            raise
         if isinstance(error, NothingFound) and is_held() and WORKER not in os.environ:
             # No file of the program that changes names a store.
             aside(f"cloaca: {clean(str(error))}\n")

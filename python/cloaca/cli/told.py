@@ -87,15 +87,13 @@ def is_cause_of(error: BaseException) -> bool:
     if not heard:
         # Who refuses something may have ended it by itself.
         return isinstance(error, Told)
-    chain: list[BaseException | None] = [error]
+    chain = [error]
     for each in chain:
         if isinstance(each, Told):
             return True
-        if each is None:
-            continue
         for further in (each.__cause__, each.__context__):
             # By identity: of a program's exceptions who knows what is equal.
-            if not any(further is known for known in chain):
+            if further is not None and not any(further is known for known in chain):
                 chain.append(further)
     return False
 
