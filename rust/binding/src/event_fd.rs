@@ -4,9 +4,9 @@
 use std::fs::File;
 use std::io::{Error, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt as _;
 
 use cloaca_core::runtime::Waker;
+use cloaca_store::descriptors::is_nameless;
 
 /// Readable from a wake-up until that is heard.
 pub struct EventFd {
@@ -41,10 +41,9 @@ impl EventFd {
         }
     }
 
-    /// The descriptor, if it is still what was opened: of all that has no name in the file system, none has a type there.
+    /// The descriptor, if it is still what was opened.
     fn ours(&self) -> Option<&File> {
-        let is_nameless = |file: &&File| file.metadata().is_ok_and(|about| about.mode() & libc::S_IFMT == 0);
-        self.file.as_ref().filter(is_nameless)
+        self.file.as_ref().filter(|file| is_nameless(file))
     }
 }
 

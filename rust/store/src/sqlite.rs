@@ -198,7 +198,7 @@ impl SqliteStore {
     /// Runs `work` in one transaction and commits it, which is `step`, if it succeeds.
     fn write<T>(&self, step: Step, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
-        self.is_whole().map_err(|failure| failure.into_fault(&self.name))?;
+        self.is_whole()?;
         let connection = entered(&self.writer).map_err(|failure| failure.into_fault(&self.name))?;
         let _turn = self.turns.take(&self.shield);
         let done = opened(&connection).and_then(|connection| {
@@ -210,31 +210,31 @@ impl SqliteStore {
         self.still_linked(connection).map(|()| done)
     }
 
-    /// What has become of the store, if the program has closed descriptors of it; nothing is written from then on.
-    fn robbed(&self) -> Option<String> {
+    /// Whether the store has its descriptors still: nothing is read or written from when the program has closed one.
+    fn is_whole(&self) -> Stored<()> {
         #[cfg(target_os = "linux")]
         if self.identity.is_some() && descriptors::is_robbed(&[self.identity, self.log, self.memory]) {
-            let text = || {
-                format!(
-                    "the store is gone: something in this program closed descriptors of database '{}' that were not its own \
-                     (os.closerange, or what makes a daemon, after the runner was made); what was committed is in the file, and nothing \
-                     more is written: start again",
-                    self.name
-                )
-            };
-            return Some(self.severed.get_or_init(text).clone());
+            return Err(Fault::Final(self.robbed()));
         }
-        None
+        Ok(())
     }
 
-    fn is_whole(&self) -> Result<(), Failure> {
-        self.robbed().map_or(Ok(()), |text| Err(Failure::Refused(text)))
+    fn robbed(&self) -> String {
+        let text = || {
+            format!(
+                "the store is gone: something in this program closed descriptors of database '{}' that were not its own \
+                 (os.closerange, or what makes a daemon, after the runner was made); what was committed is in the file, and nothing \
+                 more is written: start again",
+                self.name
+            )
+        };
+        self.severed.get_or_init(text).clone()
     }
 
     /// The fault of a write that failed.
     fn unwritten(&self, failure: Failure) -> Fault {
-        if let Some(text) = self.robbed() {
-            return Fault::Final(text);
+        if let Err(fault) = self.is_whole() {
+            return fault;
         }
         let is_damage = failure.is_damage();
         let fault = failure.into_fault(&self.name);
@@ -306,9 +306,8 @@ impl SqliteStore {
     /// transaction of its own.
     fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
-        let done = self
-            .is_whole()
-            .and_then(|()| entered(self.reader.as_ref().unwrap_or(&self.writer)))
+        self.is_whole()?;
+        let done = entered(self.reader.as_ref().unwrap_or(&self.writer))
             .and_then(|connection| opened(&connection).and_then(work));
         done.map_err(|failure| failure.into_fault(&self.name))
     }
@@ -330,7 +329,7 @@ impl SqliteStore {
     /// Runs what a user asks on a connection where it is in nobody's way, until `halt` is asked for.
     fn answer<T>(&self, halt: &Halt, work: impl Fn(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
-        self.is_whole().map_err(|failure| failure.into_fault(&self.name))?;
+        self.is_whole()?;
         let done = match &self.asked {
             Some(asked) => asked.with(halt, work),
             None => halt.over(|| entered(&self.writer)).and_then(|mut connection| {
@@ -459,10 +458,11 @@ impl Store for SqliteStore {
     }
 
     fn trouble(&self) -> Option<String> {
-        #[cfg(target_os = "linux")]
-        descriptors::look_at_own();
-        if let Some(text) = self.severed.get().cloned().or_else(|| self.robbed()) {
-            return Some(text);
+        if let Some(text) = self.severed.get() {
+            return Some(text.clone());
+        }
+        if self.shield.has_lost() || self.is_whole().is_err() {
+            return Some(self.robbed());
         }
         let kept = self.identity?;
         let what = if open::identity(&self.path) != Some(kept) {

@@ -8,19 +8,19 @@
 //! Invariant: a file on which somebody else in this process has a descriptor is not closed here; and what a program has closed behind
 //! our back (`os.closerange`), so that its next file got the number, is neither read, written, locked nor closed any more.
 
-use std::cell::Cell;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use nix::sys::stat::fstat;
 
 use crate::sqlite::byte_lock;
 use crate::sqlite::fault::is_writable;
@@ -31,11 +31,6 @@ use crate::sqlite::shield::Identity;
 const UNLOCKED: [&str; 3] = ["-wal", "-journal", "-mj"];
 
 static TABLE: LazyLock<Mutex<Table>> = LazyLock::new(Mutex::default);
-
-thread_local! {
-    /// Whether the last lock that this thread asked for was refused as its descriptor is another file's.
-    static REFUSED: Cell<bool> = const { Cell::new(false) };
-}
 
 /// What the process has open.
 #[derive(Default)]
@@ -146,30 +141,9 @@ pub fn is_robbed(files: &[Option<Identity>]) -> bool {
     })
 }
 
-/// Looks at those of our own too, by which others know that somebody lives. Where the system doesn't tell, all is well.
-pub fn look_at_own() {
-    let mut table = table();
-    let table = &mut *table;
-    let has_lost = |&(&descriptor, &known): &(&RawFd, &Identity)| {
-        // None there is, too, where the system has no such folder.
-        identity(&at(descriptor)) != Some(known) && Path::new("/proc/self/fd").exists()
-    };
-    table.robbed.extend(table.ours.iter().filter(has_lost).map(|(_, &known)| known));
-}
-
-/// Whether that is why this thread's last lock was refused: waiting is of no use then.
-pub fn was_refused() -> bool {
-    REFUSED.replace(false)
-}
-
 /// A descriptor that SQLite has done with, and that is somebody else's.
 pub fn forgotten(descriptor: RawFd) {
-    let mut table = table();
-    table.opened.remove(&descriptor);
-    if let Some(identity) = table.theirs.remove(&descriptor)
-        && !table.theirs.values().any(|&known| known == identity)
-        && let Some(file) = table.locks.remove(&identity)
-    {
+    if let Some((identity, Some(file))) = table().remove(descriptor) {
         let_go(file, identity);
     }
 }
@@ -185,11 +159,8 @@ fn let_go(descriptor: impl Into<OwnedFd>, identity: Identity) {
 /// A descriptor that SQLite has done with: closed, or kept until it may be.
 pub fn closed(descriptor: OwnedFd) {
     let mut table = table();
-    table.opened.remove(&descriptor.as_raw_fd());
-    if let Some(identity) = table.theirs.remove(&descriptor.as_raw_fd()) {
-        if !table.theirs.values().any(|&known| known == identity)
-            && let Some(file) = table.locks.remove(&identity)
-        {
+    if let Some((identity, file)) = table.remove(descriptor.as_raw_fd()) {
+        if let Some(file) = file {
             // It may have to stay open, and must not hold anything then.
             byte_lock::unlock(&file);
             table.parked.push(Parked { identity, descriptor: file.into(), purpose: Purpose::Locks });
@@ -213,7 +184,6 @@ pub fn lock(descriptor: RawFd, asks: bool, wanted: &mut libc::flock) -> Option<n
     };
     if !asks && i32::from(wanted.l_type) != libc::F_UNLCK && identity_of(file) != Some(identity) {
         table.robbed.insert(identity);
-        REFUSED.set(true);
         return Some(Err(nix::errno::Errno::EBADF));
     }
     // The system wants it so for these commands.
@@ -262,6 +232,14 @@ pub fn forked() {
 }
 
 impl Table {
+    /// Takes one of SQLite's off the list, with where its locks lie if it is the last of its file.
+    fn remove(&mut self, descriptor: RawFd) -> Option<(Identity, Option<File>)> {
+        self.opened.remove(&descriptor);
+        let identity = self.theirs.remove(&descriptor)?;
+        let is_last = !self.theirs.values().any(|&known| known == identity);
+        Some((identity, if is_last { self.locks.remove(&identity) } else { None }))
+    }
+
     /// A kept descriptor of a file, opened for the same.
     fn taken_back(&mut self, identity: Identity, mode: i32, purpose: Purpose) -> Option<OwnedFd> {
         let is_alike = |parked: &Parked| {
@@ -296,6 +274,11 @@ impl Table {
         let done = self.parked.extract_if(.., |parked| !foreign.contains(&parked.identity));
         done.for_each(|parked| let_go(parked.descriptor, parked.identity));
     }
+}
+
+/// Whether a descriptor still is of a kind that has no name in the file system, such as an eventfd: those alone have no type there.
+pub fn is_nameless(descriptor: impl AsFd) -> bool {
+    fstat(descriptor).is_ok_and(|about| about.st_mode & libc::S_IFMT == 0)
 }
 
 fn open(path: &Path) -> io::Result<File> {

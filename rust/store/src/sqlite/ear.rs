@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cloaca_core::port::Ear;
-use nix::libc;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use nix::sys::stat::fstat;
+
+use crate::sqlite::descriptors::is_nameless;
 
 /// The kernel has few of them for a user, of which other programs want some.
 const EARS_MAX: usize = 16;
@@ -55,9 +55,9 @@ impl Drop for Listening {
     }
 }
 
-/// A descriptor, if it is still what was opened: of all that has no name in the file system, none has a type there.
+/// A descriptor, if it is still what was opened.
 fn still<T: AsFd>(descriptor: Option<&T>) -> Option<&T> {
-    descriptor.filter(|fd| fstat(fd).is_ok_and(|about| about.st_mode & libc::S_IFMT == 0))
+    descriptor.filter(|fd| is_nameless(fd))
 }
 
 /// None where this process or the kernel has no room for one more.

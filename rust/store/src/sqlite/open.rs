@@ -347,10 +347,6 @@ fn wait_busy(looks: i32) -> bool {
         BEGAN.set(Some(now));
     }
     let began = BEGAN.get().unwrap_or(now);
-    #[cfg(target_os = "linux")]
-    if crate::sqlite::descriptors::was_refused() {
-        return false;
-    }
     if now.duration_since(began) >= BUSY_WAIT || Halt::current().ends(began) {
         return false;
     }

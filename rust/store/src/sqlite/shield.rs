@@ -126,6 +126,15 @@ impl Shield {
         shield
     }
 
+    /// Whether the program has closed one of the descriptors here, by which others know that somebody lives.
+    pub fn has_lost(&self) -> bool {
+        let Some(identity) = self.identity else { return false };
+        let shields = shields();
+        let shielded = shields.as_ref().and_then(|table| table.get(&identity));
+        shielded
+            .is_some_and(|shielded| shielded.database.iter().any(|file| identity_of(file) != Some(identity)))
+    }
+
     /// Holds a database that has a log already from before SQLite opens it. Not with a journal beside: it is played back by who
     /// gets the file alone. Nor one that cannot be written, which is left as it is.
     fn raise_early(&self) {
