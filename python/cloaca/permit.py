@@ -60,6 +60,11 @@ class Deferred:
         self._looks: dict[object, int] = {}
         """How often each wait has begun to look at its condition."""
 
+    def waits(self, wait: object) -> None:
+        """A wait begins. Said before its permit is given back: from then on its body counts as at rest."""
+        with self._looked:
+            self._looks[wait] = 0
+
     def looks(self, wait: object) -> None:
         """A wait begins to look at its condition."""
         with self._looked:
@@ -75,7 +80,7 @@ class Deferred:
     def wait_looked(self, seconds: float) -> bool:
         """Waits until everybody who waits has looked once more from now on; whether somebody goes on."""
         with self._looked:
-            # The look that is under way may have begun before.
+            # The look that is under way may have begun before, and the next one is over when one more begins.
             due = {wait: looks + 2 for wait, looks in self._looks.items()}
             self._looked.wait_for(
                 lambda: all(self._looks.get(wait, looks) >= looks for wait, looks in due.items()), seconds

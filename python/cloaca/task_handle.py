@@ -286,6 +286,7 @@ class TaskHandle:
             )
         # A condition that waits for a run gives the permit back no second time.
         looker = _Looker(self.task_id, self._job, self._deferred)
+        self._deferred.waits(looker)
         try:
             with waiting(self._body) as wait:
                 while not looker.holds(condition):
@@ -300,6 +301,7 @@ class TaskHandle:
         from asyncio import sleep
 
         looker = _Looker(self.task_id, self._job, self._deferred)
+        self._deferred.waits(looker)
         try:
             async with waiting(self._body):
                 while not await looker.holds_on(condition):

@@ -13,6 +13,7 @@ import pytest
 
 import cloaca
 import cloaca.testing
+from cloaca.permit import Permit
 
 
 def declare(trigger: str, workflow: str) -> None:
@@ -567,6 +568,36 @@ def test_what_a_condition_held_up_is_done_when_the_clock_comes_back(how: str) ->
         approved.add(2)
         runner.run_until_idle()
         assert third.status == "Completed"
+
+
+@pytest.mark.parametrize("how", ["thread", "loop"])
+def test_a_condition_is_asked_however_late_the_system_lets_its_body_go_on(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gives_back = Permit.give_back
+
+    def gives_back_and_is_late(permit: Permit) -> None:
+        gives_back(permit)
+        threading.Event().wait(0.3)
+
+    monkeypatch.setattr(Permit, "give_back", gives_back_and_is_late)
+    with cloaca.WorkflowBuilder("w"):
+        if how == "loop":
+
+            @cloaca.task(id="wait")
+            async def wait_on_loop(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+                await handle.defer_until(lambda: True)
+
+        else:
+
+            @cloaca.task(id="wait")
+            def wait(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+                handle.defer_until(lambda: True)
+
+    with cloaca.testing.Runner() as runner:
+        run = runner.submit("w")
+        runner.run_until_idle()
+        assert run.status == "Completed"
 
 
 @pytest.mark.parametrize("span", ["1h", "61m", "2d"])
