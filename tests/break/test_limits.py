@@ -213,3 +213,34 @@ def test_a_bound_on_the_bytes_of_a_file_delays_and_loses_nothing(tmp_path: Path)
     counted = "SELECT status, count(*) FROM runs GROUP BY status"
     assert outside(tmp_path / "runs.db", counted) == [[["Completed", 161]]]
     assert health(tmp_path / "runs.db") == "ok"
+
+
+OPENS = """
+    from cloaca import reading
+
+    path, how = sys.argv[1:3]
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(lambda context: None)
+    first = cloaca.DefaultRunner(path)
+    first.execute("w")
+
+    def opened():
+        if how == "reader":
+            reading.Reader(path).close()
+        else:
+            with cloaca.DefaultRunner(path, work=how != "client") as another:
+                assert another.list_runs()
+
+    opened()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        opened()
+    say(len(os.listdir("/proc/self/fd")) - before)
+    first.shutdown()
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system doesn't tell them")
+@pytest.mark.parametrize("how", ["reader", "client", "runner"])
+def test_who_comes_and_goes_beside_a_runner_leaves_no_descriptor(tmp_path: Path, how: str) -> None:
+    assert run(OPENS, tmp_path / "runs.db", how)[-1] == "0"

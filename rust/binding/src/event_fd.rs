@@ -6,7 +6,7 @@ use std::io::{Error, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 
 use cloaca_core::runtime::Waker;
-use cloaca_store::descriptors::is_nameless;
+use cloaca_store::descriptors::{disclaim, is_nameless, nameless};
 
 /// Readable from a wake-up until that is heard.
 pub struct EventFd {
@@ -17,14 +17,16 @@ pub struct EventFd {
 impl EventFd {
     /// A new one; none if the system has no descriptor to give.
     pub fn new() -> Result<Self, Error> {
-        // SAFETY: it takes two numbers.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(Error::last_os_error());
-        }
-        // SAFETY: it was just made, and is nobody else's.
-        let owned = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { file: Some(File::from(owned)) })
+        let make = || {
+            // SAFETY: it takes two numbers.
+            let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+            if fd < 0 {
+                return Err(Error::last_os_error());
+            }
+            // SAFETY: it was just made, and is nobody else's.
+            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        };
+        Ok(Self { file: Some(File::from(nameless(make)?)) })
     }
 
     /// Its number.
@@ -58,7 +60,7 @@ impl Waker for EventFd {
 
 impl Drop for EventFd {
     fn drop(&mut self) {
-        if self.ours().is_none() {
+        if !self.file.as_ref().is_some_and(disclaim) {
             // Its number may be another's by now.
             std::mem::forget(self.file.take());
         }

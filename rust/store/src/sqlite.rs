@@ -1,6 +1,7 @@
 //! The store over SQLite: one connection writes, another reads, and statements of users have their own. Each method of the trait is one transaction; the SQL
 //! stands in the files below. Invariant: a method that fails leaves no transaction open and nothing written.
 
+mod anchored;
 mod asked;
 #[path = "sql/audit.rs"]
 mod audit;
@@ -96,8 +97,6 @@ pub fn schema_of(path: &Path) -> Result<(usize, Vec<&'static str>), String> {
 pub fn forked() {
     lock::forked();
     shield::forked();
-    #[cfg(target_os = "linux")]
-    descriptors::forked();
 }
 
 /// Everything in one SQLite database.
@@ -199,6 +198,9 @@ impl SqliteStore {
     fn write<T>(&self, step: Step, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Stored<T> {
         let _entered = gate::enter();
         self.is_whole()?;
+        if let Some(text) = self.severed.get() {
+            return Err(Fault::Final(text.clone()));
+        }
         let connection = entered(&self.writer).map_err(|failure| failure.into_fault(&self.name))?;
         let _turn = self.turns.take(&self.shield);
         let done = opened(&connection).and_then(|connection| {

@@ -5,23 +5,25 @@
 //! process (Python's `sqlite3`, by `ATTACH` or from before a runner) has such locks, and would lose them, amidst a transaction too, to
 //! each runner that shuts down. Hence both sides of a treaty: our locks belong to an open file of their own, so that no `close` of
 //! others drops them and none of ours is taken for theirs, and what others may have locked isn't closed by us before they have gone.
-//! Invariant: a file on which somebody else in this process has a descriptor is not closed here; and what a program has closed behind
-//! our back (`os.closerange`), so that its next file got the number, is neither read, written, locked nor closed any more.
+//! Invariant: a file on which somebody else in this process has a descriptor is not closed here; what a program has closed behind
+//! our back (`os.closerange`), so that its next file got the number, is neither read, written, locked nor closed any more; and no two
+//! of ours have one number.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::stat::fstat;
+use nix::unistd::dup3;
 
+use crate::sqlite::anchored::Anchored;
 use crate::sqlite::byte_lock;
 use crate::sqlite::fault::is_writable;
 use crate::sqlite::open::{identity, identity_of};
@@ -44,7 +46,11 @@ pub struct Table {
     /// Those of our own.
     ours: HashMap<RawFd, Identity>,
     /// Where SQLite's locks of a file lie, as long as it has the file open. What SQLite takes for the process's is one open file's.
-    locks: HashMap<Identity, File>,
+    locks: HashMap<Identity, Anchored>,
+    /// What has no file, such as what others are woken by.
+    nameless: HashSet<RawFd>,
+    /// Of a parent of this process, which never closes them.
+    inherited: HashMap<RawFd, Identity>,
     /// Closed as far as anybody here is concerned.
     parked: Vec<Parked>,
 }
@@ -86,34 +92,35 @@ pub fn is_kept_free(path: &Path) -> bool {
     database.is_some_and(|database| database.exists() && !is_writable(database))
 }
 
-/// Notes that SQLite has opened a file.
+/// Notes that SQLite has opened a file, and says by which number it has it.
 ///
 /// # Errors
 /// The system's, if the file cannot be opened once more for its locks: SQLite has to do without the file then. Half of its locks must not
 /// lie elsewhere than the other half.
-pub fn opened(descriptor: RawFd) -> io::Result<()> {
-    let path = at(descriptor);
-    // Where the system has no such folder, SQLite locks as it does without us, and always.
-    let Ok(name) = fs::read_link(&path) else { return Ok(()) };
-    if let Some(identity) = identity(&path) {
-        table().opened.insert(descriptor, identity);
-    }
-    let name = name.as_os_str().as_encoded_bytes();
-    if UNLOCKED.iter().any(|end| name.ends_with(end.as_bytes())) || !fs::metadata(&path)?.is_file() {
-        return Ok(());
-    }
-    let Some(identity) = identity(&path) else { return Ok(()) };
+pub fn opened(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     let mut table = table();
-    if !table.locks.contains_key(&identity) {
+    let descriptor = table.settled(descriptor)?;
+    let number = descriptor.as_raw_fd();
+    let path = at(number);
+    // Where the system has no such folder, SQLite locks as it does without us, and always.
+    let Ok(name) = fs::read_link(&path) else { return Ok(descriptor) };
+    let Some(identity) = identity(&path) else { return Ok(descriptor) };
+    let name = name.as_os_str().as_encoded_bytes();
+    let is_locked =
+        !UNLOCKED.iter().any(|end| name.ends_with(end.as_bytes())) && fs::metadata(&path)?.is_file();
+    if is_locked && !table.locks.contains_key(&identity) {
         // An open file of its own: a lock that lay on SQLite's would go on in a forked child that has inherited that.
         let file = match table.taken_back(identity, libc::O_RDWR, Purpose::Locks) {
-            Some(kept) => kept.into(),
-            None => open(&path)?,
+            Some(kept) => kept,
+            None => table.settled(open(&path)?.into())?,
         };
-        table.locks.insert(identity, file);
+        table.locks.insert(identity, Anchored::new(file.into()));
     }
-    table.theirs.insert(descriptor, identity);
-    Ok(())
+    table.opened.insert(number, identity);
+    if is_locked {
+        table.theirs.insert(number, identity);
+    }
+    Ok(descriptor)
 }
 
 /// Whether one of SQLite's descriptors, which is of the file `now`, still is of the one that it was opened for.
@@ -133,7 +140,7 @@ pub fn is_still(descriptor: RawFd, now: Option<Identity>) -> bool {
 pub fn is_robbed(files: &[Option<Identity>]) -> bool {
     let mut table = table();
     files.iter().flatten().any(|identity| {
-        let has_lost = |file| identity_of(file) != Some(*identity);
+        let has_lost = |file: &Anchored| identity_of(file) != Some(*identity);
         if table.locks.get(identity).is_some_and(has_lost) {
             table.robbed.insert(*identity);
         }
@@ -144,7 +151,7 @@ pub fn is_robbed(files: &[Option<Identity>]) -> bool {
 /// A descriptor that SQLite has done with, and that is somebody else's.
 pub fn forgotten(descriptor: RawFd) {
     if let Some((identity, Some(file))) = table().remove(descriptor) {
-        let_go(file, identity);
+        let_go(file.into_file(), identity);
     }
 }
 
@@ -162,8 +169,11 @@ pub fn closed(descriptor: OwnedFd) {
     if let Some((identity, file)) = table.remove(descriptor.as_raw_fd()) {
         if let Some(file) = file {
             // It may have to stay open, and must not hold anything then.
-            byte_lock::unlock(&file);
-            table.parked.push(Parked { identity, descriptor: file.into(), purpose: Purpose::Locks });
+            if identity_of(&file) == Some(identity) {
+                byte_lock::unlock(&file);
+            }
+            let descriptor = file.into_file().into();
+            table.parked.push(Parked { identity, descriptor, purpose: Purpose::Locks });
         }
         table.parked.push(Parked { identity, descriptor, purpose: Purpose::Theirs });
         table.sweep();
@@ -177,41 +187,69 @@ pub fn closed(descriptor: OwnedFd) {
 pub fn lock(descriptor: RawFd, asks: bool, wanted: &mut libc::flock) -> Option<nix::Result<()>> {
     let mut table = table();
     let identity = *table.theirs.get(&descriptor)?;
-    // None in a forked child, of what the parent had open: it locks anew, for itself.
-    let file = match table.locks.entry(identity) {
-        Entry::Occupied(found) => found.into_mut(),
-        Entry::Vacant(place) => place.insert(open(&at(descriptor)).ok()?),
-    };
-    if !asks && i32::from(wanted.l_type) != libc::F_UNLCK && identity_of(file) != Some(identity) {
+    let file = table.locks.get(&identity)?;
+    if identity_of(file) != Some(identity) {
         table.robbed.insert(identity);
         return Some(Err(nix::errno::Errno::EBADF));
     }
     // The system wants it so for these commands.
     wanted.l_pid = 0;
     let done = if asks {
-        fcntl(&*file, FcntlArg::F_OFD_GETLK(wanted))
+        fcntl(&**file, FcntlArg::F_OFD_GETLK(wanted))
     } else {
-        fcntl(&*file, FcntlArg::F_OFD_SETLK(wanted))
+        fcntl(&**file, FcntlArg::F_OFD_SETLK(wanted))
     };
     Some(done.map(drop))
 }
 
-/// Notes a descriptor of ours.
-pub fn own(file: &File) {
-    if let Some(identity) = identity_of(file) {
-        table().ours.insert(file.as_raw_fd(), identity);
+/// Notes a descriptor of ours, whose locks stay until [`close`].
+///
+/// # Errors
+/// The system's, if it has no further descriptor where one more is needed.
+pub fn own(file: File) -> io::Result<Anchored> {
+    let mut table = table();
+    let file = File::from(table.settled(file.into())?);
+    if let Some(identity) = identity_of(&file) {
+        table.ours.insert(file.as_raw_fd(), identity);
     }
+    Ok(Anchored::new(file))
 }
 
 /// Closes descriptors of ours, with the locks on them, once they may be.
-pub fn close(files: impl IntoIterator<Item = File>) {
+pub fn close(files: impl IntoIterator<Item = Anchored>) {
     let mut table = table();
     for file in files {
         if let Some(identity) = table.ours.remove(&file.as_raw_fd()) {
-            table.parked.push(Parked { identity, descriptor: file.into(), purpose: Purpose::Hold });
+            table.forgive(identity);
+            let descriptor = file.into_file().into();
+            table.parked.push(Parked { identity, descriptor, purpose: Purpose::Hold });
         }
     }
     table.sweep();
+}
+
+/// Makes what has no file, under a number that none of ours has; [`disclaim`] is to be called before it is closed.
+///
+/// # Errors
+/// Those of `make`.
+pub fn nameless<T: AsFd, E>(make: impl Fn() -> Result<T, E>) -> Result<T, E> {
+    loop {
+        let made = make()?;
+        let mut table = table();
+        let number = made.as_fd().as_raw_fd();
+        if !table.has(number) {
+            table.nameless.insert(number);
+            return Ok(made);
+        }
+        // So that the next one gets another number.
+        std::mem::forget(made);
+    }
+}
+
+/// Whether what has no file still is what was made; from now on its number is nobody's.
+pub fn disclaim(descriptor: impl AsFd) -> bool {
+    table().nameless.remove(&descriptor.as_fd().as_raw_fd());
+    is_nameless(descriptor)
 }
 
 /// Whether somebody else in this process has that file open.
@@ -219,25 +257,63 @@ pub fn is_shared(identity: Identity) -> bool {
     table().foreign().contains(&identity)
 }
 
-/// Lets go of what a forked child has inherited: a lock lives as long as anybody has its file open. The child never touches the
-/// connections that the rest belongs to.
-pub fn forked() {
+/// Lets go of what a forked child has inherited, with these of ours: a lock lives as long as anybody has its file open. The child never
+/// touches the connections that the rest belongs to.
+pub fn forked(ours: impl IntoIterator<Item = Anchored>) {
     // Another thread of the parent may have held this at the fork; then nobody will ever let go of it here.
-    if let Ok(mut table) = TABLE.try_lock() {
-        table.locks.clear();
-        table.parked.clear();
-        // Whoever held them has let go of them by now.
-        table.ours.clear();
+    let Ok(mut table) = TABLE.try_lock() else { return };
+    let Table { opened, robbed, theirs, ours: owned, locks, parked, nameless, inherited } = &mut *table;
+    for file in ours {
+        if let Some(identity) = owned.remove(&file.as_raw_fd()) {
+            let_go(file.inherited(), identity);
+        }
     }
+    locks.drain().for_each(|(identity, file)| let_go(file.inherited(), identity));
+    parked.drain(..).for_each(|parked| let_go(parked.descriptor, parked.identity));
+    owned.clear();
+    inherited.extend(opened.drain().chain(theirs.drain()));
+    robbed.clear();
+    nameless.clear();
 }
 
 impl Table {
+    /// Whether one of ours has that number, or had it when the program closed it: then it is its owner's to close.
+    fn has(&self, number: RawFd) -> bool {
+        self.opened.contains_key(&number)
+            || self.theirs.contains_key(&number)
+            || self.ours.contains_key(&number)
+            || self.nameless.contains(&number)
+            || self.locks.values().any(|file| file.as_raw_fd() == number)
+            || self.parked.iter().any(|parked| parked.descriptor.as_raw_fd() == number)
+    }
+
+    /// The same under a number that none of ours has. Whoever had it stays its owner, and closes nothing.
+    fn settled(&self, mut descriptor: OwnedFd) -> io::Result<OwnedFd> {
+        while self.has(descriptor.as_raw_fd()) {
+            let other = descriptor.try_clone()?;
+            dup3(File::open("/dev/null")?, &mut descriptor, OFlag::O_CLOEXEC)?;
+            let _ = descriptor.into_raw_fd();
+            descriptor = other;
+        }
+        Ok(descriptor)
+    }
+
     /// Takes one of SQLite's off the list, with where its locks lie if it is the last of its file.
-    fn remove(&mut self, descriptor: RawFd) -> Option<(Identity, Option<File>)> {
-        self.opened.remove(&descriptor);
-        let identity = self.theirs.remove(&descriptor)?;
+    fn remove(&mut self, descriptor: RawFd) -> Option<(Identity, Option<Anchored>)> {
+        let opened = self.opened.remove(&descriptor);
+        let theirs = self.theirs.remove(&descriptor);
+        self.forgive(theirs.or(opened)?);
+        let identity = theirs?;
         let is_last = !self.theirs.values().any(|&known| known == identity);
         Some((identity, if is_last { self.locks.remove(&identity) } else { None }))
+    }
+
+    /// A file that was robbed may be opened again once nothing is left of what it had.
+    fn forgive(&mut self, identity: Identity) {
+        let mut left = self.opened.values().chain(self.theirs.values()).chain(self.ours.values());
+        if !left.any(|&known| known == identity) {
+            self.robbed.remove(&identity);
+        }
     }
 
     /// A kept descriptor of a file, opened for the same.
@@ -245,6 +321,7 @@ impl Table {
         let is_alike = |parked: &Parked| {
             parked.identity == identity
                 && parked.purpose == purpose
+                && fstat(&parked.descriptor).is_ok_and(|found| (found.st_dev, found.st_ino) == identity)
                 && fcntl(&parked.descriptor, FcntlArg::F_GETFL)
                     .is_ok_and(|flags| flags & libc::O_ACCMODE == mode)
         };
@@ -254,15 +331,17 @@ impl Table {
 
     /// The files that others in this process have open. Where the system doesn't tell, none: everything is as it is without us.
     fn foreign(&self) -> Vec<Identity> {
-        let is_known = |descriptor: RawFd| {
-            self.theirs.contains_key(&descriptor)
-                || self.ours.contains_key(&descriptor)
-                || self.locks.values().any(|file| file.as_raw_fd() == descriptor)
-                || self.parked.iter().any(|parked| parked.descriptor.as_raw_fd() == descriptor)
-        };
+        let by_number = [&self.opened, &self.theirs, &self.ours, &self.inherited].into_iter().flatten();
+        let mut known: HashMap<RawFd, Identity> =
+            by_number.map(|(&number, &identity)| (number, identity)).collect();
+        known.extend(self.locks.iter().map(|(&identity, file)| (file.as_raw_fd(), identity)));
+        known.extend(self.parked.iter().map(|parked| (parked.descriptor.as_raw_fd(), parked.identity)));
         let descriptors = descriptors().unwrap_or_default().into_iter();
-        let unknown = descriptors.filter(|&descriptor| !is_known(descriptor));
-        unknown.filter_map(|descriptor| identity(&at(descriptor))).collect()
+        let found = descriptors.filter_map(|number| Some((number, identity(&at(number))?)));
+        found
+            .filter(|(number, identity)| known.get(number) != Some(identity))
+            .map(|(_, identity)| identity)
+            .collect()
     }
 
     /// Closes what nobody else in this process has open any more.

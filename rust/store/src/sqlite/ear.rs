@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use crate::sqlite::descriptors::is_nameless;
+use crate::sqlite::descriptors::{disclaim, is_nameless, nameless};
 
 /// The kernel has few of them for a user, of which other programs want some.
 const EARS_MAX: usize = 16;
@@ -46,10 +46,10 @@ struct Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        if still(self.file.as_ref()).is_none() {
+        if !self.file.as_ref().is_some_and(disclaim) {
             std::mem::forget(self.file.take());
         }
-        if still(self.end.as_ref()).is_none() {
+        if !self.end.as_ref().is_some_and(disclaim) {
             std::mem::forget(self.end.take());
         }
     }
@@ -63,10 +63,11 @@ fn still<T: AsFd>(descriptor: Option<&T>) -> Option<&T> {
 /// None where this process or the kernel has no room for one more.
 pub fn at(hint: &Path) -> Option<Arc<dyn Ear>> {
     let share = Share::take()?;
-    let file = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
-    file.add_watch(hint, AddWatchFlags::IN_MODIFY).ok()?;
-    let end = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok()?;
-    Some(Arc::new(Listening { _share: share, file: Some(file), end: Some(end) }))
+    let file = nameless(|| Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)).ok()?;
+    let mut ear = Listening { _share: share, file: Some(file), end: None };
+    ear.file.as_ref()?.add_watch(hint, AddWatchFlags::IN_MODIFY).ok()?;
+    ear.end = Some(nameless(|| EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)).ok()?);
+    Some(Arc::new(ear))
 }
 
 impl Ear for Listening {

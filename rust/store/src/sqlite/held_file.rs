@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
+use crate::sqlite::anchored::Anchored;
 #[cfg(target_os = "linux")]
 use crate::sqlite::descriptors;
 use crate::sqlite::shield::Identity;
@@ -66,11 +67,14 @@ pub fn open(path: &Path, create: bool) -> std::io::Result<File> {
 }
 
 /// Tells the descriptor from those of others.
-pub fn own(file: &File) {
+///
+/// # Errors
+/// The system's.
+pub fn own(file: File) -> std::io::Result<Anchored> {
     #[cfg(target_os = "linux")]
-    descriptors::own(file);
+    return descriptors::own(file);
     #[cfg(not(target_os = "linux"))]
-    let _ = file;
+    return Ok(Anchored::new(file));
 }
 
 /// Whether somebody else in this process has that file open, as far as the system tells.
@@ -85,7 +89,7 @@ pub fn is_shared(identity: Identity) -> bool {
 }
 
 /// Closes descriptors of ours, once they may be.
-pub fn close(files: impl Iterator<Item = File>) {
+pub fn close(files: impl Iterator<Item = Anchored>) {
     #[cfg(target_os = "linux")]
     descriptors::close(files);
     #[cfg(not(target_os = "linux"))]

@@ -9,6 +9,8 @@ use cloaca_core::port::Halt;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+#[cfg(target_os = "linux")]
+use crate::sqlite::descriptors;
 use crate::sqlite::fault::{Failure, describe};
 use crate::sqlite::mount::Mounts;
 use crate::sqlite::schema;
@@ -61,6 +63,7 @@ pub fn file(path: &Path, durability: Durability) -> Result<File, String> {
     // Declared first, so that it is dropped after a connection that is given up.
     let shield = Shield::before(&path, Use::Writing);
     let given = std::mem::replace(&mut path, shield.path().to_owned());
+    must_be_whole(&shield, &name)?;
     must_have_its_own_log(&shield)?;
     let writer = writer(&path, &given, durability, &shield).map_err(|failure| told(&name, failure))?;
     match reader(&path) {
@@ -102,6 +105,7 @@ fn opened_for_reading<T>(
     // Declared first, so that it is dropped after the view.
     let shield = Shield::before(&path, Use::Reading);
     let path = shield.path().to_owned();
+    must_be_whole(&shield, &name)?;
     must_have_its_own_log(&shield)?;
     let opened = View::of(&path).and_then(|mut view| {
         let checked = view.read(&path, |connection| check(connection, &name))?;
@@ -142,6 +146,26 @@ pub fn hold(view: &mut View, path: &Path, shield: &Shield) -> Result<(), Failure
     if !view.is_still() && view.read(path, mode)? == "wal" {
         shield.raise();
     }
+    Ok(())
+}
+
+/// What this process has had of the file must be there still: SQLite shares it among all of a process's connections.
+#[cfg(target_os = "linux")]
+fn must_be_whole(shield: &Shield, name: &str) -> Result<(), String> {
+    let files = [shield.identity()].into_iter();
+    let files: Vec<_> =
+        files.chain(["-wal", "-shm"].map(|end| identity(&beside(shield.path(), end)))).collect();
+    if shield.has_lost() || descriptors::is_robbed(&files) {
+        return Err(format!(
+            "something in this program closed descriptors of database '{name}' that were not its own (os.closerange, or what makes a \
+             daemon); shut down the runners of this process that were made before that, then make a new one"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn must_be_whole(_: &Shield, _: &str) -> Result<(), String> {
     Ok(())
 }
 

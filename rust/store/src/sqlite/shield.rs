@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::sqlite::anchored::Anchored;
 use crate::sqlite::byte_lock;
 #[cfg(target_os = "linux")]
 use crate::sqlite::descriptors;
@@ -62,9 +63,9 @@ struct Shielded {
     is_closing: bool,
     writes: bool,
     is_next: bool,
-    database: Vec<File>,
+    database: Vec<Anchored>,
     /// Newest last: SQLite makes another one each time that the last connection has gone.
-    memory: Vec<File>,
+    memory: Vec<Anchored>,
     /// Owners of this process. Locks of one open file don't show to itself.
     #[cfg(target_os = "linux")]
     epochs: std::collections::HashSet<Epoch>,
@@ -200,7 +201,7 @@ impl Shield {
         let has_any = std::fs::metadata(beside(&self.path, "-wal")).is_ok_and(|found| found.len() > 0);
         let mut shields = shields();
         let shielded = self.identity.and_then(|identity| shields.get_or_insert_default().get_mut(&identity));
-        has_any && shielded.and_then(|shielded| shielded.database.first()).is_some_and(has_none)
+        has_any && shielded.and_then(|shielded| shielded.database.first()).is_some_and(|file| has_none(file))
     }
 
     /// What tells the file from others.
@@ -233,7 +234,7 @@ impl Shield {
         let is_ours = shielded
             .memory
             .last()
-            .and_then(identity_of)
+            .and_then(|file| identity_of(file))
             .is_some_and(|ours| identity_at(&memory) == Some(ours));
         if shielded.stores == 1
             && is_ours
@@ -316,12 +317,15 @@ impl Shielded {
     /// Takes the byte that says that somebody is connected before SQLite does.
     #[cfg(target_os = "linux")]
     fn enter_memory(&mut self, path: &Path) {
+        if self.has_memory(identity(path)) {
+            self.memory.last().into_iter().for_each(|file| byte_lock::read(file, CONNECTED, true));
+            return;
+        }
         let made = self.database.first().and_then(|database| made_like(database, path));
         if let Some(file) = made {
             clear_if_first(&file);
             byte_lock::read(&file, CONNECTED, true);
-            own(&file);
-            self.memory.push(file);
+            self.memory.extend(own(file));
         }
     }
 
@@ -379,16 +383,20 @@ impl Shielded {
         false
     }
 
+    /// Whether the file of that identity is held already: to open it once more would be one more descriptor to close.
+    fn has_memory(&self, found: Option<Identity>) -> bool {
+        found.is_some() && self.memory.last().and_then(|file| identity_of(file)) == found
+    }
+
     fn hold_memory(&mut self, path: &Path) {
-        let Some(wanted) = identity(path) else { return };
-        if self.memory.last().and_then(identity_of) == Some(wanted) {
+        let found = identity(path);
+        if found.is_none() || self.has_memory(found) {
             return;
         }
         if let Ok(file) = open(path, false) {
             // SQLite may not have looked at it yet.
             clear_if_first(&file);
-            own(&file);
-            self.memory.push(file);
+            self.memory.extend(own(file));
         }
     }
 }
@@ -431,9 +439,13 @@ pub fn open_table() {
 /// Closes what a forked child has inherited. Closing does not unlock: the parent still holds it.
 pub fn forked() {
     // Another thread of the parent may have held this at the fork; then nobody will ever let go of it here.
-    if let Ok(mut shields) = SHIELDS.try_lock() {
-        *shields = None;
-    }
+    let shields = SHIELDS.try_lock().ok().and_then(|mut shields| shields.take()).unwrap_or_default();
+    let held =
+        shields.into_values().flat_map(|shielded| shielded.database.into_iter().chain(shielded.memory));
+    #[cfg(target_os = "linux")]
+    descriptors::forked(held);
+    #[cfg(not(target_os = "linux"))]
+    held.for_each(|file| drop(file.inherited()));
 }
 
 /// Counts a store in for the file at `path`. A descriptor is made only if there is none: to find one too many would mean to
@@ -451,10 +463,10 @@ fn enlist(path: &Path, use_: Use) -> Option<Identity> {
     }
     let file = open(path, use_ == Use::Writing).or_else(|_| File::open(path)).ok()?;
     let identity = identity_of(&file)?;
+    let file = own(file).ok()?;
     let shielded = table.entry(identity).or_default();
     shielded.stores += 1;
     shielded.readers += readers;
-    own(&file);
     shielded.database.push(file);
     Some(identity)
 }
@@ -517,7 +529,7 @@ mod tests {
         let opened = || {
             let file =
                 File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
-            Shielded { database: vec![file], ..Shielded::default() }
+            Shielded { database: vec![Anchored::new(file)], ..Shielded::default() }
         };
         // What is opened apart is to the kernel as if another process had it.
         let (mut here, mut elsewhere) = (opened(), opened());
@@ -535,7 +547,7 @@ mod tests {
         let opened = || {
             let file =
                 File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
-            Shielded { database: vec![file], ..Shielded::default() }
+            Shielded { database: vec![Anchored::new(file)], ..Shielded::default() }
         };
         let (mut here, mut elsewhere) = (opened(), opened());
         assert!(here.take(Place::Writer) && elsewhere.take(Place::Next));
