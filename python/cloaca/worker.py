@@ -190,11 +190,23 @@ class Worker:
         else:
             self._fail(job, task, task_id, failure, context_json, context, handle)
 
-    def _ends_unruled(self, entered: attempt.inside, failure: BaseException | None, task_id: str) -> bool:
-        """Whether what a body raised is no end of its attempt, as its runner ends."""
+    def _ends_unruled(
+        self,
+        entered: attempt.inside,
+        failure: BaseException | None,
+        task_id: str,
+        is_cancelled: bool = False,
+    ) -> bool:
+        """Whether what a body raised is no end of its attempt, as its runner ends.
+
+        Args:
+            is_cancelled: it runs on a loop, and was cancelled for that.
+        """
         if is_a(failure, attempt.Interrupted):
             return True
-        if failure is None or not entered.is_sent_home() or raised_by(failure).delay_us is not None:
+        if failure is None or not (is_cancelled or entered.is_sent_home()):
+            return False
+        if raised_by(failure).delay_us is not None:
             return False
         text = "task '%s' of run %s was told to end, as its runner does, and raised %s: it is made anew"
         # Not its text, which may hold what is to be hidden.
@@ -267,7 +279,10 @@ class Worker:
                 if handle is not None:
                     handle._check_awaited()
             except BaseException as raised:
-                if self._goes_home(loop, raised) or self._ends_unruled(entered, raised, task_id):
+                is_cancelled = self._is_cancelled_home(loop, entered)
+                if self._goes_home(loop, raised) or self._ends_unruled(
+                    entered, raised, task_id, is_cancelled
+                ):
                     self.traced(job, "Interrupted")
                     carrier.interrupted(job)
                     if is_a(raised, GeneratorExit) or is_a(raised, KeyboardInterrupt):
@@ -299,6 +314,14 @@ class Worker:
                 raise
         finally:
             loop.is_home(job)
+
+    def _is_cancelled_home(self, loop: Loop, entered: attempt.inside) -> bool:
+        """Whether it was cancelled as its runner or loop ends: what it raises by that is no failure."""
+        if not loop.is_cancelled():
+            return False
+        if loop.is_sent_home() and not loop.is_told(entered.job):
+            return True
+        return entered.is_to_end() and entered.is_sent_home()
 
     def _is_swept(self, loop: Loop, job: Job, failure: BaseException) -> bool:
         from asyncio import CancelledError

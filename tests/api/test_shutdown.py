@@ -1293,6 +1293,50 @@ def test_who_is_told_to_end_as_the_runner_does_and_raises_is_made_anew(
         assert [tried["outcome"] for tried in found["tasks"][0]["tries"]] == ["Interrupted", "Completed"]
 
 
+@pytest.mark.parametrize("ends", ["shutdown", "loop"])
+@pytest.mark.parametrize("how", ["at once", "later", "again"])
+def test_who_is_cancelled_as_the_runner_or_its_loop_ends_and_raises_is_made_anew(
+    tmp_path: Path, how: str, ends: str
+) -> None:
+    began = asyncio.Event()
+
+    async def works(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        if handle.attempt == 1:
+            began.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                if how == "later":
+                    await asyncio.sleep(0.01)
+                if how == "again":
+                    raise cloaca.RetryAfter(0)
+                raise ConnectionError("as it was cleaned up")
+        context["by"] = handle.attempt
+
+    with cloaca.WorkflowBuilder("long"):
+        cloaca.task(id="work", retry_attempts=0)(works)
+
+    async def first() -> str:
+        runner = cloaca.DefaultRunner(tmp_path / "runs.db", loop=asyncio.get_running_loop())
+        runners.append(runner)
+        run = await runner.submit_async("long")
+        await asyncio.wait_for(began.wait(), WAIT)
+        if ends == "shutdown":
+            await runner.shutdown_async(0.05)
+        return run.id
+
+    runners: list[cloaca.DefaultRunner] = []
+    run_id = asyncio.run(first())
+    runners[0].shutdown(5.0)
+    with cloaca.DefaultRunner(tmp_path / "runs.db") as runner:
+        result = runner.run(run_id).result(WAIT)
+        assert (result.status, result.final_context["by"]) == ("Completed", 2)
+        found = runner.get_run(run_id)
+        assert found is not None
+        outcome = "Postponed" if how == "again" else "Interrupted"
+        assert [tried["outcome"] for tried in found["tasks"][0]["tries"]] == [outcome, "Completed"]
+
+
 def test_who_raises_without_having_been_told_to_end_has_failed(tmp_path: Path) -> None:
     gate = Gate()
 

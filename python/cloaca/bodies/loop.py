@@ -467,6 +467,12 @@ class Loop:
         """Whether a body was told to end."""
         return job in self._stopped
 
+    def is_cancelled(self) -> bool:
+        """Whether the body that asks was cancelled, by whomever."""
+        # Nor is one closed by whoever throws it away, once no loop goes on with it.
+        task = asyncio.current_task() if self.is_running() else None
+        return task is not None and task.cancelling() > 0
+
     async def call_back(self, callback: Callable[..., Any], *arguments: object) -> None:
         """Calls a callback: an ordinary function aside, for it may block."""
         if is_async(callback):
@@ -572,6 +578,8 @@ class Loop:
             self._carrier.lose()
             self._drop_swept()
             is_closed = self._loop is not None and self._loop.is_closed()
+            if is_closed:
+                self._carrier.deafen()
             for job in list(self._bodies if is_closed else self._unbegun):
                 self._never_begins(job)
 
@@ -580,6 +588,7 @@ class Loop:
             return
         with contextlib.suppress(NotImplementedError, ValueError):
             self._loop.remove_reader(descriptor)
+            self._carrier.deafen()
 
     def _leave(self) -> None:
         self._deafen()

@@ -60,6 +60,11 @@ impl Carrier {
         self.way.number()
     }
 
+    /// Closes the descriptor, which the loop reads no more.
+    fn deafen(&self) {
+        self.way.deafen();
+    }
+
     /// Waits at most `seconds` until there is something to fetch; false if there is not.
     fn wait(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
         free(py, || self.way.heard_within(span_of(seconds)))

@@ -4,14 +4,15 @@
 use std::fs::File;
 use std::io::{Error, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use cloaca_core::runtime::Waker;
 use cloaca_store::descriptors::{disclaim, is_nameless, nameless};
 
 /// Readable from a wake-up until that is heard.
 pub struct EventFd {
-    /// None once it is seen that the program has closed it.
-    file: Option<File>,
+    /// None once it is closed.
+    file: RwLock<Option<File>>,
 }
 
 impl EventFd {
@@ -26,32 +27,47 @@ impl EventFd {
             // SAFETY: it was just made, and is nobody else's.
             Ok(unsafe { OwnedFd::from_raw_fd(fd) })
         };
-        Ok(Self { file: Some(File::from(nameless(make)?)) })
+        Ok(Self { file: RwLock::new(Some(File::from(nameless(make)?))) })
     }
 
     /// Its number.
     pub fn number(&self) -> Option<RawFd> {
-        self.file.as_ref().map(|file| file.as_raw_fd())
+        self.opened().as_ref().map(|file| file.as_raw_fd())
     }
 
     /// From now on it is readable no more, until the next wake-up.
     pub fn hear(&self) {
-        if let Some(mut file) = self.ours() {
+        if let Some(mut file) = still(&self.opened()) {
             let mut count = [0; 8];
             // Nothing to read is no fault.
             let _ = file.read(&mut count);
         }
     }
 
-    /// The descriptor, if it is still what was opened.
-    fn ours(&self) -> Option<&File> {
-        self.file.as_ref().filter(|file| is_nameless(file))
+    /// Nobody reads it any more.
+    pub fn close(&self) {
+        let file = self.file.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(file) = file
+            && !disclaim(&file)
+        {
+            // Its number may be another's by now.
+            std::mem::forget(file);
+        }
     }
+
+    fn opened(&self) -> RwLockReadGuard<'_, Option<File>> {
+        self.file.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The descriptor, if it is still what was opened.
+fn still(file: &Option<File>) -> Option<&File> {
+    file.as_ref().filter(|file| is_nameless(file))
 }
 
 impl Waker for EventFd {
     fn wake(&self) {
-        if let Some(mut file) = self.ours() {
+        if let Some(mut file) = still(&self.opened()) {
             // A count that is full wakes as well.
             let _ = file.write(&1_u64.to_ne_bytes());
         }
@@ -60,9 +76,6 @@ impl Waker for EventFd {
 
 impl Drop for EventFd {
     fn drop(&mut self) {
-        if !self.file.as_ref().is_some_and(disclaim) {
-            // Its number may be another's by now.
-            std::mem::forget(self.file.take());
-        }
+        self.close();
     }
 }

@@ -41,6 +41,12 @@ impl Way {
         self.bell.heard_within(span)
     }
 
+    /// The loop reads no descriptor any more.
+    pub fn deafen(&self) {
+        #[cfg(target_os = "linux")]
+        self.event.iter().for_each(|event| event.close());
+    }
+
     /// From now on the descriptor is readable no more, until the next wake-up.
     pub fn hear(&self) {
         #[cfg(target_os = "linux")]
