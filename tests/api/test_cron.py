@@ -688,8 +688,13 @@ def test_a_moment_that_a_clock_ahead_ran_already_does_not_run_again(tmp_path: Pa
         runner.advance("1d")
         assert len(moments(runner, schedule_id)) == 1
     with Dated(url, "2026-03-01T12:00:00Z") as runner:
+        assert runner.get_cron_schedule(schedule_id)["next_run_at"] == at("2026-03-03T03:00:00")
+        assert f"runs next at {at('2026-03-03T03:00:00')}" in runner.why(schedule_id)
+        # Who changes it knows nothing of that clock.
+        runner.set_cron_schedule_enabled(schedule_id, False)
+        runner.set_cron_schedule_enabled(schedule_id, True)
         assert eventually(
-            lambda: runner.get_cron_schedule(schedule_id)["next_run_at"] == at("2026-03-02T03:00:00")
+            lambda: runner.get_cron_schedule(schedule_id)["next_run_at"] == at("2026-03-03T03:00:00")
         )
         runner.advance("2d")
         assert moments(runner, schedule_id) == [at("2026-03-02T03:00:00"), at("2026-03-03T03:00:00")]

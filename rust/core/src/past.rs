@@ -95,6 +95,12 @@ impl Past {
         Some(begun.until.min(now))
     }
 
+    /// Up to when all is over from a moment on that is over itself, whatever the clock shows by then; none of one that has to come yet.
+    pub fn over_from(&self, moment: Wall) -> Option<Wall> {
+        let holds = |passage: &&Passage| passage.from <= moment && moment <= passage.until;
+        self.passages.iter().find(holds).map(|passage| passage.until)
+    }
+
     /// As it is stored, in microseconds: when it was declared, what has gone by before that, and the pairs, ascending.
     pub fn text(&self) -> String {
         let pairs: Vec<String> =
@@ -150,6 +156,13 @@ mod tests {
             [0, 1, 2, 4, 5, 8, 10].map(|now| known.over_until(Wall(now)).map(|until| until.0)),
             [None, Some(1), Some(2), Some(2), Some(5), Some(8), Some(9)]
         );
+    }
+
+    #[test]
+    fn a_moment_is_over_whatever_the_clock_shows_if_it_was_decided() {
+        let known = past(&[(1, 2), (5, 9)]);
+        let over = [0, 1, 2, 3, 5, 8, 9, 10].map(|at| known.over_from(Wall(at)).map(|until| until.0));
+        assert_eq!(over, [None, Some(2), Some(2), None, Some(9), Some(9), Some(9), None]);
     }
 
     #[test]

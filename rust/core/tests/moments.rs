@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use cloaca_core::admit::Overlap;
 use cloaca_core::engine::{Declared, Effects, Engine, Event, Polled, Then};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
-use cloaca_core::past::{PASSAGES_MAX, Past};
+use cloaca_core::past::{PASSAGES_MAX, Passage, Past};
 use cloaca_core::port::{
     Admitted, Change, CronMove, Moment, Origin, Receipt, Schedule, ScheduleKind, Terms, TriggerRow,
     TriggerState,
@@ -163,11 +163,43 @@ fn a_moment_that_is_over_does_not_come_again_when_the_clock_falls_back_for_a_whi
     step(&mut engine, Event::Cron(hourly(ScheduleKey(1), Some(Wall(2 * HOUR_US)))), now(1, 0));
     let ran = step(&mut engine, Event::Clock, now(3, 0));
     assert_eq!(moments(&ran), [2, 3].map(|hour| Wall(hour * HOUR_US)));
-    step(&mut engine, Event::Clock, Now { wall: Wall(HOUR_US + 1), ..now(3, 0) });
+    let back = step(&mut engine, Event::Clock, Now { wall: Wall(HOUR_US + 1), ..now(3, 0) });
+    assert_eq!(corrections(&back), [], "what comes next is as before");
     let right = step(&mut engine, Event::Clock, now(3, 1));
     assert!(moments(&right).is_empty(), "both ran: {:?}", moments(&right));
-    assert_eq!(corrections(&right)[0].next_at, Some(Wall(4 * HOUR_US)));
     assert_eq!(moments(&step(&mut engine, Event::Clock, now(4, 0))), [Wall(4 * HOUR_US)]);
+}
+
+#[test]
+fn the_next_moment_is_one_that_no_clock_ahead_has_decided() {
+    let mut engine = making_up(9);
+    step(&mut engine, Event::Cron(declared_at(50)), now(1, 49 * HOUR_US));
+    let kept = |effects: &Effects| {
+        let cron = effects.commits.iter().find_map(|(change, _)| match change {
+            Change::Start { cron, .. } => cron.as_ref(),
+            _ => None,
+        });
+        cron.and_then(|step| step.next_at).map(|at| at.0 / HOUR_US)
+    };
+    // All up to 55 are decided ahead of time; of those before 92 none is.
+    let at = |hour: i64| now(1, (hour - 1) * HOUR_US + 1);
+    step(&mut engine, Event::Clock, at(55));
+    assert_eq!(kept(&step(&mut engine, Event::Clock, at(51))), None, "what it waits for is right");
+    assert_eq!(moments(&step(&mut engine, Event::Clock, at(55))), []);
+    step(&mut engine, Event::Clock, at(100));
+    let right = step(&mut engine, Event::Clock, at(55));
+    assert_eq!((kept(&right), right.logs.len()), (Some(56), 1), "it would have been silent until 101");
+    assert_eq!(kept(&step(&mut engine, Event::Clock, at(91))), Some(101), "from 92 to 100 all is over");
+}
+
+#[test]
+fn what_a_clock_ahead_has_decided_is_not_named_as_next_where_a_cron_is_switched_on() {
+    let mut engine = making_up(9);
+    let mut row = declared_at(50);
+    row.past.pass(Passage { from: Wall(50 * HOUR_US), until: Wall(55 * HOUR_US) });
+    let read = step(&mut engine, Event::Cron(row), now(1, 49 * HOUR_US));
+    assert_eq!(corrections(&read)[0].next_at, Some(Wall(56 * HOUR_US)));
+    assert_eq!(read.logs, [], "it would have waited for no longer");
 }
 
 /// Hours from 1970 at which runs start once the clock shows each of these, in one life.
@@ -316,6 +348,8 @@ proptest! {
                 prop_assert!(moment > declared || is_now || before > 24, "{} before the declaration", moment);
                 prop_assert!(cron.ran.insert(moment), "{} again", moment);
             }
+            let ScheduleKind::Cron { next_at: Some(next), .. } = cron.row.kind else { unreachable!() };
+            prop_assert!(is_full || !cron.ran.contains(&(next.0 / HOUR_US)), "{:?} is named as next, and over", next);
         }
     }
 }

@@ -43,6 +43,15 @@ impl CronState {
         until.map_or(first, |until| self.cron.next(until).unwrap_or(Wall(i64::MAX)))
     }
 
+    /// The first moment after `after` that has to come yet: a clock that was ahead may have decided some already.
+    pub fn follows(&self, after: Wall) -> Option<Wall> {
+        let mut next = self.cron.next(after)?;
+        while let Some(until) = self.schedule.past.over_from(next) {
+            next = self.cron.next(until)?;
+        }
+        Some(next)
+    }
+
     /// What is over once moments from `first` to `last` are decided: with what was decided before, if no other moment lies between.
     pub fn passage(&self, first: Wall, last: Wall) -> Passage {
         let before = self.schedule.past.over_until(first);
@@ -229,31 +238,35 @@ impl Crons {
         Some(state)
     }
 
-    /// Lets a cron run at what follows from `now`, if it waited for longer; returns until when, and what is to be kept.
+    /// Lets a cron run at what follows from `now`, if it waited for longer, or for what is over; returns until when, and what is to be kept.
     pub fn put_right(&mut self, row: ScheduleKey, now: Wall) -> Option<(Wall, CronMove)> {
         let state = self.by_row.get(&row)?;
-        let follows = state.cron.next(now)?;
+        let follows = state.follows(now)?;
         let was = state.next;
         let failed = self.pending.get_mut(&row).and_then(|pending| match &mut pending.stage {
             Stage::Failed(again_at) if follows < *again_at => Some(again_at),
             _ => None,
         });
-        if follows >= was && failed.is_none() {
+        // As one that switches a cron on, or changes it, may have put it: that knows nothing of a clock that was ahead.
+        let is_over = was > now && state.schedule.past.over_from(was).is_some();
+        if follows >= was && failed.is_none() && !is_over {
             return None;
         }
         if let Some(again_at) = failed {
             *again_at = follows;
         }
         let mut state = self.remove(row)?;
-        state.next = was.min(follows);
+        state.next = if is_over { follows } else { was.min(follows) };
         let ScheduleKind::Cron { next_at, .. } = &mut state.schedule.kind else { return None };
         if follows < was {
             // What was missed before its workflow was declared is kept there.
             *next_at = Some(next_at.map_or(follows, |kept| kept.min(follows)));
+        } else if is_over && *next_at == Some(was) {
+            *next_at = Some(follows);
         }
         let (next_at, seen) = (*next_at, state.schedule.updated_at);
         self.insert(state);
-        (follows < was).then_some((was, CronMove { row, seen, next_at, last_at: None, decided: None }))
+        (follows < was || is_over).then_some((was, CronMove { row, seen, next_at, last_at: None, decided: None }))
     }
 
     /// The cron of that row, if it is switched on here.
@@ -265,7 +278,7 @@ impl Crons {
     pub fn ask(&mut self, state: CronState, moment: Wall) -> u64 {
         self.questions += 1;
         let stage = Stage::Asked(self.questions);
-        let (next, seen) = (state.cron.next(moment), state.schedule.updated_at);
+        let (next, seen) = (state.follows(moment), state.schedule.updated_at);
         let passage = state.passage(moment, moment);
         self.pending.insert(state.schedule.row, Pending { moment, passage, next, seen, stage });
         self.insert(state);

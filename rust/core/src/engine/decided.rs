@@ -70,7 +70,7 @@ impl Engine {
 
     /// A moment is not decided here. Should whose it is die over that, [`Engine::look_at_left_moments`] comes back to it.
     pub(super) fn moment_is_others(&mut self, row: ScheduleKey, now: Now) {
-        let next = self.crons.get(row).and_then(|state| state.cron.next(now.wall));
+        let next = self.crons.get(row).and_then(|state| state.follows(now.wall));
         self.crons.settle(row, next);
     }
 

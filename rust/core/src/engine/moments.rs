@@ -88,7 +88,8 @@ impl Engine {
         let mut late: Vec<(Wall, Arc<str>)> = Vec::new();
         for &row in rows {
             let Some((was, step)) = self.crons.put_right(row, now.wall) else { continue };
-            late.extend(self.crons.get(row).map(|state| (was, state.schedule.called())));
+            let waited = self.crons.get(row).filter(|state| state.next < was);
+            late.extend(waited.map(|state| (was, state.schedule.called())));
             let change = Change::Start { epoch: self.epoch, runs: Vec::new(), cron: Some(step) };
             out.commits.push((change, Then::Start(Vec::new())));
         }
@@ -121,7 +122,7 @@ impl Engine {
         };
         let (moments, has_older) = due_moments(&state.cron, first, again, now.wall, catchup, moments_max);
         let last = moments.back().copied().unwrap_or(now.wall);
-        let next = state.cron.next(last);
+        let next = state.follows(last);
         let passage = state.passage(moments.front().copied().unwrap_or(last), last);
         if has_older {
             out.logs.push(Note::CronCatchUpBounded { cron: state.schedule.called(), moments_max });
