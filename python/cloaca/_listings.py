@@ -200,7 +200,8 @@ class Listings:
 
         - `number` (int): from 1.
         - `outcome` (str): `Completed`, `Failed`, `TimedOut`, or `Interrupted` if its process died, or its
-          runner was shut down, while it may have been under way, or `Postponed` if it raised `RetryAfter`.
+          runner was shut down, while it may have been under way, or `Postponed` if it raised `RetryAfter`, or
+          `Cancelled` if it was told to end because its run was cancelled, and left nothing.
         - `started_at`, `ended_at` (str | None): RFC 3339 in UTC; `started_at` is `None` where the beginning
           is on no record. Of one that died with its process `ended_at` is when another runner found that.
         - `error_type` (str | None): the name of the exception's class.

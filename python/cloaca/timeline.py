@@ -24,6 +24,7 @@ _OUTCOMES = {
     "TimedOut": "Failed",
     "Interrupted": "Cancelled",
     "Postponed": "Pending",
+    "Cancelled": "Cancelled",
 }
 """The look of the state that each outcome of an attempt resembles most."""
 

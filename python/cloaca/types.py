@@ -225,7 +225,7 @@ RunEnd: TypeAlias = Literal["Completed", "Failed", "Cancelled"]
 TaskStatus: TypeAlias = Literal["Pending", "Running", "Completed", "Failed", "Skipped"]
 """Where a task stands: not begun, under way, or one of the three that are final."""
 
-TryOutcome: TypeAlias = Literal["Completed", "Failed", "TimedOut", "Interrupted", "Postponed"]
+TryOutcome: TypeAlias = Literal["Completed", "Failed", "TimedOut", "Interrupted", "Postponed", "Cancelled"]
 """How an attempt of a task ended."""
 
 Outcome: TypeAlias = Literal["skip", "fire", "error"]

@@ -423,6 +423,9 @@ def test_a_cancelled_run_stops_its_body(tmp_path: Path) -> None:
         run.cancel()
         assert run.result(WAIT).status == "Cancelled"
         assert is_gone(*pids)
+        row = runner.get_run(run.id)
+        assert row is not None
+        assert [tried["outcome"] for tried in row["tasks"][0]["tries"]] == ["Cancelled"]
     assert (tmp_path / "tidied").exists()
 
 

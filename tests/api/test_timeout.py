@@ -354,6 +354,63 @@ def test_a_cancelled_body_is_told_and_what_it_leaves_counts() -> None:
         assert task_of(runner, run)["status"] == "Completed"
 
 
+def told_raises(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+    assert eventually(lambda: handle.cancelled)
+    raise ValueError("told to end")
+
+
+def told_asks_for_later(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+    assert eventually(lambda: handle.cancelled)
+    raise cloaca.RetryAfter("10s")
+
+
+def waits_for_what_never_comes(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+    handle.defer_until(lambda: False, 1)
+
+
+async def waits_on_the_loop(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+    await handle.defer_until(lambda: False, 1)  # type: ignore[misc]
+
+
+async def sleeps(context: cloaca.Context) -> None:
+    await asyncio.sleep(WAIT)
+
+
+def goes_on(context: cloaca.Context) -> None:
+    assert eventually(lambda: GO_ON.is_set())
+
+
+GO_ON = threading.Event()
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (told_raises, "ValueError"),
+        (told_asks_for_later, "RetryAfter"),
+        (waits_for_what_never_comes, "RunnerError"),
+        (waits_on_the_loop, "CancelledError"),
+        (sleeps, "CancelledError"),
+        (goes_on, "CancelledError"),
+    ],
+)
+def test_an_attempt_that_ended_because_its_run_was_cancelled_is_on_record_as_that(
+    body: Any, kind: str
+) -> None:
+    GO_ON.clear()
+    declare("w", body, retry_attempts=3)
+    with runner_with(timeout_grace_seconds=0.3 if body is goes_on else WAIT) as runner:
+        run = runner.submit("w")
+        assert eventually(lambda: "in its body" in run.why() or "its own condition" in run.why())
+        run.cancel()
+        assert run.result(WAIT).status == "Cancelled"
+        GO_ON.set()
+        task = task_of(runner, run)
+        (only,) = task["tries"]
+        assert (only["outcome"], only["error_type"]) == ("Cancelled", kind)
+        assert (task["status"], task["error"]) == ("Failed", only["error"])
+
+
 def test_a_body_that_outlasts_a_cancel_is_overdue_and_its_run_is_cancelled() -> None:
     begun, go = threading.Event(), threading.Event()
 

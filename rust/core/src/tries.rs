@@ -25,12 +25,20 @@ pub enum TryOutcome {
     Interrupted,
     /// Its body asked to be called again later.
     Postponed,
+    /// The end of its run was asked for while its body was at work, which has left nothing.
+    Cancelled,
 }
 
 impl TryOutcome {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Completed, Self::Failed, Self::TimedOut, Self::Interrupted, Self::Postponed];
+    pub const ALL: [Self; 6] = [
+        Self::Completed,
+        Self::Failed,
+        Self::TimedOut,
+        Self::Interrupted,
+        Self::Postponed,
+        Self::Cancelled,
+    ];
 
     /// The public name, also kept in the store.
     pub fn name(self) -> &'static str {
@@ -40,6 +48,7 @@ impl TryOutcome {
             Self::TimedOut => "TimedOut",
             Self::Interrupted => "Interrupted",
             Self::Postponed => "Postponed",
+            Self::Cancelled => "Cancelled",
         }
     }
 
@@ -84,7 +93,7 @@ pub enum Maker {
 /// Why an attempt failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// [`TryOutcome::Failed`] or [`TryOutcome::TimedOut`].
+    /// [`TryOutcome::Failed`], or why it was told to end.
     pub outcome: TryOutcome,
     /// The kind of error.
     pub error_type: Arc<str>,

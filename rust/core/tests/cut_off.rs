@@ -135,6 +135,22 @@ fn a_place_that_was_stopped_for_it_uses_up_nothing() {
 }
 
 #[test]
+fn one_that_is_cancelled_meanwhile_ends_as_that() {
+    let stopped = |world: &mut World| {
+        world.end(Ended::Lost { text: "it was stopped".to_owned(), deaths_max: 0 });
+    };
+    let fails = |world: &mut World| drop(world.fail());
+    let ends: [fn(&mut World); 2] = [stopped, fails];
+    for end in ends {
+        let mut world = World::new(OnInterrupt::Retry);
+        world.cut_off();
+        world.step(Event::Cancel(RUN));
+        end(&mut world);
+        assert_eq!(world.tries, [(1, TryOutcome::Cancelled)]);
+    }
+}
+
+#[test]
 fn what_it_comes_to_counts() {
     let mut world = World::new(OnInterrupt::Retry);
     world.cut_off();

@@ -38,13 +38,10 @@ impl Engine {
         self.overdue_home(job, now, out);
         let random = self.next_random();
         let Some(run) = self.run_of(job) else { return Ruling::Stale };
-        let is_over_time = run.is_over_time(job.task as usize, job.attempt);
         let pause = pause_of(run, job, &ended, now);
-        let outcome = match ended {
-            _ if is_over_time => TryOutcome::TimedOut,
-            Ended::Failure(_) if run.is_cut_off(job.task as usize, job.attempt) => TryOutcome::Interrupted,
-            _ => ended.outcome(),
-        };
+        let outcome = run.outcome(job.task as usize, job.attempt, &ended);
+        let is_over_time =
+            outcome == TryOutcome::TimedOut && run.is_over_time(job.task as usize, job.attempt);
         let began = run.began_at(job.task as usize);
         let (ruling, progress) = run.attempt_ended(job.task as usize, job.attempt, ended, random, now);
         if ruling == Ruling::Stale {

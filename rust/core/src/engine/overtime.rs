@@ -75,6 +75,7 @@ impl Engine {
         let (epoch, grace, place) = (self.epoch, self.settings.timeout_grace, job.task as usize);
         let Some(run) = self.run_of(job) else { return };
         let began = run.began_at(place);
+        let outcome = run.stopped(place, job.attempt).map_or(TryOutcome::TimedOut, |told| told.outcome);
         let (ruling, progress) = run.overdue(place, job.attempt, grace, now.wall);
         if ruling == Ruling::Stale {
             return;
@@ -83,7 +84,7 @@ impl Engine {
         let task = Arc::clone(&run.workflow.tasks[place].id);
         let body = Body { run: row, epoch, task: Arc::clone(&task), attempt: job.attempt, at: now.wall };
         self.overdue.insert(job, body.clone());
-        self.count_attempt(job, TryOutcome::TimedOut, began, ruling, now);
+        self.count_attempt(job, outcome, began, ruling, now);
         out.overdue.push(job);
         // Before the end of its run, from which on somebody may ask for another attempt.
         out.commits.push((Change::Overdue(body), Then::Nothing));

@@ -21,7 +21,7 @@ pub(super) const CUT_OFF: &str =
 pub enum Told {
     /// Its time is over, or its run's: whatever it leaves, the attempt has failed.
     TimedOut(String),
-    /// Somebody asked for the end of its run: what it leaves counts.
+    /// Somebody asked for the end of its run: what it leaves counts, and what it raises is no failure of its own.
     Cancelled,
     /// Others may take its runner for dead and begin the next attempt: what it leaves counts if they have not, and that it failed does not.
     CutOff,
@@ -32,7 +32,7 @@ impl Told {
         match self {
             Self::TimedOut(why) => Failure::timed_out(&format!("{why}{rest}")),
             Self::Cancelled => Failure {
-                outcome: TryOutcome::TimedOut,
+                outcome: TryOutcome::Cancelled,
                 error_type: CANCEL.into(),
                 error: format!("{CANCEL}: {CANCELLED}{rest}"),
                 traceback: None,
@@ -81,12 +81,7 @@ impl Run {
     /// How an attempt has failed whose body was told to end, and never began; none if it was not told.
     pub fn stopped(&self, task: usize, attempt: u32) -> Option<Failure> {
         let told = self.tasks.get(task)?.told.as_ref()?;
-        let outcome = match told {
-            Told::TimedOut(_) => TryOutcome::TimedOut,
-            Told::Cancelled => TryOutcome::Failed,
-            Told::CutOff => TryOutcome::Interrupted,
-        };
-        self.is_in_body(task, attempt).then(|| Failure { outcome, ..told.failure("") })
+        self.is_in_body(task, attempt).then(|| told.failure(""))
     }
 
     /// Whether it counts for nothing that an attempt failed: its body was told to end because its runner was cut off.
@@ -95,15 +90,39 @@ impl Run {
         self.tasks.get(task).is_some_and(is_told) && self.is_in_body(task, attempt)
     }
 
-    /// What a body's end means: of one that is over its time, that it has failed by that.
+    /// How an attempt's end is told; `ended` by what its body came to.
+    pub fn outcome(&self, task: usize, attempt: u32, ended: &Ended) -> TryOutcome {
+        let told = self.tasks.get(task).and_then(|state| state.told.as_ref());
+        let told = told.filter(|_| self.is_in_body(task, attempt));
+        match (told, ended) {
+            (Some(Told::TimedOut(_)), _) => TryOutcome::TimedOut,
+            (_, Ended::Success(_)) => TryOutcome::Completed,
+            (Some(Told::Cancelled), _) => TryOutcome::Cancelled,
+            (Some(Told::CutOff), Ended::Failure(_)) => TryOutcome::Interrupted,
+            _ => ended.outcome(),
+        }
+    }
+
+    /// What a body's end means: of one that is over its time, that it has failed by that, and of one that ended because its run was
+    /// cancelled, that.
     pub(super) fn meant(&self, task: usize, ended: Ended) -> Ended {
-        let Some(told @ Told::TimedOut(_)) = &self.tasks[task].told else { return ended };
-        // Where it was when it ended tells what it hung on.
-        let traceback = match ended {
-            Ended::Failure(failure) | Ended::Postponed { failure, .. } => failure.traceback,
-            Ended::Success(_) | Ended::Lost { .. } => None,
+        let told = match &self.tasks[task].told {
+            Some(told @ (Told::TimedOut(_) | Told::Cancelled)) => told,
+            _ => return ended,
         };
-        Ended::Failure(Failure { traceback, ..told.failure("") })
+        let failure = match (told, ended) {
+            (Told::Cancelled, Ended::Success(output)) => return Ended::Success(output),
+            (Told::Cancelled, Ended::Failure(failure) | Ended::Postponed { failure, .. }) => {
+                Failure { outcome: TryOutcome::Cancelled, ..failure }
+            }
+            (Told::Cancelled, Ended::Lost { text, .. }) => Failure { error: text, ..told.failure("") },
+            // Where it was when it ended tells what it hung on.
+            (_, Ended::Failure(failure) | Ended::Postponed { failure, .. }) => {
+                Failure { traceback: failure.traceback, ..told.failure("") }
+            }
+            (_, Ended::Success(_) | Ended::Lost { .. }) => told.failure(""),
+        };
+        Ended::Failure(failure)
     }
 
     /// Rules on an attempt whose body was told to end, and has not within `grace`: its task fails for good, because a next attempt would
