@@ -349,7 +349,8 @@ class Triggers:
             if self._paused and name in registry.triggers:
                 return why.unknown_yet(name)
             if check.is_uuid(name) and (row := self._open().schedules.cron(name)) is not None:
-                told = why.of_cron(name, row, None, None, self._served.is_served)
+                deciding = self._open().polls.deciding(row["id"])
+                told = why.of_cron(name, row, deciding, None, self._served.is_served)
                 idle = f"{self._idles}{self._of_idle(row['workflow_name'])}"
                 return f"{told}{idle}{self._of_paused(row['workflow_name'])}"
             raise TriggerError(self._unknown_trigger(name))

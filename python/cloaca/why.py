@@ -85,7 +85,8 @@ def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:
         by = f"{name} is {polled(heard)} by another runner of this store"
         return f"{by}{trigger['put_off']}{_on_record(last, heard)}"
     if last is None and heard is not None:
-        return f"{name} waits for a run to end, {heard}: none has since it was declared"
+        since = "none has since it was declared, and it is told of none that ended before"
+        return f"{name} waits for a run to end, {heard}: {since}"
     if last is None:
         return f"{name} has not been polled yet; its first poll is due at {standing['next_poll_at']}"
     if standing["backs_off"]:
@@ -294,17 +295,18 @@ def _shortened(error: str) -> str:
 def of_cron(
     name: str,
     cron: CronScheduleRow,
-    deciding: tuple[int, str | None, str | None, str | None, bool] | None,
+    deciding: tuple[int, str | None, str | None, str | None, bool, str | None] | None,
     absent: str | None,
     is_served: Callable[[str], bool],
 ) -> str:
     """One sentence about a trigger that is a cron, from its schedule, how often in a row its function has
-    failed and since when it has not answered, and what its newest moment came to, or that it is put off;
-    `absent` is why it does not run here, if it doesn't. Of one without a name `name` is its id. A living
-    runner may declare its workflow where this program does not: `is_served` says so."""
+    failed and since when it has not answered, what its newest moment came to, or that it is put off, and why
+    the store refuses what became of its moments; `absent` is why it does not run here, if it doesn't. Of one
+    without a name `name` is its id. A living runner may declare its workflow where this program does not:
+    `is_served` says so."""
     last = cron["last_run_at"]
     before = f"; it ran last at {last}" if last else "; it has not run yet"
-    failures, since, outcome, reason, is_put_off = deciding or (0, None, None, None, False)
+    failures, since, outcome, reason, is_put_off, refused = deciding or (0, None, None, None, False, None)
     if outcome in ("skip", "error") or is_put_off:
         what = "failed" if outcome == "error" else "was put off" if is_put_off else "was left out"
         before = f"{before}; its last moment {what}{f': {reason}' if reason else ''}"
@@ -323,6 +325,9 @@ def of_cron(
         return f"{says}, and {undeclared(cron['workflow_name'])}{before}"
     if since is not None:
         return f"{says}, whose function has not answered since {since}{before}"
+    if refused is not None:
+        cannot = "cannot go on, because the store refuses what became of its moments, which is tried again"
+        return f"{says}, and {cannot} until it takes that: {refused}{before}"
     if failures:
         times = _times(failures, "time")
         return (

@@ -489,7 +489,8 @@ def test_listings_and_why_say_what_it_waits_for() -> None:
         assert (rows["polled"]["on_run"], rows["polled"]["on_run_status"]) == (None, [])
         assert (rows["watch"]["poll_interval_ms"], rows["watch"]["next_poll_at"]) == (0, None)
         why = runner.why("watch")
-        assert why == "trigger 'watch' waits for a run to end, ingest Failed: none has since it was declared"
+        waits = "trigger 'watch' waits for a run to end, ingest Failed: none has since it was declared"
+        assert why == f"{waits}, and it is told of none that ended before"
         runner.submit("ingest", {"bad": True})
         runner.advance("3h")
         assert "it is called for the next run that ends, ingest Failed" in runner.why("watch")

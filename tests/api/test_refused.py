@@ -193,8 +193,12 @@ def test_a_crons_moment_that_is_refused_is_due_still(
         guard.on("INSERT ON runs")
         many = len(moments(runner))
         assert eventually(lambda: bool(refusals(caplog)))
+        name = "c" if has_function else runner.list_cron_schedules()[0]["id"]
+        assert eventually(lambda: REFUSED in runner.why(name)), runner.why(name)
+        assert "the store refuses what became of its moments, which is tried again until" in runner.why(name)
         guard.off()
         assert eventually(lambda: len(moments(runner)) >= many + 2)
+        assert eventually(lambda: "runs next at" in runner.why(name))
         ran = moments(runner)
     assert ran == [*range(ran[0], ran[-1] + 1)], "none is left out"
     assert len(called) == len(set(called)), "the function was called once for each"

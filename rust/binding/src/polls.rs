@@ -103,8 +103,8 @@ type TickParts = (Option<String>, String, Option<String>, u32, Option<String>, O
 /// `(run, status, ended_at, is_too_deep, kept)`, the last of which is `(context, error)`.
 type EndingParts = (String, &'static str, String, bool, Option<(Option<String>, Option<String>)>);
 
-/// `(failures, polled_since, outcome, reason)`.
-type Deciding = (u32, Option<String>, Option<String>, Option<String>, bool);
+/// `(failures, polled_since, outcome, reason, is_put_off, refused)`.
+type Deciding = (u32, Option<String>, Option<String>, Option<String>, bool, Option<String>);
 
 /// The triggers that one runner polls.
 #[pyclass(frozen, module = "cloaca._cloaca")]
@@ -264,8 +264,9 @@ impl Polls {
         work::place_here()
     }
 
-    /// `(failures, polled_since, outcome, reason, is_put_off)` of a cron whose function decides its moments here, or whose overlap does; the last
-    /// three are of its newest moment, which is still to come where that is put off.
+    /// `(failures, polled_since, outcome, reason, is_put_off, refused)` of a cron whose function decides its moments here, or whose overlap does;
+    /// the outcome, the reason and whether that is put off, and still to come, are of its newest moment. The last is of any cron: why the store
+    /// refuses what became of its moments.
     fn deciding(&self, py: Python<'_>, id: &str) -> PyResult<Option<Deciding>> {
         let runtime = self.handle.runtime(py)?;
         let id = parse_id(py, id)?;
@@ -277,15 +278,17 @@ impl Polls {
         // What has run since was not decided: its function takes no moment any more, say.
         let is_newest = |tick: &&Stretch| row.last_at.is_none_or(|last_at| tick.last_at >= last_at);
         let newest = newest.first().filter(is_newest);
-        let (failures, since) = free(py, || runtime.standing(row.row))?
-            .map_or((0, None), |(standing, _, since)| (standing.failures, since.map(Wall::rfc3339)));
+        let (standing, refused) = free(py, || (runtime.standing(row.row), runtime.cron_refused(row.row)))?;
+        let (failures, since) =
+            standing.map_or((0, None), |(standing, _, since)| (standing.failures, since.map(Wall::rfc3339)));
         let outcome = newest.map(|newest| newest.outcome.name().to_owned());
         let next_at = match row.kind {
             ScheduleKind::Cron { next_at, .. } => next_at,
             ScheduleKind::Trigger { .. } => None,
         };
         let is_put_off = newest.zip(next_at).is_some_and(|(newest, next_at)| newest.last_at >= next_at);
-        Ok(Some((failures, since, outcome, newest.map(|newest| newest.reason.to_string()), is_put_off)))
+        let reason = newest.map(|newest| newest.reason.to_string());
+        Ok(Some((failures, since, outcome, reason, is_put_off, refused)))
     }
 
     /// Where a trigger stands: its row with `standing`, a dict, or `None` if it is not polled here.

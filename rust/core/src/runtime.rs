@@ -52,7 +52,7 @@ use uuid::Uuid;
 
 use crate::engine::{Counts, Effects, Engine, Event, Job, Note, Request, Settings};
 use crate::error::{Error, Kind, Result, excerpt};
-use crate::key::{ById, Epoch};
+use crate::key::{ById, Epoch, ScheduleKey};
 use crate::near::hint;
 use crate::poll::PollCounts;
 use crate::port::{Ear, Fault, Halt, Minute, Parent, Store, WorkflowRow};
@@ -64,6 +64,7 @@ use crate::runtime::park::{
 };
 use crate::runtime::pollers::PollState;
 use crate::runtime::questions::Questions;
+use crate::runtime::refused::Stream;
 use crate::runtime::watch::News;
 use crate::runtime::writer::WriterState;
 use crate::time::{Mono, Now};
@@ -640,6 +641,11 @@ impl Runtime {
     pub fn run_refused(&self, id: Uuid) -> Option<String> {
         let row = lock(&self.shared.engine).run(id)?.row;
         lock(&self.shared.writer).refused.why(row).map(str::to_owned)
+    }
+
+    /// Why what became of a cron's moments is not kept, if the store refuses it.
+    pub fn cron_refused(&self, row: ScheduleKey) -> Option<String> {
+        lock(&self.shared.writer).refused.why_of(&Stream::Cron(row)).map(str::to_owned)
     }
 
     /// Counts of polls and of what followed since the start, and the runs in hand.

@@ -31,14 +31,8 @@ pub enum TryOutcome {
 
 impl TryOutcome {
     /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Completed,
-        Self::Failed,
-        Self::TimedOut,
-        Self::Interrupted,
-        Self::Postponed,
-        Self::Cancelled,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Completed, Self::Failed, Self::TimedOut, Self::Interrupted, Self::Postponed, Self::Cancelled];
 
     /// The public name, also kept in the store.
     pub fn name(self) -> &'static str {

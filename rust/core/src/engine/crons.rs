@@ -266,7 +266,8 @@ impl Crons {
         }
         let (next_at, seen) = (*next_at, state.schedule.updated_at);
         self.insert(state);
-        (follows < was || is_over).then_some((was, CronMove { row, seen, next_at, last_at: None, decided: None }))
+        (follows < was || is_over)
+            .then_some((was, CronMove { row, seen, next_at, last_at: None, decided: None }))
     }
 
     /// The cron of that row, if it is switched on here.

@@ -120,12 +120,13 @@ impl Refused {
 
     /// Why what becomes of a run is not kept, if that is so.
     pub fn why(&self, run: RunRow) -> Option<&str> {
-        let stream = Stream::Run(run);
-        self.streams
-            .get(&stream)
-            .map(|aside| &aside.why)
-            .or_else(|| self.trying.get(&stream))
-            .map(String::as_str)
+        self.why_of(&Stream::Run(run))
+    }
+
+    /// The same of a stream.
+    pub fn why_of(&self, stream: &Stream) -> Option<&str> {
+        let aside = self.streams.get(stream).map(|aside| &aside.why);
+        aside.or_else(|| self.trying.get(stream)).map(String::as_str)
     }
 
     /// How many runs and how much else is set aside, and why the first of it is.
