@@ -601,7 +601,8 @@ class Runs(Listings):
             permits = [(name, getattr(self._config, name)) for name in names]
             is_limited = any(task["doing"] == "limited" for task in standing.get("tasks", ()))
             limits = {each["name"]: each for each in self._open().store.limits()} if is_limited else {}
-            told = why_run.of_own(row, standing, permits, self._crew.places.names, limits)
+            executors, is_lost = self._crew.places.names, self._crew.has_lost_loop()
+            told = why_run.of_own(row, standing, permits, executors, limits, is_lost)
             return told + paused
         return self._why_elsewhere(row) + paused
 

@@ -44,18 +44,19 @@ class inside:
 
     Attributes:
         is_home: whether the body has ended, and its callback runs, or this is one.
+        is_callback: whether it is a callback that runs.
         was_told: whether it has looked whether it is to end, and was told so.
     """
 
     __slots__ = (
         "_calls",
         "_deferred",
-        "_is_callback",
         "_permit",
         "_token",
         "_traced",
         "engine",
         "host",
+        "is_callback",
         "is_home",
         "job",
         "lines",
@@ -81,7 +82,7 @@ class inside:
         self.name = name
         self.loop = loop
         self._deferred = deferred
-        self._is_callback = is_callback
+        self.is_callback = is_callback
         self._permit: Permit | None = None
         self._calls: dict[str, Iterator[int]] | None = None
         self.is_home = is_callback
@@ -110,7 +111,7 @@ class inside:
     def permit(self) -> Permit | None:
         """The attempt's permit; `None` of what needs none, a poll."""
         if self._permit is None and self._deferred is not None:
-            self._permit = self._deferred.permit(self, self._is_callback)
+            self._permit = self._deferred.permit(self, self.is_callback)
         return self._permit
 
     def is_to_end(self) -> bool:
@@ -133,7 +134,11 @@ class inside:
     def goes_on(self, loop: Loop) -> None:
         """The body, which began on a thread, goes on on an event loop."""
         self.loop = loop
-        self.is_home = self._is_callback
+        self.is_home = self.is_callback
+
+    def tells(self) -> None:
+        """The body is home, and its callback runs where it did."""
+        self.is_callback = True
 
     def close(self) -> None:
         """The body is home; whoever still calls is its callback."""

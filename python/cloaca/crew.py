@@ -208,6 +208,10 @@ class Crew:
         loop = self._loop
         return loop if loop is not None and loop.is_here() else None
 
+    def has_lost_loop(self) -> bool:
+        """Whether the program's loop has ended on which async bodies run."""
+        return self._loop is not None and self._loop.is_lost
+
     def look_at_loop(self) -> None:
         """Notices that the program has closed the loop."""
         if (loop := self._loop) is not None:

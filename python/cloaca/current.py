@@ -73,8 +73,10 @@ class CurrentRun:
 
     @property
     def cancelled(self) -> bool:
-        """Whether an attempt's body is to end, as `TaskHandle.cancelled` tells; false in a poll."""
-        return self._body is not None and self._body.is_to_end()
+        """Whether an attempt's body is to end, as `TaskHandle.cancelled` tells; false in a poll and in a
+        callback, which nobody tells to end."""
+        body = self._body
+        return body is not None and not body.is_callback and body.is_to_end()
 
     @property
     def runner(self) -> DefaultRunner:

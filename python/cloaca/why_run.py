@@ -6,6 +6,7 @@ from __future__ import annotations
 from . import registry
 from .errors import excerpt
 from .near import hint
+from .places import BUILT_IN
 from .rows import CALLBACKS
 
 TYPE_CHECKING = False
@@ -34,8 +35,10 @@ def of_own(
     permits: Sequence[tuple[str, int]],
     executors: Mapping[int, str],
     limits: Mapping[str, dict[str, Any]],
+    is_loop_lost: bool = False,
 ) -> str:
-    """One sentence about a run that this runner has, from where it stands; ``limits`` by name."""
+    """One sentence about a run that this runner has, from where it stands; ``limits`` by name, and whether
+    the event loop has ended on which its async bodies run."""
     name = _name(row)
     if standing["refused"] is not None:
         return (
@@ -51,7 +54,7 @@ def of_own(
     tasks = [
         _limited(task, limits)
         if task["doing"] == "limited"
-        else _task(task, standing, permits, executors, _started(row, task))
+        else _task(task, standing, permits, executors, _started(row, task), is_loop_lost)
         for task in standing["tasks"]
     ]
     if standing["is_halted"]:
@@ -161,6 +164,7 @@ def _task(
     permits: Sequence[tuple[str, int]],
     executors: Mapping[int, str],
     started: str,
+    is_loop_lost: bool,
 ) -> str:
     name, attempt, doing = f"task {excerpt(task['id'])}", task["attempt"], task["doing"]
     if doing == "in_body":
@@ -185,6 +189,9 @@ def _task(
         return f"{name} is over after attempt {attempt}, and its callback is being told"
     if doing == "looked":
         return f"whether {name} runs is being read from its contexts"
+    if is_loop_lost and task["executor"] == BUILT_IN["loop"]:
+        lost = "the event loop that async bodies run on here has ended"
+        return f"{name} waits for another runner, as {lost}; attempt {attempt} begins there{_failed(task)}"
     if standing["is_permit_free"]:
         return f"{name} is about to begin attempt {attempt}{_failed(task)}"
     if (executor := executors.get(task["executor"])) is not None:

@@ -413,9 +413,11 @@ class Worker:
     ) -> None:
         """Awaits a callback, and settles the attempt."""
         loop.is_over(job)
-        if self.logbook is not None and (entered := attempt.entered()) is not None:
-            # What the body logged is its own.
-            entered.lines = self.logbook.of_callback(job, task_id, name, arguments)
+        if (entered := attempt.entered()) is not None:
+            entered.tells()
+            if self.logbook is not None:
+                # What the body logged is its own.
+                entered.lines = self.logbook.of_callback(job, task_id, name, arguments)
         called = None if telling is None else self._called(job, task_id, name)
         failure: BaseException | None = None
         token = None if called is None else called.attach()

@@ -692,6 +692,9 @@ def test_a_loop_that_ends_under_its_runner_leaves_its_runs_to_the_next(
             loop.close()
             gc.collect()
     later = runner.submit("w", {"later": True})
+    assert eventually(lambda: "the event loop that async bodies run on here has ended" in later.why())
+    assert "waits for another runner" in later.why()
+    assert "max_async_tasks" not in later.why()
 
     def lines() -> list[str]:
         return [record.getMessage() for record in caplog.records if "event loop" in record.getMessage()]
@@ -870,6 +873,44 @@ def test_a_body_knows_what_it_is() -> None:
             assert cloaca.current_run() is None
 
     asyncio.run(main())
+
+
+def test_nobody_has_told_a_callback_to_end() -> None:
+    seen: dict[str, bool] = {}
+
+    def look(what: str) -> None:
+        current = cloaca.current_run()
+        assert current is not None
+        seen[what] = current.cancelled
+
+    async def look_on_the_loop(what: str) -> None:
+        look(what)
+
+    def plain(context: cloaca.Context) -> None:
+        look("plain body")
+
+    async def on_the_loop(context: cloaca.Context) -> None:
+        look("async body")
+
+    def fails(context: cloaca.Context) -> None:
+        raise ValueError("boom")
+
+    with cloaca.WorkflowBuilder("works").on_success(lambda run: look("workflow")):
+        tells = {
+            "plain of plain": (plain, look),
+            "plain of async": (on_the_loop, look),
+            "async of plain": (plain, look_on_the_loop),
+            "async of async": (on_the_loop, look_on_the_loop),
+        }
+        for what, (body, tell) in tells.items():
+            cloaca.task(id=what, on_success=lambda task_id, context, tell=tell: tell(task_id))(body)
+    with cloaca.WorkflowBuilder("fails"):
+        cloaca.task(id="on_failure", retry_attempts=1, on_failure=lambda task_id, *_: look(task_id))(fails)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        assert runner.execute("works").status == "Completed"
+        assert runner.execute("fails").status == "Failed"
+        assert eventually(lambda: "workflow" in seen)
+    assert seen == dict.fromkeys(["plain body", "async body", *tells, "on_failure", "workflow"], False)
 
 
 def test_whatever_a_runner_calls_knows_what_it_is(tmp_path: Path) -> None:

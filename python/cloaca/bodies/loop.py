@@ -106,6 +106,11 @@ class Loop:
 
     # From any thread
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the program's loop has ended, and no body runs on it any more."""
+        return self._is_lost
+
     def bind(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Has the bodies run on that loop, or on the shared one, unless that has been decided before."""
         with self._lock:
