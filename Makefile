@@ -55,7 +55,7 @@ races: ## play the runtime's threads in many orders (SCHEDULES=20000 of each mod
 
 torture: develop ## kill a program 5,000 times, at every pair of fault points too, cut the power 2,000 times and lose 500 answers to COMMIT
 	CLOACA_LOSSES=500 cargo test --locked -p cloaca-store --test loss
-	CLOACA_KILLS=5000 CLOACA_PAIRS=0 CLOACA_CUTS=2000 CLOACA_PLACE_KILLS=300 CLOACA_CROWD=100000 CLOACA_TURNS=100 CLOACA_AFTER_KILLS=200 $(BIN)/python -m pytest tests/crash -s --timeout 0
+	CLOACA_KILLS=5000 CLOACA_PAIRS=0 CLOACA_CUTS=2000 CLOACA_PLACE_KILLS=300 CLOACA_CROWD=100000 CLOACA_TURNS=100 CLOACA_AFTER_KILLS=200 CLOACA_BACKFILL_KILLS=200 $(BIN)/python -m pytest tests/crash -s --timeout 0
 
 break: develop ## attack it from outside, each attack by chance 20 times as long (BREAKS=100)
 	CLOACA_BREAKS=$(or $(BREAKS),20) $(BIN)/python -m pytest tests/break -s --timeout 0
