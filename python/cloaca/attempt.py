@@ -137,8 +137,8 @@ class inside:
         self.is_home = self.is_callback
 
     def tells(self) -> None:
-        """The body is home, and its callback runs where it did."""
-        self.is_callback = True
+        """The body is home, and its callback runs where it did: for that nobody waits."""
+        self.is_callback, self._permit = True, None
 
     def close(self) -> None:
         """The body is home; whoever still calls is its callback."""

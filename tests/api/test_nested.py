@@ -70,6 +70,34 @@ def test_a_callback_may_wait_for_a_run() -> None:
     assert found == ["Completed"]
 
 
+@pytest.mark.parametrize("has_waited", [False, True])
+def test_a_plain_callback_of_an_async_task_may_wait_for_a_run(
+    has_waited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    looked, look = threading.Event(), permit.Permit.look
+
+    def looks(of: permit.Permit) -> None:
+        try:
+            look(of)
+        finally:
+            looked.set()
+
+    async def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        if has_waited:
+            await handle.defer_until(lambda: True, 1)  # type: ignore[misc]
+        monkeypatch.setattr(permit.Permit, "look", looks)
+
+    def told(task_id: str, context: cloaca.Context) -> None:
+        seen.append(runner.execute("waits", {}).status)
+
+    workflow("waits", lambda context: looked.wait(SECONDS) and None)
+    workflow("tells", body, on_success=told)
+    with cloaca.DefaultRunner.with_config(":memory:", one_at_a_time()) as runner:
+        assert runner.submit("tells", {}).result(SECONDS).status == "Completed"
+    assert seen == ["Completed"]
+
+
 def test_a_body_may_wait_for_several_runs_at_once() -> None:
     async def body(context: cloaca.Context) -> dict[str, Any]:
         results = await asyncio.gather(*(runner.execute_async("leaf", {"depth": n}) for n in range(3)))
