@@ -423,9 +423,24 @@ def test_a_cancelled_run_stops_its_body(tmp_path: Path) -> None:
         run.cancel()
         assert run.result(WAIT).status == "Cancelled"
         assert is_gone(*pids)
-        row = runner.get_run(run.id)
-        assert row is not None
-        assert [tried["outcome"] for tried in row["tasks"][0]["tries"]] == ["Cancelled"]
+        assert [tried["outcome"] for tried in task_of(runner, run.id)["tries"]] == ["Cancelled"]
+    assert (tmp_path / "tidied").exists()
+
+
+def test_a_run_that_is_over_its_time_stops_its_body(tmp_path: Path) -> None:
+    declare(bodies.dawdles)
+    pool = cloaca.ProcessExecutor(max_workers=1, kill_grace=WAIT)
+    # Its process is there before the time of the run begins.
+    pool.submit(os.getpid).result()
+    with (
+        pool,
+        cloaca.DefaultRunner(":memory:", executors={"cpu": pool}, workflow_timeout_seconds=1) as runner,
+    ):
+        run = runner.submit("w", {"folder": str(tmp_path)})
+        pids = read_pids(tmp_path, 1)
+        assert run.result(WAIT).status == "Failed"
+        assert is_gone(*pids)
+        assert [tried["outcome"] for tried in task_of(runner, run.id)["tries"]] == ["TimedOut"]
     assert (tmp_path / "tidied").exists()
 
 

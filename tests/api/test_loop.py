@@ -710,6 +710,10 @@ def test_a_loop_that_ends_under_its_runner_leaves_its_runs_to_the_next(
         for row in runner.list_runs():
             assert runner.run(row["id"]).result(WAIT).status == "Completed"
         assert len(runner.list_runs()) == 2
+        found = runner.get_run(runner.list_runs()[-1]["id"])
+        assert found is not None
+        outcomes = [tried["outcome"] for tried in found["tasks"][0]["tries"]]
+        assert outcomes == ["Interrupted", "Completed"]
     assert later.id
 
 

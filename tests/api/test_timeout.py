@@ -475,6 +475,14 @@ def test_the_end_of_a_runs_time_takes_the_same_road() -> None:
         assert (only["outcome"], only["error_type"]) == ("TimedOut", "TimeoutError")
 
 
+def test_a_coroutine_of_a_run_that_is_over_its_time_is_cancelled() -> None:
+    declare("slow", sleeps, retry_attempts=3)
+    with runner_with(workflow_timeout_seconds=0.2) as runner:
+        run = runner.submit("slow")
+        assert run.result(WAIT).status == "Failed"
+        assert [tried["outcome"] for tried in task_of(runner, run)["tries"]] == ["TimedOut"]
+
+
 def test_a_run_that_is_over_its_time_says_who_gave_it_that(caplog: pytest.LogCaptureFixture) -> None:
     def body(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
         handle.defer_until(lambda: False, "10ms")

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import far_bodies
 import postgres
 import pytest
 from attack import PRELUDE, Program, until
@@ -125,7 +126,9 @@ def test_who_is_cut_off_stops_before_another_machine_goes_on(
     assert (run.final_context["coroutine"], run.final_context["thread"]) == ("second", "second")
 
 
-def test_what_was_told_to_end_is_made_again_if_nobody_took_it(way: postgres.Way, database: str) -> None:
+def test_what_was_told_to_end_is_made_again_if_nobody_took_it(
+    way: postgres.Way, database: str, tmp_path: Path
+) -> None:
     """It uses up none of its attempts, and what cannot be stopped may go on to its end."""
     told = threading.Event()
     released = threading.Event()
@@ -159,12 +162,16 @@ def test_what_was_told_to_end_is_made_again_if_nobody_took_it(way: postgres.Way,
             if handle.attempt == 1:
                 raise ValueError("it was told to end")
 
-    with cloaca.DefaultRunner(way.url(database)) as runner:
-        run = runner.submit("work", {})
-        until(lambda: begun and current)
+        cloaca.task(id="far", retry_attempts=1, executor="cpu")(far_bodies.lasts_at_first)
+
+    executors = {"cpu": cloaca.ProcessExecutor(max_workers=1)}
+    with cloaca.DefaultRunner(way.url(database), executors=executors) as runner:
+        run = runner.submit("work", {"folder": str(tmp_path)})
+        until(lambda: begun and current and (tmp_path / "begun").exists())
         with way.cut():
             assert told.wait(PATIENCE)
             assert not handles[0].is_current()
+            until(lambda: (tmp_path / "told True").exists())
         until(lambda: handles[0].is_current())
         released.set()
         assert run.result(PATIENCE).status == "Completed"
@@ -175,6 +182,7 @@ def test_what_was_told_to_end_is_made_again_if_nobody_took_it(way: postgres.Way,
     tries = {task["id"]: task["tries"] for task in details["tasks"]}
     assert [each["outcome"] for each in tries["coroutine"]] == ["Interrupted", "Completed"]
     assert [each["outcome"] for each in tries["raises"]] == ["Interrupted", "Completed"]
+    assert [each["outcome"] for each in tries["far"]] == ["Interrupted", "Completed"]
     assert [each["outcome"] for each in tries["ends"]] == ["Completed"]
 
 
