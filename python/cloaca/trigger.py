@@ -251,9 +251,10 @@ def trigger(
     that has none and returns something): once for each moment, by one of all runners, with a tick whose
     `scheduled_at` is the moment. What it returns says what that starts: `None` or `True` a run, a context (a
     `Context` or a mapping) a run with that beside what tells of the moment, a `TriggerResult` or several what
-    they say, and `False` or a skip nothing. If it raises, the moment is tried again, after longer and longer
-    waits, until the next one is there. `catchup` says which moments are made up for that nobody was there
-    for: `all`, the default, up to `cron_max_catchup_executions`, the `last`, or `none`.
+    they say, and `False` or a skip nothing. Its moments start their runs whatever is unfinished, as if
+    `allow_concurrent` were true, unless `overlap` says otherwise. If it raises, the moment is tried again,
+    after longer and longer waits, until the next one is there. `catchup` says which moments are made up for
+    that nobody was there for: `all`, the default, up to `cron_max_catchup_executions`, the `last`, or `none`.
 
     `executor` is the name of the place where the function is called, of those that
     `DefaultRunner(executors=...)` was given. It is found there as `module:qualname`; its tick tells what it
