@@ -735,9 +735,10 @@ with cloaca.WorkflowBuilder("w"):
     cloaca.task(id="t")(lambda context: None)
 with cloaca.DefaultRunner(":memory:") as runner:
     runner.execute("w")
-    while not (found := [each for each in threading.enumerate() if each.name == "cloaca-spans"]):
+    # One that is about to begin is listed, and has no number yet.
+    while not (found := [of.ident for of in threading.enumerate() if of.name == "cloaca-spans" and of.ident]):
         time.sleep(0.001)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(found[0].ident), ctypes.py_object(SystemExit))
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(found[0]), ctypes.py_object(SystemExit))
     for _ in range(20):
         runner.execute("w")
     deadline = time.monotonic() + 30
