@@ -196,6 +196,86 @@ def test_a_paused_key_is_told_on_the_screen_of_its_workflow(
     assert 'value="pause sync"' in page.get("/workflow?name=sync").text
 
 
+def pressed(page: Asking, path: str, word: str, row: int = 0) -> Any:
+    """Presses the button of that word on a screen, and what that answers."""
+    found = re.findall(rf'name="do" value="({word} [^"]+)"', page.get(path).text)
+    return page.post(unescape(found[row]), back=path)
+
+
+def test_a_paused_key_is_resumed_from_the_screen_of_its_workflow(
+    page: Asking, runner: cloaca.DefaultRunner, tmp_path: Path
+) -> None:
+    with cloaca.WorkflowBuilder("a b, key c", concurrency=cloaca.Concurrency(1, key="tenant")):
+        cloaca.task(id="only")(lambda context: None)
+    screen = "/workflow?name=a+b%2C+key+c"
+    runner.execute("a b, key c", {"tenant": "x y"})
+    for key in ("x y", "", "z"):
+        runner.pause(workflow="a b, key c", key=key)
+    assert page.text(screen).count("Resume") == 3
+    held = runner.submit("a b, key c", {"tenant": "x y"})
+    stale = re.findall(r'value="(resume-key [^"]+)"', page.get(screen).text)[1]
+    assert pressed(page, screen, "resume-key", 1).status_code == 303
+    assert [row["key"] for row in runner.list_pauses()] == ["", "z"]
+    assert held.result(WAIT).status == "Completed"
+    assert [(row["door"], row["what"], row["about"]) for row in runner.audit()] == [
+        ("page", "resume", "a b, key c, key x y")
+    ]
+    # From a page that was open for long: meanwhile somebody else has paused it.
+    runner.pause(workflow="a b, key c", key="x y")
+    late = page.post(unescape(stale))
+    assert late.status_code == 409
+    assert "is not paused any more" in late.text
+    assert len(runner.list_pauses()) == 3
+    assert page.post("resume-key nonsense").status_code == 409
+    reads = Asking(cloaca.ui.app(tmp_path / "runs.db"))
+    assert "resume-key" not in reads.get(screen).text
+
+
+def test_a_paused_key_that_is_hidden_is_resumed_and_shown_nowhere(
+    gate: threading.Event, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with cloaca.WorkflowBuilder("sync", concurrency=cloaca.Concurrency(1, key="tenant")):
+        cloaca.task(id="only")(lambda context: None)
+    with cloaca.DefaultRunner(tmp_path / "hidden.db", redact=["tenant"]) as runner:
+        runner.execute("sync", {"tenant": "acme"})
+        runner.pause(workflow="sync", key="acme")
+        page = Asking(cloaca.ui.app(runner))
+        assert "acme" not in page.get("/workflow?name=sync").text
+        with caplog.at_level(logging.INFO, "cloaca.ui"):
+            assert pressed(page, "/workflow?name=sync", "resume-key").status_code == 303
+        assert not runner.list_pauses()
+        assert "acme" not in caplog.text
+
+
+def test_a_limit_with_a_name_is_paused_and_resumed_on_the_page(
+    page: Asking, runner: cloaca.DefaultRunner, tmp_path: Path
+) -> None:
+    api = cloaca.Limit("the api", concurrency=4, throttle=cloaca.Throttle(60, per="1m"))
+    assert "Limits with names" not in page.text("/system")
+    with cloaca.WorkflowBuilder("sync"):
+        cloaca.task(id="only", limits=[api])(lambda context: None)
+    runner.execute("sync")
+    assert "the api 0 of 4 0 60 per 1m" in page.text("/system")
+    assert pressed(page, "/system", "pause-limit").status_code == 303
+    (pause,) = runner.list_pauses()
+    assert (pause["kind"], pause["name"], pause["key"], pause["until"]) == ("limit", "the api", None, None)
+    assert pause["by"] == "somebody, by the page"
+    assert "limit 'the api' is paused, by somebody, by the page" in page.text("/system")
+    assert "pause-limit" not in page.get("/system").text
+    held = runner.submit("sync")
+    assert pressed(page, "/system", "resume-limit").status_code == 303
+    assert held.result(WAIT).status == "Completed"
+    assert [(row["door"], row["what"], row["about"]) for row in runner.audit()] == [
+        ("page", "resume", "the api"),
+        ("page", "pause", "the api"),
+    ]
+    assert (late := page.post("resume-limit the api")).status_code == 409
+    assert "limit &#39;the api&#39; is not paused" in late.text
+    assert page.post("pause-limit nobody").status_code == 409
+    reads = Asking(cloaca.ui.app(tmp_path / "runs.db"))
+    assert "pause-limit" not in reads.get("/system").text
+
+
 def test_the_failures_of_one_kind_lead_to_where_all_of_them_are_retried(
     page: Asking, runner: cloaca.DefaultRunner, tmp_path: Path
 ) -> None:
@@ -379,6 +459,9 @@ def test_what_is_so_already_is_neither_logged_nor_listed(
     page: Asking, runner: cloaca.DefaultRunner, gate: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = runner.submit("slow")
+    # Before its task has begun, its end would be over at once.
+    while runner.get_run(run.id)["tasks"][0]["status"] != "Running":
+        pass
     runner.cancel(run.id)
     runner.set_trigger_enabled("share", False)
     # Both are known by now, or there would be nothing to switch.

@@ -182,8 +182,6 @@ def limits(arguments: Namespace, show: Show) -> int:
 
 
 def _of_limit(found: Limit, show: Show, at: datetime) -> list[Any]:
-    pace = found.throttle
-    burst = "" if pace is None or pace["burst"] == 1 else f", burst {pace['burst']}"
     return [
         *([] if show.is_for_people else ["limit"]),
         found.name,
@@ -191,7 +189,7 @@ def _of_limit(found: Limit, show: Show, at: datetime) -> list[Any]:
         found.concurrency,
         found.waiting,
         show.ago(found.waits_since, at),
-        None if pace is None else f"{pace['limit']} per {text_of(round(pace['per'] * 1e6))}{burst}",
+        found.pace,
         stamp(found.next_at),
         "by hand" if found.is_set else None,
         None if found.pause is None else "paused",

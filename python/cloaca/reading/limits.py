@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from .. import _cloaca, filters, rows
+from ..duration import text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +70,14 @@ class Limit:
     waits_since: str | None
     next_at: str | None
     pause: Pause | None
+
+    @property
+    def pace(self) -> str | None:
+        """How fast attempts begin under it, as `60 per 1m, burst 10`."""
+        if self.throttle is None:
+            return None
+        burst = "" if self.throttle["burst"] == 1 else f", burst {self.throttle['burst']}"
+        return f"{self.throttle['limit']} per {text_of(round(self.throttle['per'] * 1e6))}{burst}"
 
 
 def limits(reader: Reader) -> list[Limit]:

@@ -77,10 +77,15 @@ def _changed(ask: Ask, form: Mapping[str, str], word: str, about: str, who: str)
     elif word in ("enable", "disable"):
         source.switch(about, word == "enable")
     elif word == "pause":
-        source.pause(about, f"{show.line(who)}, by the page")
+        source.pause(_by(who), workflow=about)
     elif word == "resume":
-        if not source.acting.resume(workflow=about):
-            raise MissingError(f"workflow {excerpt(about)} is not paused")
+        source.resume(workflow=about)
+    elif word == "resume-key":
+        _resume_key(source, about)
+    elif word == "pause-limit":
+        source.pause(_by(who), limit=about)
+    elif word == "resume-limit":
+        source.resume(limit=about)
     elif word == "poll":
         source.acting._ask_poll(about)
     elif word == "skip":
@@ -96,6 +101,17 @@ def _changed(ask: Ask, form: Mapping[str, str], word: str, about: str, who: str)
     else:
         raise ArgumentError(f"{excerpt(word)} is nothing that this page does")
     return Done(seen, form.get("do", ""))
+
+
+def _by(who: str) -> str:
+    return f"{show.line(who)}, by the page"
+
+
+def _resume_key(source: Source, about: str) -> None:
+    """About that pause which was shown: since when, the workflow, and what is shown of the key's value."""
+    since, _, rest = about.partition(" ")
+    workflow, _, key = rest.partition(" ")
+    source.resume_key(since, unquote(workflow), unquote(key))
 
 
 def _skip(source: Source, run_id: str, name: str = "") -> None:

@@ -169,9 +169,37 @@ class Source:
         else:
             runner.set_trigger_enabled(name, enabled)
 
-    def pause(self, workflow: str, by: str) -> None:
-        """Holds up the runs of a workflow that have not begun, until somebody resumes it."""
-        self.acting._pause(None, by, workflow, None, None)
+    def pause(self, by: str, *, workflow: str | None = None, limit: str | None = None) -> None:
+        """Holds up the runs of a workflow that have not begun, or attempts under a limit, until somebody
+        resumes that."""
+        self.acting._pause(None, by, workflow, limit, None)
+
+    def resume(self, *, workflow: str | None = None, limit: str | None = None) -> None:
+        """Ends such a pause.
+
+        Raises:
+            MissingError: (a `LookupError`) there is none.
+        """
+        if not self.acting.resume(workflow=workflow, limit=limit):
+            what = f"limit {excerpt(limit)}" if workflow is None else f"workflow {excerpt(workflow)}"
+            raise MissingError(f"{what} is not paused")
+
+    def resume_key(self, since: str, workflow: str, key: str) -> None:
+        """Ends the pause that a value of a workflow's key has had since then. What is hidden of the value is
+        told by nobody, so the time is what it is known by.
+
+        Raises:
+            MissingError: (a `LookupError`) there is none any more.
+        """
+        keyed = self.reader.keyed()
+        for row in self.reader.native.pauses():
+            value = row["key"]
+            if (row["kind"], row["name"], row["since"]) != ("workflow", workflow, since) or value is None:
+                continue
+            shown = value if keyed is None else keyed.shown(workflow, value)
+            if shown == key and self.acting.resume(workflow=workflow, key=value):
+                return
+        raise MissingError(f"key {excerpt(key)} of workflow {excerpt(workflow)} is not paused any more")
 
     def cancel(self, run_id: str) -> None:
         """Asks for a run's end.

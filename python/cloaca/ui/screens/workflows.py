@@ -37,7 +37,7 @@ def workflow(ask: Ask) -> Screen:
         "ask": ask,
         "root": ask.root,
         "name": name,
-        "pauses": [why_run.of_pause(row) for row in pauses],
+        "pauses": [(row, why_run.of_pause(row)) for row in pauses],
         "is_paused": any(row["key"] is None for row in pauses),
         "dag": drawn,
         "times": [
