@@ -261,7 +261,7 @@ def runs(arguments: Namespace, show: Show) -> int:
                 return NOT_FOUND
             if len(page) or title:
                 rows = [(each, _of_run(each, show, arguments.context)) for each in page]
-                show.table("run", columns, rows, title)
+                show.table("run", columns, rows, title, () if arguments.context else ("context",))
             after, title = page.after, None
             left = None if left is None else left - len(page)
             if after is None or left == 0 or (left is not None and arguments.text is not None):

@@ -16,7 +16,7 @@ from ..terminal import clean, fitted, span, width_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from typing import Any, TextIO
 
     Cell = str | int | None | "Stamp" | "Word"
@@ -181,21 +181,28 @@ class Show:
         self.out.flush()
         aside(clean(text) + "\n")
 
-    def record(self, kind: str, thing: Any) -> None:
-        """One JSON object on a line of its own, in ASCII."""
+    def record(self, kind: str, thing: Any, but: Collection[str] = ()) -> None:
+        """One JSON object on a line of its own, in ASCII, without what was not asked for."""
         plain = thing
         if not isinstance(thing, dict):
             from dataclasses import asdict
 
-            plain = asdict(thing)
+            plain = {name: value for name, value in asdict(thing).items() if name not in but}
         self.line(json.dumps({"kind": kind, **plain}, allow_nan=False))
 
-    def table(self, kind: str, columns: Sequence[str], rows: Iterable[Row], title: str | None = None) -> int:
-        """Rows, each with the record that it stands for; how many there were."""
+    def table(
+        self,
+        kind: str,
+        columns: Sequence[str],
+        rows: Iterable[Row],
+        title: str | None = None,
+        but: Collection[str] = (),
+    ) -> int:
+        """Rows, each with the record that it stands for, as `record` takes it; how many there were."""
         rows = list(rows)
         if self.as_json:
             for thing, _ in rows:
-                self.record(kind, thing)
+                self.record(kind, thing, but)
         elif self.is_for_people:
             self._table(columns, [cells for _, cells in rows], title)
         else:
