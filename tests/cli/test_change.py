@@ -471,13 +471,26 @@ def test_a_workflow_is_drawn_from_the_store_where_its_program_is_not_there(
 def test_names_are_completed_and_none_that_a_shell_would_carry_out(line: Line, tmp_path: Path) -> None:
     for name in ("inbox", "index", "in $(touch evil)", "in;x", "in`x`", "other"):
         cloaca.trigger(workflow="w", poll_interval="1h", name=name)(lambda: False)
+    cloaca.trigger(workflow="w", cron="0 3 * * *", name="nightly")(lambda: None)
+    for name in ("shop:in", "shop=in", "=in"):
+        cloaca.trigger(workflow="w", poll_interval="1h", name=name)(lambda: False)
     with cloaca.WorkflowBuilder("w"):
-        cloaca.task(id="t")(lambda context: None)
+        cloaca.task(id="t", limits=[cloaca.Limit("api", concurrency=1)])(lambda context: None)
     with cloaca.DefaultRunner("runs.db") as runner:
         runner.execute("w")
     run_id = fields(line.piped("runs"))[0][0]
     for words, found in [
         (["d"], ["doctor", "disable", "dev"]),
+        # Runs only once one is begun: before that they would hide the names.
+        (["why", ""], ["inbox", "index", "nightly", "other", "shop:in", "shop=in", "w"]),
+        (["why", "w"], ["w"]),
+        (["why", "inbox", run_id[:3]], [run_id]),
+        (["audit", "n"], ["nightly"]),
+        (["audit", run_id[:9]], [run_id]),
+        (["enable", "shop"], ["shop:in", "shop=in"]),
+        (["ticks", "shop:"], ["shop:in"]),
+        (["pause", "--limit", ""], ["api"]),
+        (["resume", "--limit=a"], ["--limit=api"]),
         (["why", "in"], ["inbox", "index"]),
         (["enable", "inbox", "ot"], ["other"]),
         (["ticks", "inbox", "ot"], []),
@@ -519,7 +532,7 @@ def test_names_are_completed_and_none_that_a_shell_would_carry_out(line: Line, t
         ("cloaca why r", ["rare"]),
         ("cloaca why --database=runs.db r", ["rare"]),
         ("cloaca --database sqlite://runs.db  why r", ["rare"]),
-        ("cloaca --database=sqlite://runs.db why broken ", ["rare", "broken", "nightly"]),
+        ("cloaca --database=sqlite://runs.db why broken ", ["rare", "broken", "nightly", "ingest"]),
         ("cloaca runs --status=Ca", ["Cancelled"]),
         ("cloaca runs --status=", ["Pending", "Running", "Completed", "Failed", "Cancelled"]),
         ("cloaca runs --status Ca", ["Cancelled"]),

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Literal
 
-    Completes = Literal["trigger", "run", "workflow", "file", "none"]
+    Completes = Literal["trigger", "run", "workflow", "limit", "any", "file", "none"]
 
 
 class Option(NamedTuple):

@@ -126,7 +126,7 @@ COMMANDS = (
         "One sentence: why a trigger does not fire, a run is not over, or a workflow's runs wait.",
         "cloaca why inbox",
         "look:why",
-        (Option("name", "triggers, runs, or workflows", "NAME", many=True, completes="trigger"),),
+        (Option("name", "triggers, runs, or workflows", "NAME", many=True, completes="any"),),
     ),
     Command(
         "preview",
@@ -227,7 +227,7 @@ COMMANDS = (
         "cloaca audit --limit 20",
         "look:audit",
         (
-            Option("about", "only those of it", "RUN|NAME", optional=True, completes="trigger"),
+            Option("about", "only those of it", "RUN|NAME", optional=True, completes="any"),
             LIMIT,
         ),
         "100,000 are kept. What programs do by the Python API is not among them.",
@@ -266,7 +266,7 @@ COMMANDS = (
                 "VALUE",
                 takes_empty=True,
             ),
-            Option("--limit", "under this limit no attempt begins", "NAME"),
+            Option("--limit", "under this limit no attempt begins", "NAME", completes="limit"),
             Option("--until", "it ends at this time; local if it has no zone", "WHEN"),
             Option("--for", "it ends so much later, such as 10m", "SPAN"),
             Option("--yes", "also for a key that none of the newest runs has"),
@@ -281,7 +281,7 @@ COMMANDS = (
         (
             Option("--workflow", "of this workflow", "NAME", completes="workflow"),
             Option("--key", "of this value of its key", "VALUE", takes_empty=True),
-            Option("--limit", "of this limit", "NAME"),
+            Option("--limit", "of this limit", "NAME", completes="limit"),
         ),
     ),
     Command(

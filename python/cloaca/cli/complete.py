@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FOUND_MAX = 200
 """So many are offered."""
 RUNS_MAX = 50
-_SAFE = "_-.@%+/"
+_SAFE = "_-.@%+/:="
 
 # bash takes words apart at = and :, and puts in place of the last part alone.
 SCRIPTS = {
@@ -143,6 +143,7 @@ def _values(option: Option, before: list[str], options: dict[str, Option], prefi
 def _stored(kind: str, given: str | None, prefix: str) -> Iterable[str]:
     from .. import reading
     from ..reading.store import names
+    from ..reading.workflows import workflow_names
     from .where import database
 
     with (
@@ -154,10 +155,17 @@ def _stored(kind: str, given: str | None, prefix: str) -> Iterable[str]:
             return names(reader)
         if kind == "workflow":
             return reader.native.workflows("", FOUND_MAX)
+        if kind == "limit":
+            return [found.name for found in reading.limits(reader)]
+        if kind == "any":
+            # Runs only once one is begun: before that they would hide the names.
+            begun = reader.native.run_ids(prefix, FOUND_MAX) if prefix else []
+            return [*dict.fromkeys([*names(reader), *workflow_names(reader)]), *begun]
         if prefix:
             return reader.native.run_ids(prefix, FOUND_MAX)
         return [found.id for found in reading.runs(reader, limit=RUNS_MAX)]
 
 
 def _is_safe(name: str) -> bool:
-    return not name.startswith("-") and all(letter.isalnum() or letter in _SAFE for letter in name)
+    # zsh looks for a command behind a leading =.
+    return not name.startswith(("-", "=")) and all(letter.isalnum() or letter in _SAFE for letter in name)
