@@ -26,28 +26,29 @@ def of(
     at: str | datetime | None,
     delay: Duration | None,
     error: type[CloacaError] = ArgumentError,
+    dashes: str = "",
 ) -> Urgency | None:
-    """What these say; `None` if nothing.
+    """What these say; `None` if nothing. `dashes` stand before their names where these are options.
 
     Raises:
         ArgumentError: (or the given class) one of them makes no sense, or both `at` and `delay` are given.
     """
     if priority is None and at is None and delay is None:
         return None
-    number = None if priority is None else checked_priority(priority, error)
+    number = None if priority is None else checked_priority(priority, error, f"{dashes}priority")
     if at is not None and delay is not None:
-        raise error(f"at is {excerpt(at)} and delay is {excerpt(delay)}; give one of them")
+        raise error(f"{dashes}at is {excerpt(at)} and {dashes}delay is {excerpt(delay)}; give one of them")
     at_us = None if at is None else _instant(at, error)
-    delay_us = None if delay is None else _delay(delay, error)
+    delay_us = None if delay is None else _delay(delay, error, f"{dashes}delay")
     return number, at_us, delay_us
 
 
-def checked_priority(value: object, error: type[CloacaError]) -> int:
+def checked_priority(value: object, error: type[CloacaError], name: str = "priority") -> int:
     """A priority. Raises the given class for anything else."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise error(f"priority is {excerpt(value)}, {typed(value)}; it must be a whole number from 0 to 9")
+        raise error(f"{name} is {excerpt(value)}, {typed(value)}; it must be a whole number from 0 to 9")
     if not 0 <= value <= PRIORITY_MAX:
-        raise error(f"priority is {excerpt(value)}; it must be from 0 to 9, and 9 goes first")
+        raise error(f"{name} is {excerpt(value)}; it must be from 0 to 9, and 9 goes first")
     return int(value)
 
 
@@ -62,11 +63,11 @@ def _instant(value: object, error: type[CloacaError]) -> int:
     return kept(at_us, value, "at", error)
 
 
-def _delay(value: Duration, error: type[CloacaError]) -> int:
+def _delay(value: Duration, error: type[CloacaError], name: str) -> int:
     from .duration import microseconds_of
 
     try:
-        return microseconds_of(value, "delay", smallest_us=0)
+        return microseconds_of(value, name, smallest_us=0)
     except TriggerError as refused:
         if error is TriggerError:
             raise

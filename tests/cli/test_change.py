@@ -197,11 +197,16 @@ def test_a_run_is_submitted_for_later_and_with_a_priority(line: Line, tmp_path: 
         assert "priority" in shown
         assert f"waits for its time, {whole[late]['due_at']}" in line.piped("why", late)
         line.piped(*words, "--priority", "10", code=2)
-        assert "priority is 10; it must be from 0 to 9" in line.said
+        assert "--priority is 10; it must be from 0 to 9" in line.said
         line.piped(*words, "--priority", "high", code=2)
         line.piped(*words, "--at", "tomorrow", code=2)
         assert "--at is 'tomorrow'; write a time such as" in line.said
         line.piped(*words, "--at", "2090-01-31", "--delay", "1h", code=2)
+        assert line.said.endswith("cloaca: --at is '2090-01-31' and --delay is '1h'; give one of them\n")
+        line.piped(*words, "--delay", "soon", code=2)
+        assert "--delay is 'soon', which is no duration" in line.said
+        line.piped(*words, "--delay", "9999d", code=2)
+        assert "--delay is '9999d'; the largest is 10 years" in line.said
         line.piped("cancel", late, dated)
 
 

@@ -405,9 +405,7 @@ def submit(arguments: Namespace, show: Show) -> int:
         raise UsageError("--again takes the run's own context; give a workflow and --context instead")
     encoded = encode_within(CONTEXT_BYTES_MAX, _context(arguments.context or "{}"), "the context")
     key = check.run_key(arguments.key, RUN_KEY_TTL)
-    when = urgency.of(
-        _number(arguments.priority), _instant(arguments.at, "--at", "--delay"), arguments.delay, UsageError
-    )
+    when = _when(arguments)
     url = database(arguments.database)
     with reading.Reader(url) as reader, ExitStack() as stack:
         again = None
@@ -453,6 +451,15 @@ def submit(arguments: Namespace, show: Show) -> int:
         else:
             show.values([run_id, *([] if status is None else [status.status, status.error_message])])
     return OK if status is None or status.status == "Completed" else FAILED
+
+
+def _when(arguments: Namespace) -> urgency.Urgency | None:
+    """When it is to begin, and how urgent it is."""
+    at, delay = arguments.at, arguments.delay
+    # Before it is read as a time, it is what was typed.
+    if at is not None and delay is None:
+        at = _instant(at, "--at", "--delay")
+    return urgency.of(_number(arguments.priority), at, delay, UsageError, "--")
 
 
 def _first(reader: Reader, run_id: str) -> tuple[str, str]:
