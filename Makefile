@@ -91,7 +91,7 @@ check-rust: $(STAMP) ## cargo fmt, clippy and doc
 check-python: develop ## ruff, mypy and stubtest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict python/cloaca examples
+	$(BIN)/mypy --strict python/cloaca python/_cloaca_line.py examples
 	$(BIN)/python -m mypy.stubtest cloaca._cloaca
 
 check-docs: $(STAMP) ## build the docs, where a broken link is an error

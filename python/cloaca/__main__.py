@@ -2,6 +2,6 @@
 
 import sys
 
-from .cli import main
+from .cli.main import begun
 
-sys.exit(main())
+sys.exit(begun())

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import tomllib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cloaca.cli import change
 from cloaca.cli.show import Show
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="there are no signals")
+ROOT = Path(__file__).parents[2]
 BY = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 # The command with a signal at a moment, and once more as the interpreter ends.
 AT = """
@@ -136,3 +138,49 @@ def test_what_the_first_signal_has_cleaned_up_no_second_one_cuts_short(number: s
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert done.stdout == "clean\n", done.stderr
     assert done.returncode not in (0, 1) or number == signal.SIGINT
+
+
+# The command as it is installed, with Ctrl-C as its package is imported, or as the interpreter ends.
+BEGINS = """
+import atexit, importlib, os, signal, sys
+
+moment = sys.argv.pop(1)
+
+class Finder:
+    def find_spec(self, name, *rest):
+        if name == moment:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+if moment == "over":
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+if moment == "ignored":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    moment = "cloaca"
+module, _, function = sys.argv.pop(1).partition(":")
+sys.exit(getattr(importlib.import_module(module), function)())
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "code"),
+    [
+        ("cloaca", -signal.SIGINT),
+        ("cloaca.errors", -signal.SIGINT),
+        ("cloaca.cli.main", -signal.SIGINT),
+        ("cloaca.cli.look", 130),
+        ("over", -signal.SIGINT),
+        ("ignored", 0),
+        ("", 0),
+    ],
+)
+def test_ctrl_c_ends_a_command_without_a_traceback_from_its_beginning(
+    tmp_path: Path, moment: str, code: int
+) -> None:
+    made(str(tmp_path / "runs.db"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    words = [sys.executable, "-c", BEGINS, moment, project["scripts"]["cloaca"], "runs"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert bool(done.stdout) is (code == 0 or moment == "over")

@@ -6,6 +6,7 @@ Invariant: whatever happens, standard output holds answers only, standard error 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from .. import imported
@@ -33,6 +34,20 @@ def main(words: Sequence[str] | None = None) -> int:
     code = _code(list(sys.argv[1:] if words is None else words))
     if (ends := imported.found("cloaca.cli.told", "ends")) is not None:
         ends(code)
+    return code
+
+
+def begun() -> int:
+    """The same for this process's own line, until which Ctrl-C ended it without a word, and so it does behind
+    it."""
+    try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = main()
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return code
 
 
