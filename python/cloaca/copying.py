@@ -105,8 +105,9 @@ def _write(reader: Reader, part: Path, path: Path) -> None:
         else:
             reader.export(part)
     except StoreError as error:
-        # By the name that was given.
-        raise StoreError(str(error).replace(os.fspath(part), os.fspath(path))) from None
+        # By the name that was given, and by what it was given for.
+        text = str(error).removeprefix("export ").replace(os.fspath(part), os.fspath(path))
+        raise StoreError(text) from None
     _to_disk(part)
 
 

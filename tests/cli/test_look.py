@@ -334,8 +334,8 @@ def test_export_writes_a_copy_and_no_other_file(line: Line, tmp_path: Path) -> N
     with served(tmp_path / "runs.db"):
         assert line.piped("export", "copy.db", "--database", "runs.db") == ""
         assert "wrote copy.db" in line.said
-        line.piped("export", "copy.db", "--database", "runs.db", code=3)
-        assert line.said == "cloaca: export target 'copy.db' exists already; name a new file\n"
+        line.piped("export", "copy.db", "--database", "runs.db", code=2)
+        assert line.said == f"cloaca: target '{tmp_path / 'copy.db'}' exists; name a new file\n"
         assert len(fields(line.piped("runs", "--database", "copy.db"))) == 2
 
 

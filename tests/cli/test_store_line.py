@@ -31,7 +31,7 @@ def test_a_store_is_copied_with_all_that_it_holds(line: Line, tmp_path: Path) ->
     for words in (["runs", "--all"], ["ls", "triggers"], ["ls", "crons"], ["ticks", "broken"]):
         copied = [line.piped(*words, "--json", "--database", name) for name in ("copy.db", "runs.db")]
         assert copied[0] == copied[1] != "", words
-    line.piped("copy", "runs.db", "copy.db", code=3)
+    line.piped("copy", "runs.db", "copy.db", code=2)
     assert f"target '{tmp_path / 'copy.db'}' exists; name a new file" in line.said
     told = json.loads(line.piped("copy", "sqlite://runs.db", "new.db", "--json"))
     assert (sorted(told), told["bytes"]) == (
@@ -53,9 +53,9 @@ def test_a_copy_is_refused_in_one_sentence(line: Line, tmp_path: Path) -> None:
     cloaca.DefaultRunner("runs.db").shutdown()
     for words, code, told in [
         (["none.db", "copy.db"], 3, "there is no database"),
-        (["runs.db", "nowhere/copy.db"], 3, "folder"),
-        (["runs.db", "."], 3, "exists; name a new file"),
-        (["runs.db", "runs.db"], 3, "exists; name a new file"),
+        (["runs.db", "nowhere/copy.db"], 2, "folder"),
+        (["runs.db", "."], 2, "exists; name a new file"),
+        (["runs.db", "runs.db"], 2, "exists; name a new file"),
         (["runs.db", ":memory:"], 2, "which is memory"),
         (["runs.db"], 2, "required: DST"),
         (["runs.db", "redis://x"], 2, "redis"),

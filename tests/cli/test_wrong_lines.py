@@ -14,6 +14,7 @@ import pytest
 from stage import Line, free_port, reads, run_command
 
 import cloaca
+from cloaca.cli import new
 
 ESCAPES = "\x1b]0;evil\x07\x9b\u202e"
 WAIT = 60.0
@@ -215,6 +216,84 @@ def test_a_name_that_nothing_could_be_installed_by_is_no_project(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_project_that_cannot_be_made_is_told_with_a_way_out(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line.piped("new", "/", code=2)
+    assert line.said.startswith("cloaca: NAME is '/'; a project's name has ")
+    line.piped("new", "x" * 300, code=2)
+    assert line.said.startswith("cloaca: NAME is 'xxx")
+    assert line.said.endswith("it has at most 64 characters\n")
+    (tmp_path / "file").touch()
+    line.piped("new", "file/demo", code=1)
+    assert line.said == "cloaca: 'file/demo' cannot be made: Not a directory; name a folder elsewhere\n"
+
+    def refuse(*words: object, **named: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.makedirs", refuse)
+    line.piped("new", "demo", code=1)
+    assert line.said == "cloaca: 'demo' cannot be made: Permission denied; name a folder elsewhere\n"
+
+
+def test_of_a_project_that_cannot_be_written_nothing_stays(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        new._write(str(tmp_path / "demo"), {"a": "a", "b": "\ud800"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_unit_of_a_new_project_is_that_of_the_docs(line: Line, tmp_path: Path) -> None:
+    line.piped("new", "Shop-orders")
+    unit = (tmp_path / "Shop-orders" / "Shop-orders.service").read_text()
+    guide = Path(__file__).parents[2] / "docs/guides/service.md"
+    (documented,) = re.findall(r"```ini\n(.*?)```", guide.read_text(), re.DOTALL)
+    keys = [re.findall(r"^(\w+)=", text, re.MULTILINE) for text in (unit, documented)]
+    assert [key for key in keys[0] if key != "Environment"] == keys[1]
+    assert "User=shop-orders\nStateDirectory=Shop-orders\nWorkingDirectory=/var/lib/Shop-orders\n" in unit
+    assert "DATA=/var/lib/Shop-orders CLOACA_DATABASE=/var/lib/Shop-orders/Shop-orders.db\n" in unit
+    assert "adduser --system --group shop-orders" in unit
+
+
+@pytest.mark.parametrize("option", ["--context", "--diff", "--traceback", "--wait"])
+def test_what_is_of_a_run_is_refused_of_a_program(line: Line, tmp_path: Path, option: str) -> None:
+    (tmp_path / "app.py").write_text("raise SystemExit(7)")
+    line.piped("run", "app.py", option, code=2)
+    assert line.said.startswith(f"cloaca: {option} is of a run, which is named by its whole id; 'app.py' is ")
+    (tmp_path / "pyproject.toml").write_text('[tool.cloaca]\napp = "app.py"\n')
+    line.piped("run", option, code=2)
+    assert f"{option} is of a run" in line.said
+
+
+def test_nothing_is_exported_or_copied_where_that_cannot_be(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path)
+    (tmp_path / "old.db").touch()
+    for words in (["export"], ["copy", "runs.db"]):
+        more = ["--database", "runs.db"] if words == ["export"] else []
+        line.piped(*words, "old.db", *more, code=2)
+        assert line.said.startswith("cloaca: target '")
+        assert line.said.endswith("old.db' exists; name a new file\n")
+        line.piped(*words, "nodir/x.db", *more, code=2)
+        assert line.said.endswith("nodir' does not exist; create it first, or name another target\n")
+        with monkeypatch.context() as patch:
+            patch.setattr("os.access", lambda *words: False)
+            line.piped(*words, "new.db", *more, code=1)
+        assert line.said.endswith("may not be written by this user; name another target\n")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["old.db", "runs.db"]
+
+
+def test_a_token_of_blanks_is_none(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(tmp_path)
+    line.piped("ui", "runs.db", "--token", " " * 20, code=2)
+    assert "the token has 0 characters besides blanks, at least" in line.said
+    monkeypatch.setenv("CLOACA_UI_TOKEN", " " * 20)
+    line.piped("ui", "runs.db", code=2)
+    assert "the token has 0 characters besides blanks, at least" in line.said
+
+
 @pytest.mark.parametrize("folder", ["-a/demo", "a b/demo", "~/demo", "$(touch evil)/demo", "a/demo", "demo"])
 def test_what_is_advised_of_a_new_project_goes_into_its_folder(
     line: Line, tmp_path: Path, folder: str
@@ -361,7 +440,7 @@ def test_who_serves_without_a_store_is_told_and_ends(tmp_path: Path, words: list
     [
         (["nope"], 2),
         (["show", "zzz", "--database", "runs.db"], 4),
-        (["export", "runs.db", "--database", "runs.db"], 3),
+        (["export", "runs.db", "--database", "runs.db"], 2),
         (["disable", "ingest", "--database", "none.db"], 3),
         (["ls"], 0),
     ],

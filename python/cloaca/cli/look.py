@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from .. import filters, reading
+from .. import check, filters, reading
 from ..duration import text_of
 from ..errors import excerpt
 from ..near import hint
@@ -18,7 +18,7 @@ from .main import FAILED, NOT_FOUND, OK
 from .moment import moment
 from .parse import UsageError
 from .show import Id, Show, Stamp, Word, as_json, stamp
-from .where import database
+from .where import database, refuse_taken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -471,6 +471,7 @@ def metrics(arguments: Namespace, show: Show) -> int:
 
 def export(arguments: Namespace, show: Show) -> int:
     """A copy of everything."""
+    refuse_taken(check.target(arguments.path, "path"))
     with opened(arguments) as reader:
         made = made_by_now(arguments.path)
         with cleaning_up(made):

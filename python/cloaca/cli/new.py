@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 
-from ..errors import excerpt
+from ..errors import CloacaError, excerpt
 from .main import OK
 from .parse import UsageError
 from .show import Show
@@ -154,15 +155,21 @@ After=network-online.target
 [Service]
 # It counts as started once it serves.
 Type=notify
-WorkingDirectory=/opt/{name}
-ExecStart=/opt/{name}/.venv/bin/cloaca run app.py
+# Once: adduser --system --group {user}
+User={user}
+StateDirectory={name}
+WorkingDirectory=/var/lib/{name}
+# The store and the folders; the program itself lies where that user writes nothing.
+Environment=DATA=/var/lib/{name} CLOACA_DATABASE=/var/lib/{name}/{name}.db
+ExecStart=/opt/{name}/.venv/bin/cloaca run /opt/{name}/app.py
+Restart=always
+RestartSec=2
 # The first signal drains, and goes to the program alone: what its tasks have started goes on meanwhile.
 # A runner gives its tasks 30 seconds.
 KillMode=mixed
 TimeoutStopSec=40
 WatchdogSec=60
-Restart=always
-RestartSec=2
+NotifyAccess=main
 
 [Install]
 WantedBy=multi-user.target
@@ -189,6 +196,8 @@ failed/
 __pycache__/
 """
 
+NAME_CHARS_MAX = 64
+USER_CHARS_MAX = 31
 # As what installs a project takes its name.
 _NAME = re.compile("[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?")
 
@@ -196,12 +205,14 @@ _NAME = re.compile("[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?")
 def new(arguments: Namespace, show: Show) -> int:
     """Makes the folder."""
     folder: str = arguments.name
-    name = os.path.basename(os.path.normpath(folder))
+    name = os.path.basename(os.path.normpath(folder)) or folder
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"NAME is {excerpt(name)}; a project's name has letters, digits, - and _, a letter in front, and"
             " a letter or digit at its end"
         )
+    if len(name) > NAME_CHARS_MAX:
+        raise UsageError(f"NAME is {excerpt(name)}; it has at most {NAME_CHARS_MAX} characters")
     if os.path.exists(folder):
         raise UsageError(f"{excerpt(folder)} is there already; name a new folder")
     files = {
@@ -209,21 +220,48 @@ def new(arguments: Namespace, show: Show) -> int:
         "test_app.py": TEST,
         "pyproject.toml": PYPROJECT.format(name=name),
         "README.md": README.format(name=name),
-        f"{name}.service": SERVICE.format(name=name),
+        f"{name}.service": SERVICE.format(name=name, user=_user(name)),
         "Dockerfile": DOCKERFILE.format(name=name),
         ".gitignore": IGNORED.format(name=name),
         # Something to see before anything was read.
         os.path.join("inbox", "hello.txt"): "hello\nworld\n",
     }
-    os.makedirs(os.path.join(folder, "inbox"))
-    for file, text in files.items():
-        with open(os.path.join(folder, file), "x", encoding="utf-8") as made:
-            made.write(text)
+    try:
+        _write(folder, files)
+    except OSError as error:
+        raise CloacaError(
+            f"{excerpt(folder)} cannot be made: {error.strerror}; name a folder elsewhere"
+        ) from None
     if show.as_json:
         show.record("project", {"path": folder, "files": sorted(files)})
     else:
         show.note(f"made {folder}; next: cd {_quoted(folder)} && cloaca dev")
     return OK
+
+
+def _write(folder: str, files: dict[str, str]) -> None:
+    """Writes them all, or none: what is half made would be there already the next time."""
+    made: list[str] = []
+    try:
+        os.makedirs(os.path.join(folder, "inbox"))
+        for file, text in files.items():
+            path = os.path.join(folder, file)
+            with open(path, "x", encoding="utf-8") as new:
+                made.append(path)
+                new.write(text)
+    except BaseException:
+        # Only what is of this project, and of folders what is empty then.
+        with contextlib.suppress(OSError):
+            for path in made:
+                os.unlink(path)
+            os.rmdir(os.path.join(folder, "inbox"))
+            os.rmdir(folder)
+        raise
+
+
+def _user(name: str) -> str:
+    """Who serves a project of that name, as systems call their users."""
+    return name.lower()[:USER_CHARS_MAX].rstrip("-_")
 
 
 def _quoted(folder: str) -> str:

@@ -67,6 +67,11 @@ def _run(arguments: Namespace) -> int:
     if target is None:
         raise UsageError("what to run? Name a module or a file, such as app.py, or [tool.cloaca] app")
     split(target)
+    for option in ("context", "diff", "traceback", "wait"):
+        if getattr(arguments, option):
+            raise UsageError(
+                f"--{option} is of a run, which is named by its whole id; {excerpt(target)} is a program"
+            )
     if not 0 < arguments.workers <= WORKERS_MAX:
         raise UsageError(f"--workers is {arguments.workers}; it is a number from 1 to {WORKERS_MAX}")
     url = settled(arguments.database)

@@ -11,7 +11,7 @@ from ..migrating import schema_of, script
 from .ending import cleaning_up, made_by_now
 from .main import OK
 from .show import Show
-from .where import database
+from .where import database, refuse_taken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ def copy(arguments: Namespace, show: Show) -> int:
 
     file = _cloaca.path_of(check.url(arguments.target, "target"))
     place: Path | str = Path(os.path.realpath(file or ""))
+    if file is not None:
+        refuse_taken(file)
     with cleaning_up(made_by_now(None if file is None else place)):
         place = copy_store(arguments.source, arguments.target)
     size = None if isinstance(place, str) else os.path.getsize(place)

@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 
-from ..errors import EXCERPT_CHARS_MAX, CloacaError, UrlError, excerpt
+from ..errors import EXCERPT_CHARS_MAX, CloacaError, StoreError, UrlError, excerpt
 from .parse import UsageError
 from .show import aside
 
@@ -24,6 +24,30 @@ APPLICATION_ID_AT = 68
 SHOWN_CHARS_MAX = EXCERPT_CHARS_MAX - len("''")
 MAGIC = b"SQLite format 3\0"
 _WAYS = f"name one with --database URL, {ENVIRONMENT}, or database = in [tool.cloaca] of pyproject.toml"
+
+
+def refuse_taken(path: str | os.PathLike[str]) -> None:
+    """Raises where no new file can be made of that name, before anything is read or written.
+
+    Raises:
+        UsageError: something of that name is there, or its folder is not.
+        CloacaError: its folder may not be written.
+    """
+    from pathlib import Path
+
+    from .. import copying
+
+    place = Path(os.path.realpath(path))
+    try:
+        copying._refuse_taken(place)
+    except StoreError as error:
+        raise UsageError(str(error)) from None
+    if not os.access(place.parent, os.W_OK | os.X_OK):
+        folder = excerpt(os.fspath(place.parent))
+        raise CloacaError(
+            f"target {excerpt(os.fspath(path))}: folder {folder} may not be written by this user; name"
+            " another target"
+        )
 
 
 class NothingFound(UsageError):

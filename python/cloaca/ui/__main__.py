@@ -94,10 +94,11 @@ def serve(
             f"--host {host} lets other machines in; give --token TEXT too, or {TOKEN} in the environment,"
             " where other users of this machine don't see it"
         )
-    if token is not None and len(token) < TOKEN_CHARS_MIN:
+    if token is not None and (many := len(token.strip())) < TOKEN_CHARS_MIN:
+        besides = "" if many == len(token) else " besides blanks"
         raise ArgumentError(
-            f"the token has {len(token)} characters, at least {TOKEN_CHARS_MIN} are needed, so that it is not"
-            ' guessed; python -c "import secrets; print(secrets.token_urlsafe())" makes one'
+            f"the token has {many} characters{besides}, at least {TOKEN_CHARS_MIN} are needed, so that it is"
+            ' not guessed; python -c "import secrets; print(secrets.token_urlsafe())" makes one'
         )
     try:
         import uvicorn
