@@ -25,7 +25,9 @@ def line(
     """Lines in an empty folder, in UTC; programs that they import are gone afterwards."""
     monkeypatch.chdir(tmp_path)
     for name in ("CLOACA_DATABASE", "NO_COLOR"):
-        monkeypatch.delenv(name, raising=False)
+        # Also what a line sets of it is gone afterwards.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     monkeypatch.setenv("TERM", "xterm")
     assert os.environ.get("TZ", "UTC") in ("UTC", "")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from stage import Line, reads, run_command, serving
 
+import cloaca
+
 WAIT = 30.0
 FORMS = {
     "run": [],
@@ -27,6 +29,29 @@ with cloaca.WorkflowBuilder("w"):
         pass
 
 os.chdir("other")
+"""
+
+# A program that is told its store.
+TOLD = """
+import os
+import sys
+import cloaca
+
+# In one piece: several may say so.
+sys.stdout.write(f"finds {os.environ['CLOACA_DATABASE']}\\n")
+sys.stdout.flush()
+
+with cloaca.WorkflowBuilder("w"):
+    @cloaca.task()
+    def t(context):
+        pass
+
+@cloaca.trigger(workflow="w", poll_interval="1h")
+def inbox():
+    return False
+
+def runner():
+    return cloaca.DefaultRunner(os.environ["CLOACA_DATABASE"])
 """
 
 
@@ -87,6 +112,51 @@ def test_what_the_environment_or_the_folder_says_is_meant_from_there_too(
         finally:
             process.kill()
     assert not list((moves / "other").iterdir())
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("by", ["--database", "pyproject"])
+def test_a_program_is_told_which_store_is_named(
+    moves: Path, monkeypatch: pytest.MonkeyPatch, by: str, form: str
+) -> None:
+    (moves / "app.py").write_text(TOLD)
+    words = ["run", "app.py:runner", *FORMS[form]]
+    if by == "pyproject":
+        (moves / "pyproject.toml").write_text('[tool.cloaca]\ndatabase = "A.db"\n')
+    else:
+        # Which says otherwise.
+        monkeypatch.setenv("CLOACA_DATABASE", "B.db")
+        words += [by, "A.db"]
+    with serving(moves, *words) as process:
+        try:
+            assert reads(process, "finds").strip() == f"finds {moves / 'A.db'}"
+            assert reads(process, "serving app.py:runner on 'A.db'; Ctrl-C")
+            end(process)
+        finally:
+            process.kill()
+    assert not (moves / "B.db").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["graph", "w", "--app", "app.py"],
+        ["preview", "inbox"],
+        ["submit", "w"],
+        ["submit", "w", "--app", "app.py"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("by", ["--database", "pyproject"])
+def test_a_program_that_is_only_looked_at_is_told_so_too(moves: Path, words: list[str], by: str) -> None:
+    (moves / "app.py").write_text(TOLD)
+    cloaca.DefaultRunner(moves / "A.db").shutdown()
+    named = 'database = "A.db"\n' if by == "pyproject" else ""
+    (moves / "pyproject.toml").write_text(f'[tool.cloaca]\n{named}app = "app.py"\n')
+    given = [by, "A.db"] if by == "--database" else []
+    done = run_command([*words, *given], cwd=moves)
+    assert done.returncode == 0, done.stderr
+    assert f"finds {moves / 'A.db'}\n" in done.stderr
 
 
 def test_a_project_s_store_is_named_from_its_folder_in_each_form(moves: Path) -> None:

@@ -45,7 +45,7 @@ from .moment import instant, moment
 from .parse import UsageError
 from .show import Show, aside
 from .tree import wait
-from .where import database, program
+from .where import database, program, tell_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -513,6 +513,7 @@ def _version(reader: Reader, arguments: Namespace) -> str:
     """The content version of the workflow; of one that has run already its newest run tells it."""
     name = check.text(arguments.workflow, "workflow", UsageError)
     app = program(arguments.app) if arguments.app else None
+    tell_program(arguments.database)
     if app is not None:
         from .program import workflow_of
 

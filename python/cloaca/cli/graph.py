@@ -12,7 +12,7 @@ from .main import OK
 from .parse import UsageError
 from .program import workflow_of
 from .show import Show
-from .where import program
+from .where import program, tell_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def graph(arguments: Namespace, show: Show) -> int:
     """A workflow's tasks and edges."""
     app = None if arguments.database and not arguments.app else program(arguments.app)
     if app is not None:
+        tell_program(arguments.database)
         found = workflow_of(app, arguments.workflow)
         name, nodes = found.name, nodes_of(found)
     else:

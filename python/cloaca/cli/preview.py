@@ -13,7 +13,7 @@ from .main import FAILED, OK
 from .parse import UsageError
 from .program import imported, split
 from .show import Show, Word, as_json
-from .where import NothingFound, database, program
+from .where import NothingFound, database, program, tell_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def preview(arguments: Namespace, show: Show) -> int:
         raise UsageError("only the program knows its triggers; give --app MODULE, or [tool.cloaca] app")
     with contextlib.ExitStack() as stack:
         reader = _opened(arguments, show, stack)
+        tell_program(arguments.database)
         imported(split(app)[0])
         # What the function prints is no answer of ours.
         with contextlib.redirect_stdout(sys.stderr):

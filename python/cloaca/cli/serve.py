@@ -25,7 +25,7 @@ from .parse import UsageError
 from .program import REFUSED, UNFIT, WORKER, WRONG, ProgramError, imported, is_quiet, split
 from .show import Show, aside
 from .unimported import refuse_missing
-from .where import ENVIRONMENT, NothingFound, database, is_same, named, program, settled, shown
+from .where import ENVIRONMENT, NothingFound, database, is_same, named, program, settled, shown, tell_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -273,6 +273,7 @@ _TOLD_AS = {USAGE: WRONG, STORE: REFUSED}
 def _served(target: str, url: str | None, log: str | None, listens: tuple[str, int] | None) -> int:
     module, name = split(target)
     meant = _Meant(url, target)
+    tell_program(url)
     listening = None if listens is None else _listening(listens)
     # Nothing begins before it is known that the line is right. Without a name the program has one runner;
     # with one, others may be on whatever store.

@@ -119,6 +119,13 @@ def named(given: str | None) -> tuple[str, str] | None:
     return None if not setting else ("[tool.cloaca] database", setting)
 
 
+def tell_program(given: str | None) -> None:
+    """Tells the program that is about to be imported which store a line names, by `CLOACA_DATABASE`, if it
+    names one."""
+    if (found := named(given)) is not None:
+        os.environ[ENVIRONMENT] = _lasting(found[1])
+
+
 _HERE = re.compile(r" at (?:(?:127\.0\.0\.1|\[::1\]|localhost):|/.*/\.s\.PGSQL\.)(?=\d+$)")
 """How a server of this machine may be named."""
 _SOCKET = re.compile(r" at (/.*)/\.s\.PGSQL\.\d+$")
