@@ -168,6 +168,41 @@ def test_whatever_a_program_makes_of_its_end_is_no_fault_of_it(
         assert_ends_well(process)
 
 
+ASYNC = """
+import asyncio
+
+async def wait():
+    try:
+        print("here", flush=True)
+        await asyncio.sleep(60)
+    finally:
+        raise RuntimeError("not locked")
+
+async def make():
+    {}
+"""
+AWAITS = {
+    "the function": "await wait()",
+    "a task of it": "task = asyncio.create_task(wait())\n    await asyncio.sleep(60)",
+    "a runner's block": "async with cloaca.DefaultRunner('runs.db'):\n        await wait()",
+}
+
+
+@pytest.mark.parametrize("number", [TERM, INT])
+@pytest.mark.parametrize("what", AWAITS)
+def test_what_an_async_function_makes_of_its_end_is_told_in_a_line(
+    tmp_path: Path, what: str, number: signal.Signals
+) -> None:
+    (tmp_path / "app.py").write_text(APP + ASYNC.format(AWAITS[what]))
+    with at_work(tmp_path, "function") as process:
+        process.send_signal(number)
+        assert process.stdout is not None
+        told = process.stdout.read()
+        assert process.wait(WAIT) == 0, told
+        assert told.count("as it was told to end, the program raised RuntimeError: not locked\n") == 1
+        assert "Traceback" not in told
+
+
 @pytest.mark.parametrize("number", [TERM, INT])
 @pytest.mark.parametrize("waits", ["atexit", "thread"])
 def test_a_program_that_does_not_end_is_ended_by_one_more(

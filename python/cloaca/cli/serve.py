@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import subprocess
     from argparse import Namespace
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     from ..runner import DefaultRunner
     from ..telemetry.listening import Listening
@@ -523,9 +524,7 @@ def _called(found: Callable[..., object], shown: str, meant: _Meant) -> object:
         made = found()
         if not hasattr(made, "cr_code"):
             return made
-        import asyncio
-
-        made = asyncio.run(made)  # type: ignore[arg-type]
+        made = _awaited(made)
     if made is None or type(made) is int:
         return made
     for runner in living.made():
@@ -535,6 +534,23 @@ def _called(found: Callable[..., object], shown: str, meant: _Meant) -> object:
         f"{shown} is async, and its event loop is over once it returns, here {excerpt(made)}: let it serve by"
         " itself and return nothing, or have a function without async make the runner"
     )
+
+
+def _awaited(made: Any) -> object:
+    """What a coroutine comes to, as by `asyncio.run`."""
+    import asyncio
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        raised = context.get("exception")
+        if raised is not None and (told.heard or stop.is_told):
+            told.say(raised)
+        else:
+            loop.default_exception_handler(context)
+
+    with asyncio.Runner() as loop:
+        # Of a program that sets one of its own, that is the one that is heard.
+        loop.get_loop().set_exception_handler(handle)
+        return loop.run(made)
 
 
 def _refuse_asking(found: Callable[..., object], module: str, name: str) -> None:
