@@ -16,6 +16,7 @@ from program import eventually
 import cloaca
 from cloaca import reading
 from cloaca.cli import main
+from cloaca.reading import attention
 
 PROGRAM = """
 import sys
@@ -469,3 +470,32 @@ def test_very_many_delayed_runs_are_counted_as_far_as_is_quick(tmp_path: Path) -
         assert [each.delayed for each in reading.workflows(reader)] == [10_000]
         (found,) = (found for found in reading.doctor(reader) if found.subject == "backlog")
         assert found.text == "0 runs not over, and 10,000 or more runs that wait for their time"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("no price for acme 7 in acme-12.csv", "no price for acme 7 in bolt_x.csv"),
+        ("cannot read /srv/in/acme.bin, it is empty", "cannot read /srv/in/sub/bolt.bin, it is empty"),
+        ("cannot read C:\\in\\acme: denied", "cannot read D:\\out\\bolt: denied"),
+        ("GET https://x.example/a?b=c: gone", "GET https://y.example/d: gone"),
+        ("no customer “acme” in it", "no customer “bolt” in it"),
+        ("no customer `acme` in it", "no customer `bolt` in it"),
+        ("run 7 of 'a'", "run 812 of 'it is'"),
+    ],
+)
+def test_messages_that_differ_by_a_file_or_what_is_quoted_are_of_one_kind(one: str, other: str) -> None:
+    assert attention.pattern(one) == attention.pattern(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("os.read failed", "os.write failed"),
+        ("can't read it, don't know why", "can't find it, don't know why"),
+        ("the file is empty", "the file is broken"),
+        ("cannot read a.csv", "cannot write a.csv"),
+    ],
+)
+def test_messages_that_say_something_else_are_of_two_kinds(one: str, other: str) -> None:
+    assert attention.pattern(one) != attention.pattern(other)

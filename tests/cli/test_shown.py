@@ -1,6 +1,7 @@
 """What a line shows of one run, and how much of it a narrow terminal has room for."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,33 @@ def test_an_executor_itself_is_refused_with_the_way_out(tmp_path: Path) -> None:
         cloaca.task(id="t")(lambda context: None)
         with pytest.raises(cloaca.WorkflowError, match=r'DefaultRunner\(executors=\{"NAME": …\}\)'):
             cloaca.task(executor=cloaca.ProcessExecutor(2))  # type: ignore[call-overload]
+
+
+def test_attempts_after_a_retry_are_told_from_those_before(line: Line, tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("w"):
+
+        @cloaca.task(retry_attempts=2, retry_delay_ms=0)
+        def load(context: cloaca.Context) -> None:
+            raise ValueError("no")
+
+    with cloaca.DefaultRunner("runs.db") as runner:
+        run = runner.submit("w")
+        run.result(WAIT)
+        runner.retry(run.id)
+        runner.run(run.id).result(WAIT)
+    told = re.findall(r"attempt \d(?: after retry)?(?=  )", line.shown("show", run.id))
+    assert told == ["attempt 1", "attempt 2", "attempt 1 after retry", "attempt 2"]
+
+
+def test_keys_that_begin_as_the_one_that_nothing_has_are_named_the_newest_first(
+    line: Line, tmp_path: Path
+) -> None:
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(lambda context: None)
+    with cloaca.DefaultRunner("runs.db") as runner:
+        for key in ("bolt/1.txt@77", "acme/1", "bolt/2.txt@78"):
+            runner.submit("w", run_key=key).result(WAIT)
+    line.piped("runs", "--key", "bolt/", code=4)
+    assert "known keys of the newest runs that begin so: bolt/2.txt@78, bolt/1.txt@77\n" in line.said
+    line.piped("runs", "--key", "zzz", code=4)
+    assert "known keys of the newest runs: bolt/2.txt@78, acme/1, bolt/1.txt@77\n" in line.said

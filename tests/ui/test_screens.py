@@ -689,3 +689,14 @@ def test_what_a_run_did_before_a_deploy_and_what_is_left_out_of_it_is_shown(tmp_
     assert text.count("5 attempts between, of which no more is kept") == 2, (
         "in the line of time and in the list"
     )
+
+
+def test_attempts_after_a_retry_are_told_from_those_before(
+    page: Asking, runner: cloaca.DefaultRunner
+) -> None:
+    (bad,) = failed(runner)
+    runner.retry(bad)
+    runner.run(bad).result(WAIT)
+    told = re.findall(r"<summary>(attempt [^:]*):", page.get(f"/run?id={bad}").text)
+    # Of each task the one that failed.
+    assert told == ["attempt 1", "attempt 2", "attempt 1 after retry", "attempt 2"]

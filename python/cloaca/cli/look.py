@@ -303,15 +303,18 @@ def _is_unknown(reader: Reader, show: Show, wanted: dict[str, Any]) -> bool:
     if trigger is not None and trigger not in (known := names(reader)):
         missing.append(unknown("trigger", trigger, "triggers", known))
     if key is not None and not len(reading.runs(reader, key=key, limit=1)):
-        seen = {each.run_key for each in reading.runs(reader, limit=SEEN) if each.run_key is not None}
-        missing.append(unknown("run with key", key, "keys of the newest runs", sorted(seen)))
+        # The newest first.
+        seen = [each.run_key for each in reading.runs(reader, limit=SEEN) if each.run_key is not None]
+        begun = [each for each in seen if each.startswith(key)]
+        which = "keys of the newest runs that begin so" if begun else "keys of the newest runs"
+        missing.append(unknown("run with key", key, which, list(dict.fromkeys(begun or seen))))
     for each in missing:
         show.note(f"cloaca: {each}")
     if error is not None and not len(reading.runs(reader, error=error, limit=1)):
         failed = reading.runs(reader, status="Failed", limit=SEEN)
-        seen = {each.error_type for each in failed if each.error_type is not None}
+        types = {each.error_type for each in failed if each.error_type is not None}
         show.note(
-            f"no run that is kept has failed with {excerpt(error)}{hint(error, 'errors', sorted(seen))}"
+            f"no run that is kept has failed with {excerpt(error)}{hint(error, 'errors', sorted(types))}"
         )
     return bool(missing)
 

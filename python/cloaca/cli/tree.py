@@ -267,10 +267,13 @@ class Tree:
         show.line((last if is_last else branch) + "  ".join(parts))
         inner = none if is_last else bar
         is_dull = len(task.tries) == 1 and task.tries[0].outcome == "Completed"
+        before = 0
         for at, attempt in enumerate([] if is_dull else task.tries):
             if at == TRIES_FIRST and task.tries_left_out:
                 show.line(f"{inner}{bar}{show.styled(f'… {not_kept(task.tries_left_out)}', 'dim')}")
-            self._attempt(attempt, inner, at == len(task.tries) - 1)
+            # They are counted anew when a run is opened again.
+            is_anew, before = attempt.number <= before, attempt.number
+            self._attempt(attempt, inner, at == len(task.tries) - 1, is_anew)
         if self.parts.context and task.context is not None:
             self._context("left", task.context, inner)
         for each in self.changes.get(task.id, ()):
@@ -311,10 +314,10 @@ class Tree:
             parts.append(clean(last.error))
         show.line(f"  {show.styled('callback', 'dim')}  {'  '.join(parts)}")
 
-    def _attempt(self, attempt: Attempt, inner: str, is_last: bool) -> None:
+    def _attempt(self, attempt: Attempt, inner: str, is_last: bool, is_anew: bool) -> None:
         show = self.show
         branch, last, bar, none = self.marks
-        parts = [f"attempt {attempt.number}", show.word(attempt.outcome)]
+        parts = [f"attempt {attempt.number}{' after retry' if is_anew else ''}", show.word(attempt.outcome)]
         if (took := span(between(attempt.started_at, attempt.ended_at))) is not None:
             parts.append(took)
         if attempt.runner is not None:

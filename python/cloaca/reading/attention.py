@@ -324,10 +324,22 @@ def also_failed(failed: int, below: int) -> str:
 
 
 _ADDRESS = re.compile(r"\b[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}\b|0x[0-9a-fA-F]+|\d+")
-_QUOTED = re.compile(r"'[^']{0,200}'|\"[^\"]{0,200}\"")
+# An apostrophe within a word begins no quotation.
+_QUOTED = re.compile(
+    r"(?<!\w)'[^']{0,200}'(?!\w)|\"[^\"]{0,200}\"|`[^`]{0,200}`"
+    r"|\u201c[^\u201d]{0,200}\u201d|\u2018[^\u2019]{0,200}\u2019"
+)
+# A path, an address, or the name of a file by what files usually end with; os.read is none.
+_FILE = re.compile(
+    r"[^\s,;()\[\]]{0,200}[/\\][^\s,;()\[\]]{0,200}[^\s,;()\[\].:]"
+    r"|[\w.+@-]{1,200}\.(?:csv|tsv|txt|log|json|jsonl|xml|yaml|yml|toml|ini|pdf|docx?|xlsx?|odt|ods|html?|md|eml"
+    r"|parquet|avro|orc|feather|npy|db|sqlite|sql|zip|gz|bz2|xz|zst|tar|tgz|7z|png|jpe?g|gif|tiff?|webp|svg|mp[34]"
+    r"|wav|py|sh|bin|dat|bak|tmp|part)\b",
+    re.IGNORECASE,
+)
 
 
 @lru_cache(maxsize=1000)
 def pattern(message: str) -> str:
-    """A message without what differs from one run to the next: numbers, addresses, what is quoted."""
-    return _ADDRESS.sub("#", _QUOTED.sub("'…'", message[:MESSAGE_CHARS]))
+    """A message without what differs from one run to the next: numbers, addresses, what is quoted, files."""
+    return _ADDRESS.sub("#", _FILE.sub("…", _QUOTED.sub("'…'", message[:MESSAGE_CHARS])))
