@@ -1,12 +1,13 @@
 """`cloaca preview` and `cloaca show --diff`, beside a living process of the program."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from stage import HOSTILE, Line, fields, served, steady
+from stage import HOSTILE, Line, fields, run_command, served, steady
 
 import cloaca
 from cloaca import reading
@@ -245,3 +246,48 @@ def test_a_store_that_is_none_is_refused_by_a_preview(line: Line, tmp_path: Path
     (tmp_path / "runs.db").write_text("dear diary, this is longer than what a database begins with")
     line.piped("preview", "inbox", "--app", "app.py", "--database", "runs.db", code=3)
     line.piped("preview", "inbox", "--app", "app.py", "--database", "nowhere/runs.db", code=3)
+
+
+ENDS = """
+import os, signal
+import cloaca
+
+with cloaca.WorkflowBuilder("w"):
+    cloaca.task(id="t")(lambda context: None)
+
+@cloaca.trigger(workflow="w", poll_interval="1h")
+def interrupts():
+    raise KeyboardInterrupt
+
+@cloaca.trigger(workflow="w", poll_interval="1h")
+def interrupted():
+    os.kill(os.getpid(), signal.SIGINT)
+
+@cloaca.trigger(workflow="w", poll_interval="1h")
+def leaves():
+    os._exit(0)
+
+@cloaca.trigger(workflow="w", poll_interval="1h")
+def forks():
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return False
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and forks")
+def test_what_ends_the_process_of_a_preview_is_told(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(ENDS)
+    for name, code, out, said in [
+        ("interrupts", 1, "poll\tinterrupts\terror\t\t\tKeyboardInterrupt", ""),
+        ("interrupted", 130, "", ""),
+        ("leaves", 1, "", "cloaca: the function of trigger 'leaves' ends its process, by os._exit(0)\n"),
+        ("forks", 0, "poll\tforks\tskip", ""),
+    ]:
+        done = run_command(["preview", name, "--app", "app.py"], cwd=tmp_path)
+        assert done.returncode == code, (name, done)
+        assert done.stdout.startswith(out), (name, done)
+        assert bool(done.stdout) is bool(out), (name, done)
+        assert done.stderr.endswith(said), (name, done)

@@ -63,7 +63,7 @@ BATCH = 500
 CONTEXT_BYTES_MAX = 16 * 1024 * 1024
 """As the default of `context_bytes_max`: who claims the run may allow less."""
 OUTCOME_SECONDS = 3.0
-"""So long is waited for what a poll came to: a skip without a reason is on record later."""
+"""So long is waited for what a poll came to: skips are gathered, and on record later."""
 RUN_KEY_TTL = "30d"
 PRUNE_COUNTED_MAX = 10_000_000
 

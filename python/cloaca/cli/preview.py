@@ -12,13 +12,14 @@ from ..terminal import clean
 from .main import FAILED, OK
 from .parse import UsageError
 from .program import imported, split
-from .show import Show, Word, as_json
+from .show import Show, Word, as_json, aside
 from .where import NothingFound, database, program, tell_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from typing import Any
+    from collections.abc import Iterator
+    from typing import Any, NoReturn
 
     from ..reading import Reader
     from ..types import FireRow, TickAnswer
@@ -44,7 +45,7 @@ def preview(arguments: Namespace, show: Show) -> int:
         tell_program(arguments.database)
         imported(split(app)[0])
         # What the function prints is no answer of ours.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), _telling(arguments.name, stack):
             answer = reading.preview(reader, arguments.name)
     if show.as_json:
         show.record("preview", {"trigger_name": arguments.name, **answer})
@@ -54,6 +55,25 @@ def preview(arguments: Namespace, show: Show) -> int:
         _values(show, arguments.name, answer)
     fails = answer["outcome"] == "error" or any(fire["gate"]["verdict"] == "fail" for fire in answer["fires"])
     return FAILED if fails else OK
+
+
+@contextlib.contextmanager
+def _telling(name: str, stack: contextlib.ExitStack) -> Iterator[None]:
+    """Has a function that ends its process told of: a runner would be gone by it."""
+    leaves, process = os._exit, os.getpid()
+
+    def leave(status: int) -> NoReturn:
+        if os.getpid() != process:
+            leaves(status)
+        aside(f"cloaca: the function of trigger {excerpt(name)} ends its process, by os._exit({status})\n")
+        stack.close()
+        leaves(FAILED)
+
+    os._exit = leave
+    try:
+        yield
+    finally:
+        os._exit = leaves
 
 
 def _opened(arguments: Namespace, show: Show, stack: contextlib.ExitStack) -> Reader:

@@ -6,7 +6,7 @@ does by itself, it does.
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import cast
 
 from .. import _cloaca, attempt, filters, registry, rows
@@ -27,6 +27,7 @@ from .store import MissingError, names, now, unknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from ..answer import Fire, Ruling
@@ -122,8 +123,9 @@ def _ruled(
         if run is None:
             return NONE_ENDED
         arguments = (run,)
+    came: list[int] = []
     try:
-        with attempt.inside(None, None, declared.name, host=Looks(reader)):
+        with _noting(came), attempt.inside(None, None, declared.name, host=Looks(reader)):
             answer = function(*arguments)
             whole: Any = complete(Ticked(tick, answer), _completed)
         return ruled(whole.answer, tick, CONTEXT_BYTES_MAX, declared.overlap)
@@ -132,12 +134,39 @@ def _ruled(
     except PartlyError as partly:
         kept = partly.fires(tick, CONTEXT_BYTES_MAX, declared.overlap)
         return kept, None, "", describe(partly.raised), None
-    except KeyboardInterrupt:
-        # Who asks has lost his patience.
-        raise
     except BaseException as raised:
+        if came:
+            # Who asks has lost his patience.
+            raise
         # A poll that says `sys.exit` is an error of that poll, and no end of who asks.
         return [], None, "", describe(raised), None
+
+
+@contextmanager
+def _noting(came: list[int]) -> Iterator[None]:
+    """Notes in `came` that somebody presses Ctrl-C: what a function raises of that kind by itself fails its
+    poll. Where it is heard otherwise, each one counts as pressed."""
+    import signal
+    import threading
+
+    def hear(number: int, frame: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        try:
+            yield
+        except KeyboardInterrupt:
+            came.append(signal.SIGINT)
+            raise
+        return
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is hear:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _ended(reader: Reader, row: dict[str, Any] | None) -> RunDetails | None:
