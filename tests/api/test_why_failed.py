@@ -143,10 +143,13 @@ def test_who_is_no_runner_tells_of_a_task_that_has_no_slot(tmp_path: Path) -> No
     path = tmp_path / "runs.db"
     with cloaca.DefaultRunner(path, max_concurrent_tasks=1) as runner, reading.Reader(path) as reader:
         try:
-            runner.submit("slow")
+            held = runner.submit("slow")
             entered.wait()
             run = runner.submit("after")
-            said = "; task 'next' is about to begin, or waits for a slot of that runner"
+            said = (
+                "; task 'next' is about to begin, or waits for a slot of that runner or a place in its"
+                f" executor; under way there: task 'hold' of run {held.id}"
+            )
             assert eventually(lambda: reading.why(reader, run.id).endswith(said))
         finally:
             leave.set()

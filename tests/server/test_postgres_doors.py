@@ -20,6 +20,7 @@ import cloaca.ui
 from cloaca import health as health_module
 from cloaca import reading, telemetry
 from cloaca.reading import attention
+from cloaca.reading.why import _under_way
 
 STATEMENT = re.compile(r"\s*(SELECT|WITH)\s", re.ASCII)
 PARAMETER = re.compile(r"\?(\d*)")
@@ -89,6 +90,7 @@ def test_a_reader_reads_a_server_as_it_reads_a_file(store: str) -> None:
         assert "Completed" in reading.why(reader, completed.id) or "completed" in reading.why(
             reader, completed.id
         )
+        assert _under_way(reader, details) == ""
         assert reading.failures(reader, datetime.now(UTC) - timedelta(days=1))
         assert reading.pace(reader)
         assert [found["n"] for found in reader.native.query("SELECT count(*) AS n FROM runs", [])] == [2]

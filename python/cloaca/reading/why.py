@@ -38,6 +38,16 @@ if TYPE_CHECKING:
     from .schedules import Cron
     from .store import Reader
 
+UNDER_WAY_MAX = 50
+UNDER_WAY_TOLD = 2
+# By runs_unfinished: what is under way is among the oldest, of however many wait.
+_UNDER_WAY = f"""
+    SELECT oldest.id, tasks.name AS task FROM (
+        SELECT runs.row AS place, id, owner FROM runs
+        WHERE completed_at IS NULL AND not_before IS NULL ORDER BY runs.row LIMIT 1000
+    ) AS oldest JOIN tasks ON tasks.run = oldest.place
+    WHERE oldest.owner = ?1 AND oldest.id <> ?2 AND tasks.status = 'Running'
+    ORDER BY oldest.place, tasks.position LIMIT {UNDER_WAY_MAX}"""
 TASKS_TOLD_MAX = 5
 """So many tasks of one run are told; of the others only how many they are."""
 
@@ -286,7 +296,20 @@ def _ready(reader: Reader, details: RunDetails) -> str:
     more = len(ready) - TASKS_TOLD_MAX
     named = " and ".join(ready[:TASKS_TOLD_MAX] + ([f"{more} more"] if more > 0 else []))
     begin, wait = ("is", "waits") if len(ready) == 1 else ("are", "wait")
-    return f"; {named} {begin} about to begin, or {wait} for a slot of that runner"
+    executor = "a place in its executor" if len(ready) == 1 else "places in their executors"
+    told = f"; {named} {begin} about to begin, or {wait} for a slot of that runner or {executor}"
+    return f"{told}{_under_way(reader, details)}"
+
+
+def _under_way(reader: Reader, details: RunDetails) -> str:
+    """Which tasks of other runs their runner has begun, as the end of a sentence: those have its places."""
+    begun = reader.native.query(_UNDER_WAY, [details.runner, details.run.id])
+    if not begun:
+        return ""
+    told = [f"task {excerpt(row['task'])} of run {row['id']}" for row in begun[:UNDER_WAY_TOLD]]
+    more = len(begun) - len(told)
+    many = f"{more} or more" if len(begun) >= UNDER_WAY_MAX else f"{more}"
+    return f"; under way there: {', '.join(told)}{f' and {many} more' if more else ''}"
 
 
 def _now() -> str:
