@@ -136,8 +136,8 @@ def _ruled(
         return kept, None, "", describe(partly.raised), None
     except BaseException as raised:
         if came:
-            # Who asks has lost his patience.
-            raise
+            # Who asks has lost his patience, whatever the function makes of that.
+            raise KeyboardInterrupt from None
         # A poll that says `sys.exit` is an error of that poll, and no end of who asks.
         return [], None, "", describe(raised), None
 
