@@ -4,6 +4,7 @@
 //! and every refusal names its cause, because `why` can only repeat what is said here.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use uuid::Uuid;
 
@@ -45,6 +46,16 @@ impl Overlap {
     pub fn from_name(name: &str) -> Option<Self> {
         let all = [Self::Allow, Self::Skip, Self::Queue, Self::BufferOne, Self::CancelRunning];
         all.into_iter().find(|policy| policy.name() == name)
+    }
+
+    /// How many runs of a trigger may be unfinished at once, one at work and those that wait; any number if none.
+    pub fn most(self) -> Option<usize> {
+        match self {
+            Self::Allow => None,
+            Self::Skip => Some(1),
+            Self::BufferOne => Some(2),
+            Self::Queue | Self::CancelRunning => Some(QUEUE_MAX + 1),
+        }
     }
 
     /// How a fire is refused where there is no room behind that unfinished run.
@@ -95,9 +106,8 @@ pub struct Gate {
     lines: ById<ScheduleKey, BTreeMap<i64, Uuid>>,
     /// Those whose hash another one guarded when they were noted, by that and by their places: one of two fires of a poll is not kept, as a rule.
     second: BTreeMap<(ScheduleKey, ContextHash, i64), Uuid>,
-    /// The last place that was given at the end of a line, and the last one at the front.
+    /// The last place that was given at the end of a line.
     last: i64,
-    first: i64,
 }
 
 impl Gate {
@@ -117,12 +127,7 @@ impl Gate {
 
     /// How many more runs of this trigger may start or wait; any number if none. Until a tick is kept its fires stand in the line, too.
     pub fn room(&self, schedule: ScheduleKey, overlap: Overlap) -> Option<Room> {
-        let most = match overlap {
-            Overlap::Allow => return None,
-            Overlap::Skip => 1,
-            Overlap::BufferOne => 2,
-            Overlap::Queue | Overlap::CancelRunning => QUEUE_MAX + 1,
-        };
+        let most = overlap.most()?;
         let line = self.lines.get(&schedule);
         let many = line.map_or(0, BTreeMap::len);
         let with = line.and_then(|line| line.first_key_value()).map(|(_, &run)| run);
@@ -146,16 +151,38 @@ impl Gate {
         self.stand(schedule, hash, run, order);
     }
 
-    /// Notes an unfinished run before those noted so far, wherever it stood.
-    pub fn hold_first(&mut self, schedule: ScheduleKey, hash: Option<ContextHash>, run: Uuid) {
-        if let Some(entry) = self.by_run.get(&run).copied() {
-            if let Some(line) = self.lines.get_mut(&entry.schedule) {
-                line.remove(&entry.order);
-            }
-            entry.hash.inspect(|&hash| self.unguard(&entry, hash, run));
+    /// Notes unfinished runs that came right before one that is noted.
+    pub fn hold_before(&mut self, run: Uuid, others: &[Uuid]) {
+        let Some(entry) = self.by_run.get(&run).copied() else { return };
+        others.iter().for_each(|&other| self.hold(entry.schedule, None, other));
+        self.move_behind(entry.schedule, Some(entry.order - 1), others);
+    }
+
+    /// A run that is noted came right behind the last of those.
+    pub fn stand_behind(&mut self, run: Uuid, before: &[Uuid]) {
+        let Some(schedule) = self.by_run.get(&run).map(|entry| entry.schedule) else { return };
+        let of = |other: &Uuid| self.by_run.get(other).filter(|entry| entry.schedule == schedule);
+        let last = before.iter().filter_map(|other| Some(of(other)?.order)).max();
+        self.move_behind(schedule, last, &[run]);
+    }
+
+    /// Lets noted runs stand right behind that place, and what stood there behind them.
+    fn move_behind(&mut self, schedule: ScheduleKey, place: Option<i64>, runs: &[Uuid]) {
+        let Some(line) = self.lines.get(&schedule) else { return };
+        // It is the end of a line that moves, and mostly a short one.
+        let behind = line.range((place.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+        let mut behind = behind.map(|(_, &run)| run).peekable();
+        if behind.peek() == runs.first() && runs.len() == 1 {
+            return;
         }
-        self.first -= 1;
-        self.stand(schedule, hash, run, self.first);
+        let rest: Vec<Uuid> = behind.filter(|run| !runs.contains(run)).collect();
+        for run in runs.iter().copied().chain(rest) {
+            let entry = self.by_run[&run];
+            self.lines.entry(schedule).or_default().remove(&entry.order);
+            entry.hash.inspect(|&hash| self.unguard(&entry, hash, run));
+            self.last += 1;
+            self.stand(schedule, entry.hash, run, self.last);
+        }
     }
 
     fn stand(&mut self, schedule: ScheduleKey, hash: Option<ContextHash>, run: Uuid, order: i64) {
@@ -268,18 +295,24 @@ mod tests {
     }
 
     #[test]
-    fn a_run_can_be_noted_before_all_others_wherever_it_stood() {
+    fn a_run_can_be_noted_among_others() {
         let mut gate = Gate::default();
         for number in 1..=3 {
             gate.hold(ScheduleKey(1), None, run(number));
         }
-        gate.hold_first(ScheduleKey(1), HASH, run(3));
-        gate.hold_first(ScheduleKey(1), None, run(4));
-        assert_eq!(gate.first_beside(run(1)), Some(run(4)));
-        assert_eq!(gate.behind(run(4)).collect::<Vec<_>>(), [run(3), run(1), run(2)]);
+        gate.hold(ScheduleKey(1), HASH, run(4));
+        // Between the first and the second one.
+        gate.stand_behind(run(4), &[run(1)]);
+        assert_eq!(gate.before(run(3)), [run(1), run(4), run(2)]);
+        // Before the third one, which guards no less.
+        gate.hold_before(run(3), &[run(6), run(5)]);
+        assert_eq!(gate.before(run(3)), [run(1), run(4), run(2), run(6), run(5)]);
+        assert_eq!(gate.equal(ScheduleKey(1), [7; 16]), Some(run(4)));
+        // Of what is unknown here nothing is before it.
+        gate.stand_behind(run(5), &[run(7)]);
         assert_eq!(
-            [4, 3, 1, 2].map(|number| gate.release(run(number))),
-            [Some(run(3)), Some(run(1)), Some(run(2)), None]
+            [5, 1, 4, 2, 6, 3].map(|number| gate.release(run(number))),
+            [Some(run(1)), Some(run(4)), Some(run(2)), Some(run(6)), Some(run(3)), None]
         );
     }
 
@@ -302,7 +335,7 @@ mod tests {
             for number in 1..=3 {
                 gate.hold(ScheduleKey(1), HASH, run(number));
             }
-            gate.hold_first(ScheduleKey(1), HASH, run(3));
+            gate.stand_behind(run(3), &[]);
             let mut left = vec![1, 2, 3];
             for number in order {
                 let of = gate.equal(ScheduleKey(1), [7; 16]).expect("one is unfinished");

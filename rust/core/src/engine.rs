@@ -384,6 +384,9 @@ impl Engine {
             Event::Excess(jobs) => self.leave_to_others(jobs, out),
             Event::Claimed(runs) => runs.into_iter().for_each(|run| self.claimed(run, now, out)),
             Event::News => self.news += 1,
+            Event::OthersMoved(runs) => {
+                runs.into_iter().for_each(|(run, behind)| self.other_moved(run, behind, now, out));
+            }
             Event::OthersEnded(runs) => runs.into_iter().for_each(|run| self.other_ended(run, now, out)),
             Event::CronDeclared(schedule, digest, body) => {
                 self.crons.declare(&schedule, digest);

@@ -227,9 +227,11 @@ pub trait Store: Send + Sync {
     fn ends(&self) -> Stored<i64>;
     /// Those of these runs that are final, or forgotten.
     fn ended(&self, runs: &[Uuid]) -> Stored<Vec<Uuid>>;
+    /// Those of these pairs of unfinished runs of a line of which the first was opened again, and stands behind the second.
+    fn moved(&self, pairs: &[(Uuid, Uuid)]) -> Stored<Vec<(Uuid, Uuid)>>;
     /// Opens a final run that did not complete again, for `epoch`: its failed and skipped tasks are undecided as at first. None if there is no
-    /// such run, or it completed, or is unfinished. Refused while a body of it still runs in a living process. It stands in its
-    /// line by its age, and waits for nobody else's runs.
+    /// such run, or it completed, or is unfinished. Refused while a body of it still runs in a living process. It stands at
+    /// the end of its line, whoever has what is before it there.
     fn reopen(&self, epoch: Epoch, id: Uuid) -> Stored<Option<Unfinished>>;
     /// The same of several, in one transaction where that costs one. One that is refused, for the reason that stands in its place, keeps none of
     /// the others.

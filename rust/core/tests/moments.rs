@@ -617,7 +617,7 @@ fn answered(engine: &mut Engine) -> Effects {
     let mut follows = Effects::default();
     for (change, then) in step(engine, Event::Polled(polled), now(1, 2)).commits {
         let receipt = match change {
-            Change::Tick(_) => Receipt::Tick { fates: Vec::new(), cursor: None },
+            Change::Tick(_) => Receipt::Tick { fates: Vec::new(), cursor: None, opened: Vec::new() },
             _ => Receipt::Noted,
         };
         engine.step(Event::Committed(then, receipt), now(1, 2), &mut follows);

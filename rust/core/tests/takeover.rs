@@ -120,8 +120,15 @@ fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
 fn kept(engine: &mut Engine, then: Then, row: RunRow) -> Effects {
     step(
         engine,
-        Event::Committed(then, Receipt::Tick { fates: vec![Admitted::Started { row }], cursor: None }),
+        Event::Committed(
+            then,
+            Receipt::Tick { fates: vec![Admitted::Started { row }], cursor: None, opened: Vec::new() },
+        ),
     )
+}
+
+fn begun(effects: &Effects) -> Vec<Uuid> {
+    effects.jobs.iter().map(|ready| ready.job.run).collect()
 }
 
 fn has_begun(effects: &Effects) -> bool {
@@ -182,7 +189,10 @@ fn a_fire_is_dropped_while_another_owner_drives_a_run_of_its_trigger() {
     let (tick, then) = fired(&mut engine, 1);
     assert_eq!(tick.fires, []);
     assert_eq!(&*tick.history[0].reason, format!("overlap: run {THEIRS} is unfinished"));
-    step(&mut engine, Event::Committed(then, Receipt::Tick { fates: Vec::new(), cursor: None }));
+    step(
+        &mut engine,
+        Event::Committed(then, Receipt::Tick { fates: Vec::new(), cursor: None, opened: Vec::new() }),
+    );
     step(&mut engine, Event::OthersEnded(vec![THEIRS]));
     assert_eq!(fired(&mut engine, 1).0.fires.len(), 1);
 }
@@ -256,21 +266,30 @@ fn a_run_that_was_claimed_before_the_line_was_told_keeps_its_place() {
 }
 
 #[test]
-fn a_run_that_is_opened_again_waits_for_what_is_at_work_here_and_for_nothing_else() {
-    let mut engine = engine();
-    step(&mut engine, declared_mail());
-    step(&mut engine, Event::Vacancy);
-    let again = |number| Unfinished { is_again: true, ..claimed(number, ScheduleKey(8), vec![]) };
-    let younger = Unfinished { behind: vec![THEIRS], ..claimed(3, ScheduleKey(8), vec![]) };
-    assert!(!has_begun(&step(&mut engine, Event::Claimed(vec![younger]))));
-    // What others have may wait for it, and what waits here is younger.
-    assert!(has_begun(&step(&mut engine, Event::Claimed(vec![again(1)]))));
-    let effects = step(&mut engine, Event::Claimed(vec![again(2)]));
-    assert!(!has_begun(&effects), "one of its line is at work here");
+fn a_run_that_is_opened_again_stands_behind_what_was_unfinished_and_before_what_is_fired_later() {
+    let mut engine = beside_theirs(Overlap::Queue);
+    let (tick, then) = fired(&mut engine, 1);
+    let again = |number, behind| Unfinished { is_again: true, ..claimed(number, ScheduleKey(7), behind) };
+    // It was opened before the fire was kept, and is heard of before that is.
+    assert!(!has_begun(&step(&mut engine, Event::Claimed(vec![again(9, vec![THEIRS])]))));
+    assert!(!has_begun(&kept(&mut engine, then, RunRow(6))));
+    let effects = step(&mut engine, Event::OthersEnded(vec![THEIRS]));
+    assert_eq!(begun(&effects), [Uuid::from_u128(9)], "not {}", tick.fires[0].id);
+}
+
+#[test]
+fn a_fire_waits_for_what_was_opened_again_elsewhere() {
+    let mut engine = beside_theirs(Overlap::Queue);
     assert!(!has_begun(&step(&mut engine, Event::OthersEnded(vec![THEIRS]))));
-    let effects = step(&mut engine, Event::Cancel(Uuid::from_u128(3)));
-    let second = effects.jobs.iter().find(|ready| ready.job.run == Uuid::from_u128(2));
-    assert_eq!(second, None, "that one still is");
+    let (tick, then) = fired(&mut engine, 1);
+    let (_, next) = fired(&mut engine, 2);
+    let fates = vec![Admitted::Started { row: RunRow(6) }];
+    let opened = vec![Uuid::from_u128(9)];
+    let receipt = Receipt::Tick { fates, cursor: None, opened: opened.clone() };
+    assert!(!has_begun(&step(&mut engine, Event::Committed(then, receipt))));
+    assert!(!has_begun(&kept(&mut engine, next, RunRow(7))));
+    assert_eq!(engine.others_after(Uuid::nil(), 10), opened);
+    assert_eq!(begun(&step(&mut engine, Event::OthersEnded(opened))), [tick.fires[0].id]);
 }
 
 #[test]
@@ -416,7 +435,10 @@ fn a_run_of_a_line_that_is_claimed_before_its_own_commit_was_heard_of_keeps_its_
     assert_eq!(begun, [first], "what limits have let begin begins, and {second} waits for it");
     step(
         &mut engine,
-        Event::Committed(then, Receipt::Tick { fates: vec![Admitted::Held { row }], cursor: None }),
+        Event::Committed(
+            then,
+            Receipt::Tick { fates: vec![Admitted::Held { row }], cursor: None, opened: Vec::new() },
+        ),
     );
     assert!(engine.expects(effects.jobs[0].job));
 }
@@ -429,7 +451,26 @@ fn a_run_that_cancels_does_so_also_when_it_is_claimed_before_its_own_commit_was_
     let row = run.row;
     let effects = step(&mut engine, Event::Claimed(vec![run]));
     assert_eq!((effects.cancels.as_slice(), has_begun(&effects)), ([THEIRS].as_slice(), false));
-    let held = Receipt::Tick { fates: vec![Admitted::Held { row }], cursor: None };
+    let held = Receipt::Tick { fates: vec![Admitted::Held { row }], cursor: None, opened: Vec::new() };
     assert!(step(&mut engine, Event::Committed(then, held)).cancels.is_empty(), "once is enough");
     assert!(has_begun(&step(&mut engine, Event::OthersEnded(vec![THEIRS]))));
+}
+
+#[test]
+fn what_waits_for_a_run_that_is_over_and_was_opened_again_goes_before_it() {
+    let mut engine = beside_theirs(Overlap::Queue);
+    let (tick, then) = fired(&mut engine, 1);
+    let (mine, theirs) = (tick.fires[0].id, [THEIRS]);
+    assert_eq!(engine.waited_for(&theirs), [], "it is not kept");
+    assert!(!has_begun(&kept(&mut engine, then, RunRow(6))));
+    let (tick, then) = fired(&mut engine, 2);
+    let next = tick.fires[0].id;
+    assert!(!has_begun(&kept(&mut engine, then, RunRow(7))));
+    assert_eq!(engine.waited_for(&theirs), [(THEIRS, mine)]);
+    // The one behind that came after it: it stays between the two.
+    assert_eq!(begun(&step(&mut engine, Event::OthersMoved(vec![(THEIRS, mine)]))), [mine]);
+    assert_eq!((engine.waited_for(&theirs), engine.others_after(Uuid::nil(), 9)), (vec![], vec![THEIRS]));
+    // It comes here behind what waits, and lets that go first.
+    let again = Unfinished { is_again: true, ..claimed(5, ScheduleKey(7), vec![mine, next]) };
+    assert!(!has_begun(&step(&mut engine, Event::Claimed(vec![again]))));
 }

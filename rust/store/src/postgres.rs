@@ -822,11 +822,17 @@ impl Store for PostgresStore {
         self.read(|db| inbox::ended(db, runs))
     }
 
+    fn moved(&self, pairs: &[(Uuid, Uuid)]) -> Stored<Vec<(Uuid, Uuid)>> {
+        self.read(|db| run::line::moved(db, pairs))
+    }
+
     fn reopen(&self, epoch: Epoch, id: Uuid) -> Stored<Option<Unfinished>> {
         let reopen = |db: &Db| {
             owner::must_live(db, epoch)?;
             let dead = owner::dead(db, &self.locks, epoch, self.pulse.is_fresh())?;
-            inbox::reopen(db, epoch, id, |owner| dead.contains(&owner))
+            let mut run = inbox::reopen(db, epoch, id, |owner| dead.contains(&owner))?;
+            run::line::stand_behind(db, epoch, &mut run)?;
+            Ok(run)
         };
         self.hand_out(epoch, Step::Reopen, reopen, Claimed::of)
     }
@@ -841,7 +847,9 @@ impl Store for PostgresStore {
                 Err(Failure::Refused(why)) => Ok(Err(why)),
                 Err(failure) => Err(failure),
             };
-            ids.iter().map(reopen).collect::<Result<Vec<Reopened>, _>>()
+            let mut runs = ids.iter().map(reopen).collect::<Result<Vec<Reopened>, _>>()?;
+            run::line::stand_behind(db, epoch, runs.iter_mut().flatten().flatten())?;
+            Ok(runs)
         };
         self.hand_out(epoch, Step::Reopen, reopen_all, |runs| {
             Claimed::of(runs.into_iter().flatten().flatten())

@@ -681,10 +681,16 @@ impl Store for SqliteStore {
         self.read(|db| run::ended(db, runs))
     }
 
+    fn moved(&self, pairs: &[(Uuid, Uuid)]) -> Stored<Vec<(Uuid, Uuid)>> {
+        self.read(|db| run::line::moved(db, pairs))
+    }
+
     fn reopen(&self, epoch: Epoch, id: Uuid) -> Stored<Option<Unfinished>> {
         self.write(Step::Reopen, |db| {
             owner::must_live(db, epoch)?;
-            run::reopen(db, epoch, id, |owner| self.locks.looks_free(owner))
+            let mut run = run::reopen(db, epoch, id, |owner| self.locks.looks_free(owner))?;
+            run::line::stand_behind(db, epoch, &mut run)?;
+            Ok(run)
         })
     }
 
@@ -697,7 +703,9 @@ impl Store for SqliteStore {
                 Err(Failure::Refused(why)) => Ok(Err(why)),
                 Err(failure) => Err(failure),
             };
-            ids.iter().map(reopen).collect()
+            let mut runs = ids.iter().map(reopen).collect::<Result<Vec<Reopened>, _>>()?;
+            run::line::stand_behind(db, epoch, runs.iter_mut().flatten().flatten())?;
+            Ok(runs)
         })
     }
 

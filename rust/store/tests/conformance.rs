@@ -248,6 +248,11 @@ claims! {
     a_claim_tells_who_waits_for_a_turn
     a_wait_is_cut_short_by_nobody_whose_clock_is_behind
     a_claim_tells_which_earlier_ones_wait_elsewhere
+    a_run_that_is_opened_again_stands_behind_what_is_unfinished_whatever_that_waits_for
+    of_several_that_are_opened_again_each_finds_its_place
+    a_run_that_is_over_and_opened_again_has_moved_behind_what_came_meanwhile
+    a_tick_is_told_what_was_opened_again_before_its_fires
+    a_fire_is_dropped_beside_a_run_that_was_opened_again
     a_trigger_comes_with_its_unfinished_runs_in_their_order
     runs_that_are_final_or_unknown_have_ended
     a_failed_run_is_opened_again_without_what_failed
@@ -423,7 +428,10 @@ fn a_batch_has_a_receipt_for_each_change_in_order(store: &dyn Store) {
         .unwrap();
     assert_eq!(receipts[0], Receipt::History);
     assert!(matches!(&receipts[1], Receipt::Start(admitted) if admitted.len() == 2));
-    assert_eq!(receipts[2..], [Receipt::Tick { fates: vec![], cursor: None }, Receipt::Fenced]);
+    assert_eq!(
+        receipts[2..],
+        [Receipt::Tick { fates: vec![], cursor: None, opened: vec![] }, Receipt::Fenced]
+    );
     assert_eq!(store.commit(&[]).unwrap(), []);
 }
 
@@ -1059,7 +1067,7 @@ fn the_cursor_of_a_row_stops_at_what_was_dropped(store: &dyn Store) {
     let cursor = || store.trigger("inbox").unwrap().unwrap().cursor;
     let all = [(1, "a"), (2, "b"), (3, "c"), (4, "d")];
     let told = |receipt| match receipt {
-        Receipt::Tick { fates, cursor } => (fates, cursor),
+        Receipt::Tick { fates, cursor, .. } => (fates, cursor),
         other => panic!("{other:?}"),
     };
     let (fates, left) = told(commit(store, row_of(&trigger, epoch, 2, &all)));
@@ -1083,7 +1091,8 @@ fn a_used_key_passes_where_there_is_no_room(store: &dyn Store) {
     let epoch = store.join(Wall(1)).unwrap();
     let trigger = declared(store, epoch, "inbox");
     commit(store, row_of(&trigger, epoch, 9, &[(1, "a")]));
-    let Receipt::Tick { fates, cursor } = commit(store, row_of(&trigger, epoch, 0, &[(2, "a"), (3, "b")]))
+    let Receipt::Tick { fates, cursor, .. } =
+        commit(store, row_of(&trigger, epoch, 0, &[(2, "a"), (3, "b")]))
     else {
         panic!("it is kept")
     };
@@ -3790,7 +3799,7 @@ fn a_claim_tells_which_earlier_ones_wait_elsewhere(store: &dyn Store) {
     let last = NewRun { workflow: "other".into(), ..in_line(&inbox, 6) };
     fire(store, &inbox, old, vec![beside, last, in_line(&inbox, 7)]);
     let (second, third) = (store.join(Wall(2)).unwrap(), successor(store, old));
-    // One that is opened again has had its turn: nobody else waits for it.
+    // One that is opened again stands at the end: nobody who was there before waits for it.
     assert_eq!(store.reopen(second, id(1)).unwrap().unwrap().row, again);
     store.claim_runs(second, LATE, 1, &["mail".into()]).unwrap();
     let claimed = store.claim_runs(third, LATE, 10, &["mail".into()]).unwrap();
@@ -3799,6 +3808,118 @@ fn a_claim_tells_which_earlier_ones_wait_elsewhere(store: &dyn Store) {
     assert_eq!(behind, [(id(3), vec![id(2)]), alone(4), alone(5), (id(7), vec![id(2)])]);
     let claimed = store.claim_runs(second, LATE, 10, &["other".into()]).unwrap();
     assert_eq!(claimed[0].behind, [id(3)]);
+}
+
+/// Two owners of which the first polls a trigger, with a run of that which has failed and was fired with that policy.
+fn polled_beside_another(store: &dyn Store, overlap: Overlap) -> ([Epoch; 2], Schedule) {
+    let owners = [1, 2].map(|at| store.join(Wall(at)).unwrap());
+    for owner in owners {
+        store.declare_workflows(owner, &[declares("mail", "v1")], Wall(5)).unwrap();
+    }
+    let trigger = declared(store, owners[0], "inbox");
+    let Receipt::Tick { fates, .. } = fire_in_line(store, &trigger, owners[0], overlap, 1) else {
+        panic!("it was not kept")
+    };
+    commit(store, ended(fates[0].row().unwrap(), owners[0], RunStatus::Failed));
+    (owners, trigger)
+}
+
+fn fire_in_line(
+    store: &dyn Store,
+    trigger: &Schedule,
+    epoch: Epoch,
+    overlap: Overlap,
+    number: u128,
+) -> Receipt {
+    let fire = NewRun { waits: overlap.waits(), ..in_line(trigger, number) };
+    commit(store, Change::Tick(TickChange { overlap, ..tick(trigger, epoch, vec![fire]) }))
+}
+
+fn a_run_that_is_opened_again_stands_behind_what_is_unfinished_whatever_that_waits_for(store: &dyn Store) {
+    let ([polls, other], trigger) = polled_beside_another(store, Overlap::Skip);
+    for (overlap, number) in [(Overlap::Allow, 2), (Overlap::Queue, 3)] {
+        fire_in_line(store, &trigger, polls, overlap, number);
+    }
+    let told = |run: Unfinished| (run.id, run.waits, run.is_again, run.behind);
+    let opened = store.reopen(other, id(1)).unwrap().unwrap();
+    assert_eq!(told(opened), (id(1), true, true, vec![id(2), id(3)]));
+    // Whoever claims it later is told the same, and of what comes later each is told of it.
+    fire_in_line(store, &trigger, polls, Overlap::Queue, 4);
+    for owner in [other, polls] {
+        store.leave(owner, &InFlight::default(), Wall(60)).unwrap();
+    }
+    let third = store.join(Wall(61)).unwrap();
+    let claimed = store.claim_runs(third, LATE, 10, &["mail".into()]).unwrap();
+    let claimed: Vec<_> = claimed.into_iter().map(told).collect();
+    assert_eq!(claimed[0], (id(1), true, true, vec![id(2), id(3)]));
+    assert_eq!(claimed[2], (id(3), true, false, vec![]));
+    // That which was opened again is its own, too, and may not have been told it yet.
+    assert_eq!(claimed[3], (id(4), true, false, vec![id(1)]));
+}
+
+fn of_several_that_are_opened_again_each_finds_its_place(store: &dyn Store) {
+    let ([polls, other], trigger) = polled_beside_another(store, Overlap::Queue);
+    let Receipt::Tick { fates, .. } = fire_in_line(store, &trigger, polls, Overlap::Queue, 2) else {
+        panic!("it was not kept")
+    };
+    commit(store, ended(fates[0].row().unwrap(), polls, RunStatus::Failed));
+    fire_in_line(store, &trigger, polls, Overlap::Queue, 3);
+    let opened = store.reopen_each(other, &[id(2), id(1)]).unwrap();
+    let opened: Vec<_> = opened.into_iter().map(|run| run.unwrap().unwrap().behind).collect();
+    assert_eq!(opened, [vec![id(3)], vec![id(2)]], "the second is told what the first was not");
+    store.leave(other, &InFlight::default(), Wall(60)).unwrap();
+    let claimed = store.claim_runs(polls, LATE, 10, &["mail".into()]).unwrap();
+    let claimed: Vec<_> = claimed.into_iter().map(|run| (run.id, run.behind)).collect();
+    assert_eq!(claimed, [(id(1), vec![id(3), id(2)]), (id(2), vec![id(3)])]);
+}
+
+fn a_run_that_is_over_and_opened_again_has_moved_behind_what_came_meanwhile(store: &dyn Store) {
+    let ([polls, other], trigger) = polled_beside_another(store, Overlap::Queue);
+    store.reopen(other, id(1)).unwrap().unwrap();
+    fire_in_line(store, &trigger, polls, Overlap::Queue, 2);
+    let pairs = [(id(1), id(2)), (id(2), id(1)), (id(1), id(9))];
+    assert_eq!(store.moved(&pairs).unwrap(), []);
+    commit(store, ended(RunRow(1), other, RunStatus::Failed));
+    assert_eq!(store.moved(&pairs).unwrap(), []);
+    store.reopen(other, id(1)).unwrap().unwrap();
+    assert_eq!(store.moved(&pairs).unwrap(), [(id(1), id(2))]);
+}
+
+fn a_tick_is_told_what_was_opened_again_before_its_fires(store: &dyn Store) {
+    let ([polls, other], trigger) = polled_beside_another(store, Overlap::Queue);
+    let opened = |overlap, number| match fire_in_line(store, &trigger, polls, overlap, number) {
+        Receipt::Tick { fates, opened, .. } if fates[0].is_kept() => opened,
+        receipt => panic!("it was not kept: {receipt:?}"),
+    };
+    assert_eq!(opened(Overlap::Queue, 2), NONE);
+    store.reopen(other, id(1)).unwrap().unwrap();
+    assert_eq!(opened(Overlap::Queue, 3), [id(1)]);
+    assert_eq!(opened(Overlap::CancelRunning, 4), [id(1)]);
+    assert_eq!(opened(Overlap::Allow, 5), NONE, "it waits for nothing");
+    commit(store, ended(RunRow(1), other, RunStatus::Failed));
+    assert_eq!(opened(Overlap::Queue, 6), NONE);
+    // And again, also by itself.
+    store.reopen(polls, id(1)).unwrap().unwrap();
+    assert_eq!(opened(Overlap::Queue, 7), [id(1)]);
+}
+
+fn a_fire_is_dropped_beside_a_run_that_was_opened_again(store: &dyn Store) {
+    let ([polls, other], trigger) = polled_beside_another(store, Overlap::Skip);
+    let fate = |overlap, number| match fire_in_line(store, &trigger, polls, overlap, number) {
+        Receipt::Tick { mut fates, .. } => fates.remove(0),
+        receipt => panic!("it was not kept: {receipt:?}"),
+    };
+    store.reopen(other, id(1)).unwrap().unwrap();
+    let overlaps = Admitted::Overlaps { with: id(1) };
+    assert_eq!(fate(Overlap::Skip, 2), overlaps);
+    assert!(fate(Overlap::BufferOne, 3).is_kept(), "one may wait");
+    assert_eq!(fate(Overlap::BufferOne, 4), overlaps);
+    assert_eq!(fate(Overlap::Skip, 5), overlaps);
+    assert!(fate(Overlap::Queue, 6).is_kept());
+    assert_eq!(store.request_cancel(other, id(1), Wall(70)).unwrap(), [id(1)]);
+    commit(store, ended(RunRow(1), other, RunStatus::Cancelled));
+    // Once it is over, only the table in memory decides.
+    assert!(fate(Overlap::Skip, 7).is_kept());
 }
 
 fn a_wait_is_cut_short_by_nobody_whose_clock_is_behind(store: &dyn Store) {

@@ -134,7 +134,7 @@ impl Engine {
                 self.gate.hold(row, None, id);
                 if overlap.waits() {
                     let cancels = overlap == Overlap::CancelRunning;
-                    self.turns.insert(id, Turn { kept: false, cancels, resumed: None, is_again: false });
+                    self.turns.insert(id, Turn { kept: false, cancels, resumed: None });
                 }
                 let run = by_hand(&workflow, &Request::of(id, Arc::clone(context)), now.wall);
                 let run = self.take_or_send(run, &workflow, now, out);
@@ -168,6 +168,7 @@ impl Engine {
             cursor: None,
             cursor_set: 0,
             at,
+            overlap,
             room: None,
             dropped: u64::from(fires.is_empty()),
             fires,

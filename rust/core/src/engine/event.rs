@@ -217,6 +217,8 @@ pub enum Event {
     News,
     /// Runs that other owners drove are over.
     OthersEnded(Vec<Uuid>),
+    /// Runs of others that were opened again once they were over, each with one of here that it stands behind by now.
+    OthersMoved(Vec<(Uuid, Uuid)>),
     /// The program declared a cron, anew or again, in the version of that digest: it runs here while that is in force. With a body that
     /// decides its moments, if it has one, in that place of the poller.
     CronDeclared(Schedule, i64, Option<(u32, Declared)>),

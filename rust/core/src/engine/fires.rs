@@ -101,6 +101,7 @@ impl Engine {
             cursor: polled.cursor.take(),
             cursor_set: polled.cursor_set,
             at: polled.at,
+            overlap: declared.overlap,
             fires: runs,
             room,
             dropped,
@@ -112,7 +113,8 @@ impl Engine {
             told: polled.told,
             cron,
         };
-        let passes = change.cursor.is_some() && change.room.is_some() && !sent_row;
+        let may_overlap = change.room.is_some() || change.overlap != Overlap::Allow;
+        let passes = change.cursor.is_some() && may_overlap && !sent_row;
         self.send_tick(&polled, Asked { fires: asked, passes }, verdict, change, out);
         if moment.is_some() && self.crons.get(polled.schedule).is_none() {
             // Its name may be another's by now, who waits for this answer.
@@ -145,7 +147,7 @@ impl Engine {
         let run = let_through(&mut self.gate, trigger, looked, fire, id, sent, make)?;
         if run.waits {
             let cancels = *overlap == Overlap::CancelRunning;
-            self.turns.insert(id, Turn { kept: false, cancels, resumed: None, is_again: false });
+            self.turns.insert(id, Turn { kept: false, cancels, resumed: None });
         }
         Ok(self.take_or_send(run, &workflow, now, out))
     }

@@ -253,10 +253,12 @@ impl Engine {
         }
         self.others.remove(&unfinished.id);
         if let Some(schedule) = unfinished.schedule {
-            self.wait_for_others(schedule, std::mem::take(&mut unfinished.behind));
-            match unfinished.is_again {
-                true => self.gate.hold_first(schedule, unfinished.context_hash, unfinished.id),
-                false => self.gate.hold(schedule, unfinished.context_hash, unfinished.id),
+            let behind = std::mem::take(&mut unfinished.behind);
+            self.wait_for_others(schedule, behind.clone());
+            self.gate.hold(schedule, unfinished.context_hash, unfinished.id);
+            if unfinished.is_again {
+                // Fires may stand here that the store keeps after it.
+                self.stand_behind(unfinished.id, &behind, now, out);
             }
         }
         if unfinished.is_held {
@@ -294,9 +296,7 @@ impl Engine {
         if self.tells_debug && !unfinished.is_new() {
             out.logs.push(Note::RunResumed { run: id, workflow: Arc::clone(&workflow.name) });
         }
-        let is_again = unfinished.is_again;
-        let is_held =
-            unfinished.waits && if is_again { self.waits_again(id) } else { !self.gate.is_first(id) };
+        let is_held = unfinished.waits && !self.gate.is_first(id);
         let Settings { contexts, interruptions_max, .. } = self.settings;
         let (run, progress) = Run::resume(&unfinished, workflow, contexts, interruptions_max, now);
         let row = run.row;
@@ -305,7 +305,7 @@ impl Engine {
             self.go_on_with_time(id, row, spent, now, out);
         }
         if is_held {
-            self.turns.insert(id, Turn { kept: true, cancels: false, resumed: Some(progress), is_again });
+            self.turns.insert(id, Turn { kept: true, cancels: false, resumed: Some(progress) });
             self.recount(id, out);
         } else {
             self.follow(id, progress, now, out);

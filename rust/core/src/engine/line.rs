@@ -10,6 +10,9 @@ use crate::key::ScheduleKey;
 use crate::run::Progress;
 use crate::time::Now;
 
+/// Behind a run of others that stands first at most so many others are looked at for one that waits here.
+const BEHIND_MAX: usize = 10_000;
+
 /// A run that starts when no earlier one of its trigger is unfinished.
 #[derive(Debug)]
 pub(super) struct Turn {
@@ -19,8 +22,6 @@ pub(super) struct Turn {
     pub cancels: bool,
     /// What it goes on with, if it had begun before.
     pub resumed: Option<Progress>,
-    /// It was final, and waits for what is at work here alone: elsewhere what stands in the line may wait for it, by its age.
-    pub is_again: bool,
 }
 
 impl Engine {
@@ -41,6 +42,43 @@ impl Engine {
         }
     }
 
+    /// Runs of its line that were opened again, wherever that was, and that the store has kept before a fire of this runner.
+    pub(super) fn wait_for_opened(&mut self, fire: Option<Uuid>, mut runs: Vec<Uuid>) {
+        runs.retain(|&id| !self.runs.contains_key(&id) && !self.gate.holds(id));
+        if let Some(fire) = fire.filter(|&fire| !runs.is_empty() && self.gate.holds(fire)) {
+            self.gate.hold_before(fire, &runs);
+            self.others.extend(runs);
+        }
+    }
+
+    /// Those of these runs of others that stand first in a line, each with the first one of here that waits behind it.
+    pub fn waited_for(&self, others: &[Uuid]) -> Vec<(Uuid, Uuid)> {
+        let waits = |id: &Uuid| self.turns.get(id).is_some_and(|turn| turn.kept);
+        let first = others.iter().filter(|&&id| self.others.contains(&id) && self.gate.is_first(id));
+        first.filter_map(|&id| Some((id, self.gate.behind(id).take(BEHIND_MAX).find(waits)?))).collect()
+    }
+
+    /// A run of others had a place before that one, was over, and was opened again before that was heard of.
+    pub(super) fn other_moved(&mut self, id: Uuid, behind: Uuid, now: Now, out: &mut Effects) {
+        if self.others.contains(&id) && self.turns.contains_key(&behind) {
+            self.gate.stand_behind(id, &[behind]);
+            self.next_in_line(id, now, out);
+        }
+    }
+
+    /// Who stands first now in the line of a run that has moved.
+    fn next_in_line(&mut self, id: Uuid, now: Now, out: &mut Effects) {
+        if let Some(first) = self.gate.first_beside(id).filter(|&first| first != id) {
+            self.take_turn(first, now, out);
+        }
+    }
+
+    /// A run that is in hand now stands behind those, wherever it was noted.
+    pub(super) fn stand_behind(&mut self, id: Uuid, before: &[Uuid], now: Now, out: &mut Effects) {
+        self.gate.stand_behind(id, before);
+        self.next_in_line(id, now, out);
+    }
+
     pub(super) fn other_ended(&mut self, id: Uuid, now: Now, out: &mut Effects) {
         if self.others.remove(&id)
             && let Some(next) = self.gate.release(id)
@@ -49,30 +87,10 @@ impl Engine {
         }
     }
 
-    /// What is at work here in the line of a run that stands first in it.
-    pub(super) fn at_work_beside(&self, id: Uuid) -> Option<Uuid> {
-        for other in self.gate.behind(id).filter(|other| self.runs.contains_key(other)) {
-            match self.turns.get(&other) {
-                None => return Some(other),
-                Some(turn) if turn.is_again => {}
-                // Nothing behind what waits for its turn is at work.
-                Some(_) => return None,
-            }
-        }
-        None
-    }
-
-    /// Whether a run that is opened again, and stands first in its line, has to wait.
-    pub(super) fn waits_again(&self, id: Uuid) -> bool {
-        let does = |other| self.turns.get(&other).is_some_and(|turn| turn.is_again);
-        // Of many that are opened again at once each would look at all the others.
-        self.gate.behind(id).next().is_some_and(does) || self.at_work_beside(id).is_some()
-    }
-
     /// Begins a run that waited, if it is its turn.
     pub(super) fn take_turn(&mut self, id: Uuid, now: Now, out: &mut Effects) {
-        let Some(Turn { kept: true, is_again, .. }) = self.turns.get(&id) else { return };
-        if !self.gate.is_first(id) || (*is_again && self.at_work_beside(id).is_some()) {
+        let Some(Turn { kept: true, .. }) = self.turns.get(&id) else { return };
+        if !self.gate.is_first(id) {
             return;
         }
         match self.turns.remove(&id).and_then(|turn| turn.resumed) {

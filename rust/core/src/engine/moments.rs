@@ -162,7 +162,7 @@ impl Engine {
         for Backfilled { id, moment, context } in runs {
             self.gate.hold(schedule, None, id);
             if waits {
-                self.turns.insert(id, Turn { kept: false, cancels: false, resumed: None, is_again: false });
+                self.turns.insert(id, Turn { kept: false, cancels: false, resumed: None });
             }
             let run = by_hand(workflow, &Request::of(id, context), now.wall);
             let run = self.take_or_send(run, workflow, now, out);

@@ -52,7 +52,7 @@ impl Engine {
             }
             (
                 Then::Tick { place, fires, passes, runs, at, disables, is_told },
-                Receipt::Tick { fates: admitted, cursor },
+                Receipt::Tick { fates: admitted, cursor, opened },
             ) => {
                 let fired = admitted.iter().any(Admitted::is_kept);
                 let unkeyed = admitted.iter().find_map(Admitted::unkeyed).filter(|_| is_told);
@@ -78,6 +78,7 @@ impl Engine {
                 let is_cut = admitted.iter().any(Admitted::is_put_off);
                 let is_error = admitted.iter().any(|fate| matches!(fate, Admitted::Unkeyed(_)));
                 self.tell_judged(place, fires, started, is_error, out);
+                self.wait_for_opened(runs.first().copied(), opened);
                 self.begin_all(Some(place), runs, admitted, now, out);
                 out.rearm.push(Rearm {
                     place,
@@ -184,7 +185,8 @@ impl Engine {
             }
             (Then::Declared { .. }, _) => out.is_buried = true,
             (Then::Moment { row, number }, receipt) => self.moment_answered(row, number, receipt, now, out),
-            (Then::Decided(runs), Receipt::Tick { fates, .. }) => {
+            (Then::Decided(runs), Receipt::Tick { fates, opened, .. }) => {
+                self.wait_for_opened(runs.first().copied(), opened);
                 self.begin_all(None, runs, fates, now, out);
             }
             (Then::Decided(runs), _) => runs.into_iter().for_each(|id| self.drop_run(id, now, out)),

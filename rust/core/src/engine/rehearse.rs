@@ -218,6 +218,7 @@ pub fn rehearse(
         cursor: poll.cursor.filter(|_| !is_row_cut),
         cursor_set: poll.cursor_set,
         at: poll.at,
+        overlap: declared.overlap,
         room: sent.room(),
         fires: sent.runs,
         dropped: 0,

@@ -48,9 +48,6 @@ impl Engine {
             if let Some(&behind) = before.first() {
                 return Some(RunStanding::Turn { behind, ahead: before.len() });
             }
-            if let Some(behind) = self.at_work_beside(id) {
-                return Some(RunStanding::Turn { behind, ahead: 1 });
-            }
         }
         let mut tasks = run.standings();
         for TaskStanding { doing, number, limits, .. } in &mut tasks {

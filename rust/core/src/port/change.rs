@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::admit::Overlap;
 use crate::grid;
 use crate::key::{Epoch, RunRow, ScheduleKey};
 use crate::limit::{Dropped, Limits};
@@ -167,6 +168,8 @@ pub struct TickChange {
     pub cursor_set: i64,
     /// When the poll began.
     pub at: Wall,
+    /// What its fires do while a run of the trigger is unfinished: some may have been opened again elsewhere.
+    pub overlap: Overlap,
     /// The runs that it fires.
     pub fires: Vec<NewRun>,
     /// How many of them may start; any number if none, or what was more is left out already.
@@ -407,6 +410,8 @@ pub enum Receipt {
         fates: Vec<Admitted>,
         /// The cursor that it left, if it moved.
         cursor: Option<String>,
+        /// Unfinished runs of its trigger that were opened again, in their order: where runs wait for each other they stand before these fires.
+        opened: Vec<Uuid>,
     },
     /// Somebody has set the trigger's cursor since this poll looked at it, or skipped the end that it is about: nothing of the tick was written.
     Overtaken {

@@ -28,8 +28,7 @@ pub struct Unfinished {
     pub context_hash: Option<ContextHash>,
     /// Held back while an earlier run of its schedule is unfinished.
     pub waits: bool,
-    /// Whether it was final, and was opened again: then it waits for what is at work in its runner, and not for its turn, since what is younger and
-    /// elsewhere waits for it.
+    /// Whether it was final, and was opened again where runs wait for each other: then it stands behind all that was unfinished by then.
     pub is_again: bool,
     /// How urgent it is.
     pub priority: Priority,
@@ -57,7 +56,7 @@ pub struct Unfinished {
     pub is_held: bool,
     /// Every task with a record.
     pub tasks: Vec<TaskRecord>,
-    /// If it waits: earlier ones that do, and that other owners drive, or may claim.
+    /// If it waits: earlier ones that do, in their order; all that are unfinished if it was opened again.
     pub behind: Vec<Uuid>,
 }
 

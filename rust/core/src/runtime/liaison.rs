@@ -422,6 +422,13 @@ impl Shared {
             self.read_ends();
             self.step(Event::OthersEnded(ended));
         }
+        let waited_for = lock(&self.engine).waited_for(&others);
+        if !waited_for.is_empty()
+            && let Ok(moved) = self.store.moved(&waited_for)
+            && !moved.is_empty()
+        {
+            self.step(Event::OthersMoved(moved));
+        }
         others.last().copied().unwrap_or(last)
     }
 

@@ -302,7 +302,6 @@ pub struct Process {
     /// Runs of others whose end is to be asked for.
     pub cancels: Vec<Uuid>,
     pub orders: i64,
-    pub first: i64,
     pub moves: VecDeque<Moved>,
     /// Runs whose end is on its way to the store or there.
     pub concluded: HashSet<RunRow>,
@@ -343,7 +342,6 @@ impl Process {
             held: BTreeMap::new(),
             cancels: Vec::new(),
             orders: 0,
-            first: 0,
             moves: VecDeque::new(),
             concluded: HashSet::new(),
             halted: HashSet::new(),
@@ -361,10 +359,31 @@ impl Process {
         self.held.insert(id, Held { schedule, hash, order });
     }
 
-    /// The same before the others, of one that was final and is opened again.
-    pub fn hold_first(&mut self, id: Uuid, schedule: ScheduleKey, hash: Option<ContextHash>) {
-        self.first -= 1;
-        self.held.insert(id, Held { schedule, hash, order: self.first });
+    /// Of those that are noted one came right behind the last of those before it.
+    pub fn stand_behind(&mut self, id: Uuid, before: &[Uuid]) {
+        let mut line = self.line(self.held[&id].schedule);
+        line.retain(|&other| other != id);
+        let place = line.iter().rposition(|other| before.contains(other)).map_or(0, |last| last + 1);
+        line.insert(place, id);
+        self.renumber(line);
+    }
+
+    /// Notes unfinished runs of a trigger that came right before a fire.
+    pub fn hold_before(&mut self, fire: Uuid, opened: &[Uuid]) {
+        let Some(schedule) = self.held.get(&fire).map(|held| held.schedule) else { return };
+        let opened: Vec<Uuid> = opened.iter().filter(|id| !self.held.contains_key(id)).copied().collect();
+        let mut line = self.line(schedule);
+        let place = line.iter().position(|&other| other == fire).expect("it is held");
+        line.splice(place..place, opened.iter().copied());
+        self.hold_others(&opened, schedule);
+        self.renumber(line);
+    }
+
+    fn renumber(&mut self, line: Vec<Uuid>) {
+        for id in line {
+            self.orders += 1;
+            self.held.get_mut(&id).expect("it is held").order = self.orders;
+        }
     }
 
     /// Notes unfinished runs of a trigger that others drive.

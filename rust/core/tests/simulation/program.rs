@@ -325,8 +325,17 @@ impl World {
         let others = self.processes[p].engine.others_after(Uuid::nil(), usize::MAX);
         self.stumble();
         let Ok(ended) = self.store.ended(&others) else { return true };
-        if ended.is_empty() {
+        let waited_for = self.processes[p].engine.waited_for(&others);
+        let Ok(moved) = self.store.moved(&waited_for) else { return true };
+        if ended.is_empty() && moved.is_empty() {
             return false;
+        }
+        if !moved.is_empty() {
+            self.note(|| format!("{p}: others have moved: {moved:?}"));
+            for (id, behind) in &moved {
+                self.processes[p].stand_behind(*id, &[*behind]);
+            }
+            self.step(p, Event::OthersMoved(moved));
         }
         self.note(|| format!("{p}: others have ended: {ended:?}"));
         for id in &ended {
@@ -424,9 +433,9 @@ impl World {
             process.retry_due.retain(|(id, _), _| *id != run.id);
             if let Some(schedule) = run.schedule {
                 process.hold_others(&run.behind, schedule);
-                match run.is_again {
-                    true => process.hold_first(run.id, schedule, run.context_hash),
-                    false => process.hold(run.id, schedule, run.context_hash),
+                process.hold(run.id, schedule, run.context_hash);
+                if run.is_again {
+                    process.stand_behind(run.id, &run.behind);
                 }
             }
         }

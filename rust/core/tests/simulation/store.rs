@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use cloaca_core::admit::Overlap;
 use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::graph;
 use cloaca_core::grid::{self, Wait};
@@ -11,9 +12,10 @@ use cloaca_core::key::{EndKey, Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
     Admitted, Allowed, BURIED, Backlog, Beginning, Body, Cell, Change, CronStats, End, Ending, Fault,
     Forgotten, Found, Halt, InFlight, ListedRun, NewCron, NewRun, Old, Origin, OwnerRow, Page, Parent, Place,
-    Playing, Receipt, Redacted, Renamed, RunChange, RunEnd, RunFilter, RunStatus, Schedule, ScheduleFilter,
-    ScheduleKind, Settled, Siblings, Sign, Skipped, Spared, Store, Stored, Stretch, Table, TaskRecord,
-    TaskStatus, TickChange, TriggerRow, TriggerState, Try, Unfinished, Unwanted, Wished, WorkflowRow,
+    Playing, Receipt, Redacted, Renamed, Room, RunChange, RunEnd, RunFilter, RunStatus, Schedule,
+    ScheduleFilter, ScheduleKind, Settled, Siblings, Sign, Skipped, Spared, Store, Stored, Stretch, Table,
+    TaskRecord, TaskStatus, TickChange, TriggerRow, TriggerState, Try, Unfinished, Unwanted, Wished,
+    WorkflowRow,
 };
 use cloaca_core::seat::{Kind, ListedLimit, Pause, Terms};
 use cloaca_core::spread::{Contested, owner_of};
@@ -45,9 +47,10 @@ pub struct Kept {
     /// An owner that declares another has had it.
     pub is_mixed: bool,
     pub owner: Epoch,
-    /// It stands in line; one that was opened again has had its turn.
+    /// It stands in line, in that place; one that was opened again in another one than it had.
     pub waits: bool,
     pub is_again: bool,
+    pub place: u64,
     /// Until then nobody has it.
     pub not_before: Option<Wall>,
     pub interruptions: u32,
@@ -82,6 +85,10 @@ pub struct State {
     pub runs: Vec<Kept>,
     pub row_of: HashMap<Uuid, RunRow>,
     pub unfinished: BTreeSet<RunRow>,
+    /// The last place that was given in a line.
+    places: u64,
+    /// What fires of triggers did at last while a run was unfinished.
+    overlaps: HashMap<ScheduleKey, Overlap>,
     /// How many ends of runs that guard their hashes there were.
     pub ends: i64,
     keys: HashMap<(ScheduleKey, String), (Uuid, Option<Wall>)>,
@@ -342,7 +349,9 @@ impl State {
         if known.cursor_set != tick.cursor_set {
             return Receipt::Overtaken { cursor: known.cursor.clone(), cursor_set: known.cursor_set };
         }
-        let mut judge = Judge::new(tick.room);
+        self.overlaps.insert(tick.schedule, tick.overlap);
+        let opened = self.opened(tick);
+        let mut judge = Judge::new(self.room(tick, &opened));
         let mut fates = Vec::new();
         for fire in &tick.fires {
             let fate = match judge.next(fire.cursor.is_some()) {
@@ -378,7 +387,30 @@ impl State {
             schedule.enabled = false;
             schedule.disabled_cause.clone_from(&tick.disable);
         }
-        Receipt::Tick { fates, cursor }
+        Receipt::Tick { fates, cursor, opened }
+    }
+
+    /// Runs of the line of a tick that were opened again.
+    fn opened(&self, tick: &TickChange) -> Vec<Uuid> {
+        if tick.overlap == Overlap::Allow {
+            return Vec::new();
+        }
+        let workflow = self.schedule(tick.schedule).workflow.clone();
+        self.unfinished_in(tick.schedule, &workflow, |kept| kept.is_again)
+    }
+
+    /// How many runs may start of a tick, beside those.
+    fn room(&self, tick: &TickChange, opened: &[Uuid]) -> Option<Room> {
+        let Some(most) = tick.overlap.most().filter(|_| !opened.is_empty()) else { return tick.room };
+        let workflow = &self.schedule(tick.schedule).workflow;
+        let many = self.unfinished_in(tick.schedule, workflow, |_| true).len();
+        let room = Room { runs: most.saturating_sub(many) as u64, with: opened.first().copied() };
+        Some(tick.room.filter(|asked| asked.runs < room.runs).unwrap_or(room))
+    }
+
+    fn next_place(&mut self) -> u64 {
+        self.places += 1;
+        self.places
     }
 
     /// Whether a run key of that trigger is used.
@@ -418,6 +450,7 @@ impl State {
             is_mixed: false,
             waits: new.waits,
             is_again: false,
+            place: self.next_place(),
             interruptions: 0,
             is_cancelled: false,
             tasks: Vec::new(),
@@ -640,16 +673,17 @@ impl State {
             kept.new.schedule == Some(schedule) && may_go_on && counts(kept)
         };
         let unfinished = self.unfinished.iter().map(|&row| &self.runs[row.0 as usize - 1]);
-        unfinished.filter(is_other).map(|kept| kept.new.id).collect()
+        let mut line: Vec<(u64, Uuid)> =
+            unfinished.filter(is_other).map(|kept| (kept.place, kept.new.id)).collect();
+        line.sort_unstable();
+        line.into_iter().map(|(_, id)| id).collect()
     }
 
     fn unfinished_of(&self, row: RunRow) -> Unfinished {
         let run = &self.runs[row.0 as usize - 1];
         let new = &run.new;
-        let is_before = |kept: &Kept| {
-            kept.owner != run.owner && kept.waits && !kept.is_again && self.row_of[&kept.new.id] < row
-        };
-        let behind = match new.schedule.filter(|_| run.waits && !run.is_again) {
+        let is_before = |kept: &Kept| (kept.waits || run.is_again) && kept.place < run.place;
+        let behind = match new.schedule.filter(|_| run.waits || run.is_again) {
             Some(schedule) => self.unfinished_in(schedule, &new.workflow, is_before),
             None => Vec::new(),
         };
@@ -1017,6 +1051,13 @@ impl Store for MemoryStore {
         }
         state.run_mut(row).new = new;
         state.run_mut(row).is_mixed = false;
+        if let Some(schedule) = state.run_mut(row).new.schedule {
+            let waits = state.overlaps.get(&schedule).is_some_and(|overlap| *overlap != Overlap::Allow);
+            let place = state.next_place();
+            let run = state.run_mut(row);
+            (run.is_again, run.place) = (true, place);
+            run.waits |= waits;
+        }
         state.drive(row, epoch);
         let mut unfinished = state.unfinished_of(row);
         let version = Arc::from(&*unfinished.version);
@@ -1024,7 +1065,6 @@ impl Store for MemoryStore {
         let run = state.run_mut(row);
         run.end = None;
         run.number = None;
-        run.is_again = true;
         run.not_before = None;
         run.owner = epoch;
         run.is_cancelled = false;
@@ -1037,7 +1077,7 @@ impl Store for MemoryStore {
         run.tasks.retain(|task| task.status == TaskStatus::Completed);
         run.tasks.retain(|task| !undone.iter().any(|name| **name == *task.name));
         unfinished.tasks.clone_from(&run.tasks);
-        (unfinished.cancelled, unfinished.is_again, unfinished.behind) = (false, true, Vec::new());
+        unfinished.cancelled = false;
         state.unfinished.insert(row);
         Ok(Some(unfinished))
     }
@@ -1050,6 +1090,18 @@ impl Store for MemoryStore {
         let state = self.enter()?;
         let is_over = |id: &&Uuid| state.row_of.get(id).is_none_or(|row| !state.unfinished.contains(row));
         Ok(runs.iter().filter(is_over).copied().collect())
+    }
+
+    fn moved(&self, pairs: &[(Uuid, Uuid)]) -> Stored<Vec<(Uuid, Uuid)>> {
+        let state = self.enter()?;
+        let of = |id: &Uuid| {
+            let row = state.row_of.get(id).filter(|row| state.unfinished.contains(row))?;
+            Some(&state.runs[row.0 as usize - 1])
+        };
+        let is_behind = |(run, other): &&(Uuid, Uuid)| {
+            of(run).zip(of(other)).is_some_and(|(run, other)| run.is_again && run.place > other.place)
+        };
+        Ok(pairs.iter().filter(is_behind).copied().collect())
     }
 
     fn set_enabled(&self, row: ScheduleKey, enabled: bool, cause: Option<&str>, at: Wall) -> Stored<bool> {

@@ -157,8 +157,7 @@ impl Witness {
         }
     }
 
-    /// Whoever drives the other runs of its trigger, a fire is dropped as its overlap policy says. What a user has opened again is
-    /// not counted.
+    /// Whoever drives the other runs of its trigger, or has opened them again, a fire is dropped as its overlap policy says.
     fn stands_alone(&self, new: &NewRun, overlap: Overlap, store: &State) {
         let most = match overlap {
             Overlap::Skip => 0,
@@ -168,7 +167,7 @@ impl Witness {
         let unfinished = store.unfinished.iter().map(|&row| &store.runs[row.0 as usize - 1].new);
         let beside = unfinished.filter(|other| {
             let is_equal = other.schedule == new.schedule && other.workflow == new.workflow;
-            is_equal && other.id != new.id && self.runs[&other.id].life == 0
+            is_equal && other.id != new.id
         });
         let beside: Vec<Uuid> = beside.map(|other| other.id).collect();
         assert!(beside.len() <= most, "run {} was fired with overlap {overlap:?} beside {beside:?}", new.id);

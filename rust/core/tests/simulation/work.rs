@@ -143,10 +143,12 @@ impl World {
         if let Some(schedule) = kept.new.schedule.filter(|_| kept.waits) {
             let others = store.unfinished.iter().map(|&row| &store.runs[row.0 as usize - 1]);
             let beside = others.filter(|other| {
-                let is_in_line = other.new.schedule == Some(schedule) && other.waits && other.new.id != id;
-                // Between two processes what is opened again neither waits for what is at work, nor does that wait for it.
-                let counts = !(kept.is_again || other.is_again) || other.owner == process.epoch;
-                is_in_line && counts && self.witness.has_begun(other)
+                // What is opened again waits also for what was to wait for nothing.
+                let counts = other.waits || kept.is_again && other.place < kept.place;
+                other.new.schedule == Some(schedule)
+                    && other.new.id != id
+                    && counts
+                    && self.witness.has_begun(other)
             });
             let beside: Vec<Uuid> = beside.map(|other| other.new.id).collect();
             assert!(beside.is_empty(), "run {id} waits for its turn, but began beside {beside:?}");

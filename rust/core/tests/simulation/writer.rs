@@ -212,14 +212,14 @@ impl World {
         match (change, receipt) {
             (Change::Tick(tick), receipt) => {
                 let moved = self.processes[p].moves.pop_front().expect("every tick was noted");
-                let Receipt::Tick { fates, cursor } = receipt else { return };
+                let Receipt::Tick { fates, cursor, opened } = receipt else { return };
                 let to = moved.after(tick, fates);
                 assert_eq!(*cursor, to.map(|to| to.to_string()), "the cursor after {fates:?} of {tick:?}");
                 if let Some(to) = to {
                     let before = self.cursors.insert(tick.schedule, to);
                     assert_eq!(before, moved.from, "the tick moved the cursor from where it was");
                 }
-                let is_free = tick.room.is_some_and(|room| room.runs > 0);
+                let is_free = opened.is_empty() && tick.room.is_some_and(|room| room.runs > 0);
                 let is_dropped = fates.iter().any(|fate| matches!(fate, Admitted::Overlaps { .. }));
                 let is_lost = is_free && is_dropped && !fates.iter().any(Admitted::is_kept);
                 assert!(!is_lost, "what has started nothing took a place: {fates:?} of {tick:?}");
@@ -292,6 +292,11 @@ impl World {
             }
             if let Receipt::Declared(state) = &receipt {
                 self.processes[p].hold_others(&state.unfinished, state.row);
+            }
+            if let (Then::Tick { runs, .. }, Receipt::Tick { opened, .. }) = (&then, &receipt)
+                && let Some(&fire) = runs.first()
+            {
+                self.processes[p].hold_before(fire, opened);
             }
             self.processes[p].engine.step(Event::Committed(then, receipt), now, &mut effects);
             for id in dropped {

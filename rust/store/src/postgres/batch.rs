@@ -8,7 +8,7 @@ use cloaca_core::fate::{self, Judge, Next};
 use cloaca_core::fault_point::{Step, around};
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
 use cloaca_core::port::{
-    Admitted, Change, CronMove, Fault, Moment, NewRun, Outcome, Playing, Receipt, RunChange, STAND_IN,
+    Admitted, Change, CronMove, Fault, Moment, NewRun, Outcome, Playing, Receipt, Room, RunChange, STAND_IN,
     Stored, TickChange, TriggerRow,
 };
 use cloaca_core::time::Wall;
@@ -16,7 +16,7 @@ use cloaca_core::time::Wall;
 use crate::postgres::fault::Failure;
 use crate::postgres::limits::{self, Terms};
 use crate::postgres::plan::Stretch;
-use crate::postgres::run::Fires;
+use crate::postgres::run::{Fires, line};
 use crate::postgres::schedule::{Advanced, ByHand, Declaring, twin};
 use crate::postgres::{audit, bearer::Bearer, end, history, logged, owner, rehearse, run, schedule, seat};
 
@@ -182,8 +182,7 @@ impl<'c> Batch<'c> {
         schedule::pass_moment(self.db, row, state.owner, Some(epoch))?;
         state.owner = Some(epoch);
         // Also its own: one that was claimed for it and not told it yet is no less unfinished.
-        let unfinished =
-            run::others(self.db, epoch, RunRow(i64::MAX), true)?.remove(&row).unwrap_or_default();
+        let unfinished = line::others(self.db, epoch)?.remove(&row).unwrap_or_default();
         let unfinished = unfinished.into_iter().filter(|run| run.may_go_on(&workflow));
         state.unfinished = unfinished.map(|run| run.id).collect();
         Ok(Receipt::Moment(Moment::Yours(state)))
@@ -202,15 +201,17 @@ impl<'c> Batch<'c> {
                 None => Ok(Receipt::ToldBefore),
             };
         }
-        match around(Step::Cursor, || schedule::advance(self.db, tick))? {
-            Advanced::Kept => {}
+        let has_opened = match around(Step::Cursor, || schedule::advance(self.db, tick))? {
+            Advanced::Kept { has_opened } => has_opened,
             Advanced::Lost => return Ok(Receipt::Fenced),
             Advanced::Overtaken(by_hand) => return self.overtaken(tick, by_hand),
-        }
+        };
+        let opened = line::opened(self.db, tick, has_opened)?;
+        let room = line::room(self.db, tick, &opened)?;
         let fates = match tick.told.is_some() && self.is_limited(&tick.fires)? {
             // What cannot be counted would use up the end: it is told again, and nothing is kept twice.
-            true => self.together(|batch| batch.fates(tick), |fate| fate.unkeyed().is_some())?,
-            false => self.fates(tick)?,
+            true => self.together(|batch| batch.fates(tick, room), |fate| fate.unkeyed().is_some())?,
+            false => self.fates(tick, room)?,
         };
         let told = tick.told.filter(|_| fates.iter().all(|fate| fate.unkeyed().is_none()));
         let cursor = fate::cursor_of(tick, &fates);
@@ -233,12 +234,12 @@ impl<'c> Batch<'c> {
         }
         self.remember(tick, &fates)?;
         let cursor = cursor.map(str::to_owned);
-        Ok(Receipt::Tick { fates, cursor })
+        Ok(Receipt::Tick { fates, cursor, opened })
     }
 
     /// What becomes of the fires of a tick.
-    fn fates(&mut self, tick: &TickChange) -> Result<Vec<Admitted>, Failure> {
-        let mut judge = Judge::new(tick.room);
+    fn fates(&mut self, tick: &TickChange, room: Option<Room>) -> Result<Vec<Admitted>, Failure> {
+        let mut judge = Judge::new(room);
         let mut fates = Vec::with_capacity(tick.fires.len());
         let mut moment = Bearer::default();
         let mut together = Fires::of(self.db, &tick.fires, tick.at)?;

@@ -72,11 +72,16 @@ pub const ASK: &str = "
         priority = excluded.priority, since = excluded.since, granted_at = NULL";
 
 /// What a poll leaves on its trigger.
-pub const ADVANCE: &str = "
+macro_rules! advance {
+    () => {
+        "
     UPDATE schedules SET cursor = CASE WHEN cursor_set = :cursor_set THEN coalesce(:cursor, cursor) ELSE cursor END,
         last_at = CASE WHEN kind = 'cron' THEN last_at ELSE :at END, not_before = :not_before, wait_us = :wait_us,
-        failures = :failures, called_by = NULL
-    WHERE row = :row AND owner = :epoch AND (cursor_set = :cursor_set OR kind = 'cron')";
+        failures = :failures, called_by = NULL, overlap = CASE WHEN kind = 'cron' THEN overlap ELSE :overlap END
+    WHERE row = :row AND owner = :epoch AND (cursor_set = :cursor_set OR kind = 'cron')"
+    };
+}
+pub(crate) use advance;
 
 /// The tries of a task beyond the first and the last ones; index tries_task, which ends in the row.
 pub const BOUND_TRIES: &str = "

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use crate::postgres::db::{Db, OptionalExtension as _, named_params};
 use cloaca_core::key::RunRow;
 use cloaca_core::limit::{Keys, Limits, Turn};
-use cloaca_core::port::{Admitted, NewRun};
+use cloaca_core::port::{Admitted, NewRun, Unfinished};
 use cloaca_core::time::Wall;
 use uuid::Uuid;
 
 use crate::postgres::fault::Failure;
+use crate::postgres::run::line;
 use crate::postgres::value::{count_at, micros, signed, wall_maybe_at};
 
 pub use claim::{claim, next_at};
@@ -194,18 +195,23 @@ struct Seat<'a> {
 
 fn put_seat(db: &Db, new: &Seat<'_>) -> Result<(), Failure> {
     const PUT: &str = "
-        INSERT INTO seats (run, lane, seat, priority, stand, party, schedule)
-        VALUES (:run, :lane, :seat, :priority, :stand, :party, :schedule)
+        INSERT INTO seats (run, lane, seat, priority, stand, party, schedule, place)
+        VALUES (:run, :lane, :seat, :priority, :stand, :party, :schedule, :place)
         ON CONFLICT (run) DO UPDATE SET lane = excluded.lane, seat = excluded.seat, priority = excluded.priority,
-            stand = excluded.stand, party = excluded.party, schedule = excluded.schedule";
+            stand = excluded.stand, party = excluded.party, schedule = excluded.schedule,
+            place = excluded.place";
     // Index seats_schedule.
-    const BEFORE: &str = "SELECT 1 FROM seats WHERE schedule = :schedule AND run < :run";
+    const BEFORE: &str = "SELECT 1 FROM seats WHERE schedule = :schedule AND place < :place";
     let seat = key(db, new.workflow, rule::SEATS, &new.keys.concurrency)?;
     let pace = key(db, new.workflow, rule::STARTS, &new.keys.throttle)?;
     let lane = lane(db, new.workflow, seat, pace)?;
+    let place = match new.schedule {
+        Some(_) => line::stands(db, RunRow(new.run))?,
+        None => line::place_of(RunRow(new.run)),
+    };
     let is_behind = new.stand == stand::WAITS
         && new.schedule.is_some()
-        && db.prepare_cached(BEFORE)?.exists(named_params! { ":schedule": new.schedule, ":run": new.run })?;
+        && db.prepare_cached(BEFORE)?.exists(named_params! { ":schedule": new.schedule, ":place": place })?;
     let stand = if is_behind { stand::BEHIND } else { new.stand };
     let priority = if new.party == new.run { new.priority } else { RIDES };
     db.prepare_cached(PUT)?.execute(named_params! {
@@ -216,6 +222,7 @@ fn put_seat(db: &Db, new: &Seat<'_>) -> Result<(), Failure> {
         ":stand": stand,
         ":party": new.party,
         ":schedule": new.schedule,
+        ":place": place,
     })?;
     if stand == stand::WAITS {
         open(db, lane, priority)?;
@@ -314,7 +321,7 @@ pub fn over_if_final(db: &Db, row: RunRow) -> Result<(), Failure> {
 fn move_up(db: &Db, schedule: Option<i64>) -> Result<(), Failure> {
     // Index seats_schedule.
     const FIRST: &str = "
-        SELECT run, lane, priority, stand FROM seats WHERE schedule = :schedule ORDER BY run LIMIT 1";
+        SELECT run, lane, priority, stand FROM seats WHERE schedule = :schedule ORDER BY place LIMIT 1";
     let Some(schedule) = schedule else { return Ok(()) };
     let found = db.prepare_cached(FIRST)?.query_row(named_params! { ":schedule": schedule }, |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?))
@@ -392,12 +399,13 @@ pub fn due(db: &Db, row: RunRow) -> Result<bool, Failure> {
 }
 
 /// Why a final run must not be opened again, as far as its workflow's limits say so; otherwise whether it waits for a claim.
-pub fn reenter(db: &Db, row: RunRow, workflow: &str, context: &str) -> Result<bool, Failure> {
+pub fn reenter(db: &Db, run: &Unfinished) -> Result<bool, Failure> {
+    let (row, workflow) = (run.row, &*run.workflow);
     let Some(limits) = declare::in_force(db, workflow)? else { return Ok(false) };
     if limits.concurrency.is_none() && limits.throttle.is_none() {
         return Ok(false);
     }
-    let keys = limits.keys_of(context).unwrap_or_default();
+    let keys = limits.keys_of(&run.context).unwrap_or_default();
     if let Some(most) = limits.unfinished_max()
         && let Some(seat) = known_key(db, workflow, rule::SEATS, &keys.concurrency)?
         && unfinished(db, seat)? >= most
@@ -411,9 +419,22 @@ pub fn reenter(db: &Db, row: RunRow, workflow: &str, context: &str) -> Result<bo
     mark(db, row, is_held)?;
     let stand = if is_held { stand::WAITS } else { stand::SITS };
     let priority = priority_of(db, row)?;
-    let seat = Seat { run: row.0, keys: &keys, workflow, priority, stand, party: row.0, schedule: None };
+    let schedule = run.schedule.filter(|_| run.waits).map(|schedule| schedule.0);
+    if let Some(schedule) = schedule {
+        line_up(db, schedule)?;
+    }
+    let seat = Seat { run: row.0, keys: &keys, workflow, priority, stand, party: row.0, schedule };
     put_seat(db, &seat)?;
     Ok(is_held)
+}
+
+/// Whatever a schedule has fired stands in its line, also what was to wait for nothing: what is opened again waits for it.
+fn line_up(db: &Db, schedule: i64) -> Result<(), Failure> {
+    const SQL: &str = "
+        UPDATE seats SET schedule = :schedule, place = run * 1048576
+        WHERE schedule IS NULL AND EXISTS (SELECT 1 FROM runs WHERE runs.row = seats.run AND runs.schedule = :schedule)";
+    db.prepare_cached(SQL)?.execute(named_params! { ":schedule": schedule })?;
+    Ok(())
 }
 
 /// Notes that limits count a run, and takes it out of every hand if they hold it.

@@ -6,6 +6,8 @@ mod again;
 #[path = "../sql/run/child.rs"]
 pub mod child;
 mod claim;
+#[path = "../sql/run/line.rs"]
+pub mod line;
 mod list;
 mod many;
 #[path = "../sql/run/overdue.rs"]
@@ -32,8 +34,8 @@ use crate::postgres::schedule::twin::twins;
 use crate::postgres::value::{id_at, micros, priority_at, task_status_at, wait_at, wall_maybe_at};
 
 pub use claim::{
-    Other, Taking, cancel_requests, claim, deserted, end_deserted, ended, free, give_up, hand_out, next_due,
-    others, release, release_ends, reopen, request_cancel, to_hand_out,
+    Taking, cancel_requests, claim, deserted, end_deserted, ended, free, give_up, hand_out, next_due,
+    release, release_ends, reopen, request_cancel, to_hand_out,
 };
 pub use list::{Depth, cron_stats, is_unfinished, list, one, place};
 pub use many::{Fires, insert_all};

@@ -37,9 +37,9 @@ pub fn vacate(db: &Db, change: &Change) -> Result<(), Failure> {
 /// What a change came to, where what limits hold and would let begin at once has started.
 pub fn begun(db: &Db, change: &Change, receipt: Receipt) -> Result<Receipt, Failure> {
     match (change, receipt) {
-        (Change::Tick(tick), Receipt::Tick { fates, cursor }) => {
+        (Change::Tick(tick), Receipt::Tick { fates, cursor, opened }) => {
             let fates = let_begin(db, tick.epoch, tick.at, &tick.fires, fates)?;
-            Ok(Receipt::Tick { fates, cursor })
+            Ok(Receipt::Tick { fates, cursor, opened })
         }
         (Change::Start { epoch, runs, .. }, Receipt::Start(fates)) => {
             let at = runs.first().map_or(Wall(0), |new| new.created_at);

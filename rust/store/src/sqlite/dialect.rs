@@ -70,11 +70,16 @@ pub const ASK: &str = "
     VALUES (:name, :run, :task, :attempt, :owner, :priority, :at)";
 
 /// What a poll leaves on its trigger.
-pub const ADVANCE: &str = "
+macro_rules! advance {
+    () => {
+        "
     UPDATE schedules SET cursor = iif(cursor_set = :cursor_set, coalesce(:cursor, cursor), cursor),
         last_at = iif(kind = 'cron', last_at, :at), not_before = :not_before, wait_us = :wait_us,
-        failures = :failures, called_by = NULL
-    WHERE row = :row AND owner = :epoch AND (cursor_set = :cursor_set OR kind = 'cron')";
+        failures = :failures, called_by = NULL, overlap = iif(kind = 'cron', overlap, :overlap)
+    WHERE row = :row AND owner = :epoch AND (cursor_set = :cursor_set OR kind = 'cron')"
+    };
+}
+pub(crate) use advance;
 
 /// The tries of a task beyond the first and the last ones; index tries_task, which ends in the row.
 pub const BOUND_TRIES: &str = "

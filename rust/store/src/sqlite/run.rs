@@ -6,6 +6,8 @@ mod again;
 #[path = "../sql/run/child.rs"]
 pub mod child;
 mod claim;
+#[path = "../sql/run/line.rs"]
+pub mod line;
 mod list;
 #[path = "../sql/run/overdue.rs"]
 pub mod overdue;
@@ -32,8 +34,8 @@ use crate::sqlite::value::{id_at, micros, priority_at, task_status_at, wait_at, 
 #[cfg(test)]
 pub use claim::PLANS as CLAIMS;
 pub use claim::{
-    Other, Taking, cancel_requests, claim, deserted, end_deserted, ended, free, give_up, hand_out, next_due,
-    others, release, reopen, request_cancel, to_hand_out,
+    Taking, cancel_requests, claim, deserted, end_deserted, ended, free, give_up, hand_out, next_due,
+    release, reopen, request_cancel, to_hand_out,
 };
 pub use list::{Depth, cron_stats, list, one, place};
 #[cfg(test)]

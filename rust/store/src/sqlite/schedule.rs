@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use cloaca_core::admit::Overlap;
 use cloaca_core::grid;
-use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
+use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::port::{
     Catchup, OnRun, Origin, Outcomes, Page, Schedule, ScheduleFilter, ScheduleKind, Terms, TickChange,
     TriggerRow, TriggerState,
@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use crate::sqlite::end;
 use crate::sqlite::fault::Failure;
-use crate::sqlite::run::{self, Other};
+use crate::sqlite::run::line::{self, Other};
 use crate::sqlite::schedule::twin::{Twin, twins};
 use crate::sqlite::schedule::version::{Version, Versions};
 use crate::sqlite::value::{failures_at, id_at, past_at, signed, wall_at, wall_maybe_at};
@@ -351,7 +351,7 @@ impl<'c> Declaring<'c> {
         let others = match &mut self.others {
             Some(others) => others,
             // Also what was claimed for this owner and may not have been told it yet: or it would stand behind those that came after it.
-            None => self.others.insert(run::others(self.db, epoch, RunRow(i64::MAX), true)?),
+            None => self.others.insert(line::others(self.db, epoch)?),
         };
         let line = others.get(&schedule).into_iter().flatten();
         Ok(line.filter(|other| other.may_go_on(workflow)).map(|other| other.id).collect())

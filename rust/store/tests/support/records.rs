@@ -190,6 +190,7 @@ pub fn tick(trigger: &Schedule, epoch: Epoch, fires: Vec<NewRun>) -> TickChange 
         cursor_set: trigger.cursor_set,
         at: Wall(50),
         fires,
+        overlap: Overlap::Allow,
         room: None,
         dropped: 0,
         held_back: 0,

@@ -9,6 +9,7 @@ use cloaca_core::port::{Admitted, NewRun};
 use crate::postgres::db::{self, Db, named_params};
 use crate::postgres::fault::Failure;
 use crate::postgres::limits::{Entrant, HELD, rule, stand, turns};
+use crate::postgres::run::line::place_of;
 
 /// What limits say of a new run without a look at others.
 pub enum Judged {
@@ -175,12 +176,12 @@ impl Line {
     /// Whether one of the same line has a seat, or waits for one, before that run, which is in it from now on.
     fn is_behind(&mut self, db: &Db, schedule: Option<i64>, run: i64) -> Result<bool, Failure> {
         // Index seats_schedule.
-        const BEFORE: &str = "SELECT 1 FROM seats WHERE schedule = :schedule AND run < :run LIMIT 1";
+        const BEFORE: &str = "SELECT 1 FROM seats WHERE schedule = :schedule AND place < :place LIMIT 1";
         let Some(schedule) = schedule else { return Ok(false) };
         match self.has_before.insert(schedule, true) {
             Some(has_before) => Ok(has_before),
             None => {
-                let params = named_params! { ":schedule": schedule, ":run": run };
+                let params = named_params! { ":schedule": schedule, ":place": place_of(RunRow(run)) };
                 Ok(db.prepare_cached(BEFORE)?.exists(params)?)
             }
         }
@@ -200,8 +201,8 @@ struct Row {
 
 fn put_seats(db: &Db, seats: &[Row]) -> Result<(), Failure> {
     const SQL: &str = "
-        INSERT INTO seats (run, lane, seat, priority, stand, party, schedule)
-        SELECT run, lane, seat, priority, stand, run, schedule
+        INSERT INTO seats (run, lane, seat, priority, stand, party, schedule, place)
+        SELECT run, lane, seat, priority, stand, run, schedule, run * 1048576
         FROM unnest(:run::BIGINT[], :lane::BIGINT[], :seat::BIGINT[], :priority::BIGINT[], :stand::BIGINT[], :schedule::BIGINT[])
             AS new (run, lane, seat, priority, stand, schedule)";
     db.prepare_cached(SQL)?.execute(named_params! {

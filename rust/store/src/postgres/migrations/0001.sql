@@ -72,6 +72,8 @@ CREATE TABLE schedules (
     not_before BIGINT,
     wait_us BIGINT,
     failures BIGINT NOT NULL DEFAULT 0,
+    -- Whether runs of it may be unfinished that were opened again.
+    again BOOLEAN NOT NULL DEFAULT FALSE,
     declared_as TEXT COLLATE "C",
     registered BOOLEAN NOT NULL DEFAULT FALSE,
     context TEXT,
@@ -132,6 +134,8 @@ CREATE TABLE runs (
     owner_before BIGINT,
     limited BOOLEAN NOT NULL DEFAULT FALSE,
     reopened BIGINT NOT NULL DEFAULT 0,
+    -- Of one that was opened again its place in its line: between two rows, in parts of 1048576.
+    turn BIGINT,
     lay_since BIGINT,
     lain_us BIGINT NOT NULL DEFAULT 0,
     -- How many ends led to it, each by a trigger that was told of it.
@@ -164,6 +168,7 @@ CREATE INDEX runs_lost ON runs (told_as, told_at) WHERE told_as = 'dropped' OR t
 CREATE INDEX runs_error ON runs (error_type, created_at, row) WHERE error_type IS NOT NULL;
 CREATE INDEX runs_parent ON runs (parent, created_at, row) WHERE parent IS NOT NULL;
 CREATE UNIQUE INDEX runs_call ON runs (parent, parent_task, workflow, parent_call) WHERE parent_call IS NOT NULL;
+CREATE INDEX runs_again ON runs (schedule, turn) WHERE turn IS NOT NULL AND completed_at IS NULL;
 CREATE INDEX runs_unfinished ON runs (row) WHERE completed_at IS NULL AND not_before IS NULL;
 CREATE INDEX runs_cancelled ON runs (owner, row) WHERE completed_at IS NULL AND not_before IS NULL AND cancelled;
 CREATE INDEX runs_due ON runs (not_before, row) WHERE completed_at IS NULL AND not_before IS NOT NULL;
@@ -396,12 +401,13 @@ CREATE TABLE seats (
     priority BIGINT NOT NULL,
     stand BIGINT NOT NULL,
     party BIGINT NOT NULL,
-    schedule BIGINT
+    schedule BIGINT,
+    place BIGINT NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX seats_waiting ON seats (lane, priority DESC, run) WHERE stand = 0;
 CREATE INDEX seats_lane ON seats (lane);
 CREATE INDEX seats_seat ON seats (seat, stand, party);
-CREATE INDEX seats_schedule ON seats (schedule, run) WHERE schedule IS NOT NULL;
+CREATE INDEX seats_schedule ON seats (schedule, place) WHERE schedule IS NOT NULL;
 
 -- What is known of a workflow in a version without its program, and since when no living runner declares it.
 CREATE TABLE graphs (

@@ -113,9 +113,9 @@ fn standings(db: &Db, workflow: &str) -> Result<Vec<Standing>, Failure> {
     const SQL: &str = concat!("
         SELECT runs.row, context, runs.priority, not_before,
             owner IS NOT NULL OR started_at IS NOT NULL OR EXISTS (SELECT 1 FROM tasks WHERE tasks.run = runs.row),
-            coalesce(party, runs.row), CASE WHEN waits AND reopened = 0 THEN runs.schedule END
+            coalesce(party, runs.row), CASE WHEN waits THEN runs.schedule END
         FROM runs", by_index!("runs_unfinished"), " LEFT JOIN seats ON seats.run = runs.row
-        WHERE completed_at IS NULL AND workflow = :workflow ORDER BY runs.row");
+        WHERE completed_at IS NULL AND workflow = :workflow ORDER BY coalesce(runs.turn, runs.row * 1048576)");
     let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":workflow": workflow }, |row| {
         Ok(Standing {

@@ -1,18 +1,22 @@
 //! Cursors: moved by the ticks of polls, and set by whoever asks for it.
 //! Invariant: a tick of a poll that began before somebody moved its trigger on leaves nothing, or of a cron not the cursor.
 
+use cloaca_core::admit::Overlap;
 use cloaca_core::key::{Epoch, ScheduleKey};
 use cloaca_core::port::{Beginning, TickChange};
 
 use super::super::db::{Db, OptionalExtension as _, named_params};
-use super::super::dialect::ADVANCE;
+use super::super::dialect::advance;
 use super::super::fault::Failure;
 use super::twin::twins;
 
 /// What became of a tick's step on its trigger.
 pub enum Advanced {
-    /// It is kept.
-    Kept,
+    /// It is kept. Runs of its trigger may be unfinished that were opened again, where those wait for each other.
+    Kept {
+        /// Whether that is so.
+        has_opened: bool,
+    },
     /// The tick's epoch does not hold the trigger any more.
     Lost,
     /// Somebody has moved the trigger on meanwhile.
@@ -28,7 +32,10 @@ pub struct ByHand {
 
 /// Saves what a poll leaves on its trigger.
 pub fn advance(db: &Db, change: &TickChange) -> Result<Advanced, Failure> {
-    let changed = db.prepare_cached(ADVANCE)?.execute(named_params! {
+    const ADVANCE: &str = advance!();
+    const ADVANCE_IN_LINE: &str = concat!(advance!(), " RETURNING again");
+    let overlap = (change.overlap != Overlap::Allow).then(|| change.overlap.name());
+    let params = named_params! {
         ":row": change.schedule.0,
         ":epoch": change.epoch.0,
         // Where a row ends is known after its fires.
@@ -38,9 +45,15 @@ pub fn advance(db: &Db, change: &TickChange) -> Result<Advanced, Failure> {
         ":not_before": change.wait_us.map(|wait_us| change.at.0.saturating_add(wait_us)),
         ":wait_us": change.wait_us,
         ":failures": i64::from(change.failures),
-    })?;
-    if changed == 1 {
-        return Ok(Advanced::Kept);
+        ":overlap": overlap,
+    };
+    let kept = match overlap {
+        // What waits for nothing waits for nothing that was opened again either.
+        None => (db.prepare_cached(ADVANCE)?.execute(params)? == 1).then_some(false),
+        Some(_) => db.prepare_cached(ADVANCE_IN_LINE)?.query_row(params, |row| row.get(0)).optional()?,
+    };
+    if let Some(has_opened) = kept {
+        return Ok(Advanced::Kept { has_opened });
     }
     Ok(moved_on(db, change)?.map_or(Advanced::Lost, Advanced::Overtaken))
 }

@@ -294,12 +294,13 @@ CREATE TABLE seats (
     priority INTEGER NOT NULL,
     stand INTEGER NOT NULL,
     party INTEGER NOT NULL,
-    schedule INTEGER
+    schedule INTEGER,
+    place INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX seats_waiting ON seats (lane, priority DESC, run) WHERE stand = 0;
 CREATE INDEX seats_lane ON seats (lane);
 CREATE INDEX seats_seat ON seats (seat, stand, party);
-CREATE INDEX seats_schedule ON seats (schedule, run) WHERE schedule IS NOT NULL;
+CREATE INDEX seats_schedule ON seats (schedule, place) WHERE schedule IS NOT NULL;
 INSERT INTO meta (name, value) VALUES ('turns', 0);
 -- What is known of a workflow in a version without its program, for who looks at its runs, and since when no living runner declares it: it goes
 -- when no run is left of its time.
@@ -331,6 +332,10 @@ CREATE INDEX listeners_listener ON listeners (listener) WHERE listener <> 0;
 -- for each time that it was opened again. A trigger is told of each, one after the other: what the run was when it ended stands here once that
 -- is not what it is any more.
 ALTER TABLE runs ADD COLUMN reopened INTEGER NOT NULL DEFAULT 0;
+-- Then it stands at the end of its line: the place between two rows, in parts of 1048576; and whether there may be such of a schedule.
+ALTER TABLE runs ADD COLUMN turn INTEGER;
+CREATE INDEX runs_again ON runs (schedule, turn) WHERE turn IS NOT NULL AND completed_at IS NULL;
+ALTER TABLE schedules ADD COLUMN again INTEGER NOT NULL DEFAULT 0;
 -- Since when a run that was opened again lies over, until the first of its tasks begins again, and how long it lay over before.
 ALTER TABLE runs ADD COLUMN lay_since INTEGER;
 ALTER TABLE runs ADD COLUMN lain_us INTEGER NOT NULL DEFAULT 0;

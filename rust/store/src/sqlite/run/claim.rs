@@ -2,7 +2,6 @@
 //! only that owner's changes are taken.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use cloaca_core::key::{Epoch, RunRow, ScheduleKey};
@@ -16,7 +15,7 @@ use crate::sqlite::end;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::limits;
 use crate::sqlite::owner::{self, owner_is_dead};
-use crate::sqlite::run::{again, child, overdue, tasks, unguarded};
+use crate::sqlite::run::{again, child, line, overdue, tasks, unguarded};
 use crate::sqlite::seat;
 use crate::sqlite::value::{count_at, hash_at, id_at, priority_at, signed, wall_at, wall_maybe_at};
 
@@ -25,7 +24,7 @@ macro_rules! columns {
     () => {
         "row, id, workflow, version, schedule, CASE WHEN unique_hash THEN context_hash END, waits, created_at,
          interruptions, owner_before, context, cancelled, mixed, priority, due_at, parent_task IS NOT NULL,
-         limited, timed_at, time_left, trace, reopened > 0"
+         limited, timed_at, time_left, trace, turn IS NOT NULL"
     };
 }
 
@@ -149,7 +148,7 @@ pub fn hand_out(db: &Connection, epoch: Epoch, found: &mut [Unfinished], at: Wal
         }
         update.execute(named_params! { ":row": run.row.0, ":epoch": epoch.0, ":version": run.version })?;
     }
-    stand_behind(db, epoch, found)
+    line::stand_behind(db, epoch, found)
 }
 
 /// When the last attempt of a run ended that did not complete its task at once.
@@ -245,70 +244,6 @@ pub fn deserted(db: &Connection, limit: u64) -> Result<Vec<(String, u64)>, Failu
     Ok(found.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Tells those that wait which earlier ones of their schedules wait or run elsewhere.
-fn stand_behind(db: &Connection, epoch: Epoch, claimed: &mut [Unfinished]) -> Result<(), Failure> {
-    let Some(last) = claimed.iter().rev().find(|run| run.waits && !run.is_again) else { return Ok(()) };
-    let others = others(db, epoch, last.row, false)?;
-    for run in claimed.iter_mut().filter(|run| run.waits && !run.is_again) {
-        let line = run.schedule.and_then(|schedule| others.get(&schedule)).into_iter().flatten();
-        let before =
-            line.filter(|other| other.waits && other.row < run.row && other.may_go_on(&run.workflow));
-        run.behind = before.map(|other| other.id).collect();
-    }
-    Ok(())
-}
-
-/// An unfinished run that a schedule fired and that this owner does not drive.
-pub struct Other {
-    /// The public id.
-    pub id: Uuid,
-    row: RunRow,
-    waits: bool,
-    /// Its workflow, if no living owner drives it.
-    lost: Option<String>,
-}
-
-impl Other {
-    /// Whether somebody drives it, or may be about to: whoever declares `workflow` claims it. A run of a workflow that nobody declares any
-    /// more holds up nothing.
-    pub fn may_go_on(&self, workflow: &str) -> bool {
-        self.lost.as_ref().is_none_or(|lost| lost == workflow)
-    }
-}
-
-/// Of fires that wait for their time at most so many are kept in mind: whether an equal one is unfinished the index knows of all.
-const DELAYED_FIRES_MAX: i64 = 100_000;
-
-/// Unfinished runs with a row below `below` that schedules fired, by schedule, oldest first: those that `epoch` does not drive, or all.
-pub fn others(
-    db: &Connection,
-    epoch: Epoch,
-    below: RunRow,
-    is_all: bool,
-) -> Result<HashMap<ScheduleKey, Vec<Other>>, Failure> {
-    // What waits for its time is nobody's, and a living owner's to come.
-    const SQL: &str = concat!(
-        "SELECT schedule, id, row, waits AND reopened = 0, CASE WHEN ",
-        owner_is_dead!(),
-        " THEN workflow END FROM runs INDEXED BY runs_unfinished
-        WHERE completed_at IS NULL AND not_before IS NULL AND row < :below AND schedule IS NOT NULL
-            AND (:all OR owner IS NOT :epoch)
-        UNION ALL
-        SELECT * FROM (SELECT schedule, id, row, waits AND reopened = 0, workflow FROM runs INDEXED BY runs_delayed_fires
-            WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule IS NOT NULL AND row < :below LIMIT :delayed_max)
-        ORDER BY row"
-    );
-    let mut others: HashMap<ScheduleKey, Vec<Other>> = HashMap::new();
-    let mut statement = db.prepare_cached(SQL)?;
-    let mut rows = statement.query(named_params! { ":epoch": epoch.0, ":below": below.0, ":all": is_all, ":delayed_max": DELAYED_FIRES_MAX })?;
-    while let Some(row) = rows.next()? {
-        let other =
-            Other { id: id_at(row, 1)?, row: RunRow(row.get(2)?), waits: row.get(3)?, lost: row.get(4)? };
-        others.entry(ScheduleKey(row.get(0)?)).or_default().push(other);
-    }
-    Ok(others)
-}
-
 /// Leaves the unfinished runs of `epoch` to whoever claims them, except those `kept`, which pass to `remnant`, and ends those that somebody
 /// asked to end. Without an owner they count no interruption.
 pub fn give_up(
@@ -365,7 +300,7 @@ pub fn ended(db: &Connection, runs: &[Uuid]) -> Result<Vec<Uuid>, Failure> {
     Ok(ended)
 }
 
-/// Opens a final run that did not complete again, for `epoch`; none if there is no such run.
+/// Opens a final run that did not complete again, for `epoch`; none if there is no such run. Before whom it has to wait [`line::stand_behind`] tells.
 pub fn reopen(
     db: &Connection,
     epoch: Epoch,
@@ -385,16 +320,24 @@ pub fn reopen(
     run.context_hash = guard(db, run.row)?;
     end::keep(db, run.row)?;
     open_again(db, epoch, &run)?;
+    run.is_again = line::enter(db, run.row, run.schedule)?;
+    run.waits = waits(db, run.row)?;
     end::withdraw(db, run.row)?;
     if run.is_limited || limits::is_any(db)? {
-        run.is_held = limits::reenter(db, run.row, &run.workflow, &run.context)?;
+        run.is_held = limits::reenter(db, &run)?;
         run.is_limited = true;
     }
-    (run.cancelled, run.is_again) = (false, true);
+    run.cancelled = false;
     (run.interruptions, run.spent) = (0, None);
     run.tasks = again::undecide(db, run.row, tasks(db, run.row)?)?;
     audit::note(db, "retry", &id.to_string())?;
     Ok(Some(run))
+}
+
+/// Whether a run waits for its turn.
+fn waits(db: &Connection, row: RunRow) -> Result<bool, Failure> {
+    const SQL: &str = "SELECT waits FROM runs WHERE row = :row";
+    Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":row": row.0 }, |row| row.get(0))?)
 }
 
 /// Notes that somebody asked for the ends of a run and of its unfinished children, and theirs, and ends those that nobody drives. All of
@@ -498,8 +441,7 @@ fn guard(db: &Connection, row: RunRow) -> Result<Option<ContextHash>, Failure> {
     Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":row": row.0 }, |row| hash_at(row, 0))?)
 }
 
-/// It has had its turn: if it waited for that again, two might wait for each other under two owners. Nothing of it is in flight, in whatever
-/// version.
+/// Nothing of it is in flight, in whatever version.
 fn open_again(db: &Connection, epoch: Epoch, run: &Unfinished) -> Result<(), Failure> {
     const SQL: &str = "
         UPDATE runs
