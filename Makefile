@@ -18,7 +18,7 @@ MATURIN := $(BIN)/maturin
 PURE_CRATES := -p cloaca-core -p cloaca-store
 
 .DEFAULT_GOAL := help
-.PHONY: help venv develop release demo test test-rust test-python test-postgres test-again test-versions check check-mutants check-rust check-python check-docs format wheel \
+.PHONY: help venv develop release demo test test-rust test-python test-postgres test-again test-versions test-first-release check check-mutants check-rust check-python check-docs format wheel \
 	bench guard simulate races mutants torture break lock clean
 
 help: ## explain the commands
@@ -76,6 +76,10 @@ test-again: ## run the last failures of test-python once more, if they are at mo
 
 test-versions: develop ## run a quick part of the tests with every further Python on this machine
 	sh tests/versions.sh
+
+test-first-release: develop ## build the wheel of release 0.1.0, once, and run its runners beside this program's
+	MATURIN=$(MATURIN) sh tests/first_release.sh
+	$(BIN)/python -m pytest tests/scenarios/test_first_release.py
 
 check: check-mutants check-rust check-python check-docs ## formatting, lints, types, docs: every warning is an error
 
