@@ -58,6 +58,9 @@ def most(limit: float, against: str = "") -> Bound:
     return Bound(limit, against)
 
 
+SHARES = ("one", "two", "four", "one-8", "two-8", "four-8", "late", "idle", "killed")
+
+
 def _polls(
     triggers: int, interval_ms: float, contestants: tuple[str, ...], peers: tuple[str, ...] = ()
 ) -> Workload:
@@ -200,14 +203,28 @@ WORKLOADS = [
         "fire", "fire_latency", {"per-second": 1_000, "seconds": 5}, {"per-second": 100, "seconds": 0.3}
     ),
     Workload("client", "client_latency", {"runs": 300}, {"runs": 5}),
-    Workload("share", "share", {"runs": 40_000}, {"runs": 400}, contestants=("one", "two", "four", "late")),
+    Workload("share", "share", {"runs": 40_000}, {"runs": 400}, contestants=SHARES),
     Workload("postgres-runs", "server", {"runs": 20_000}, {"runs": 200}, contestants=("cloaca", "floor")),
     Workload("postgres-between", "server", {"runs": 300}, {"runs": 5}, contestants=("between",)),
     Workload("postgres-share", "server", {"runs": 20_000}, {"runs": 200}, contestants=("one", "two", "four")),
     Workload("postgres-killed", "server", {"runs": 1_000}, {"runs": 1_000}, contestants=("killed",)),
     Workload("postgres-idle", "server", {"runs": 0}, {"runs": 0}, contestants=("idle",), repeats=1),
     Workload("postgres-held", "server", {"runs": 60_000}, {"runs": 2_000}, contestants=("held",), repeats=1),
-    Workload("limits", "limits", {"runs": 10_000}, {"runs": 100}, contestants=("plain", "seats", "paced")),
+    Workload(
+        "limits", "limits", {"runs": 10_000}, {"runs": 100}, contestants=("plain", "seats", "paced", "behind")
+    ),
+    Workload(
+        "limits-million",
+        "limits",
+        {"runs": 1_000_000},
+        {"runs": 100},
+        ("plain", "seats"),
+        repeats=1,
+        is_long=True,
+    ),
+    Workload(
+        "beside", "beside", {"runs": 1_000_000}, {"runs": 1_000}, ("empty", "full"), repeats=1, is_long=True
+    ),
     Workload("spread", "spread", {"triggers": 10_000}, {"triggers": 4_000}),
     *(_restart(runs) for runs in SIZES),
     *(_cost(size) for size in SIZES),
@@ -456,6 +473,33 @@ ROWS = [
     Row("one process drains what a client submitted: runs a second", "share", "per_second", "/s", of="one"),
     Row("two do: runs a second", "share", "per_second", "/s", (least(1, "one"),), of="two"),
     Row("four do, on two cores: runs a second", "share", "per_second", "/s", (least(1, "one"),), of="four"),
+    Row("one does, with claims of 8: runs a second", "share", "per_second", "/s", of="one-8"),
+    Row(
+        "two do, with claims of 8: runs a second",
+        "share",
+        "per_second",
+        "/s",
+        (least(0.8, "one-8"),),
+        of="two-8",
+    ),
+    Row(
+        "four do, with claims of 8: runs a second",
+        "share",
+        "per_second",
+        "/s",
+        (least(0.8, "one-8"),),
+        of="four-8",
+    ),
+    Row("a permit idle beside a backlog, p99", "share", "idle_p99_ms", "ms", (most(100),), of="idle"),
+    Row("a permit idle beside a backlog, at most", "share", "idle_max_ms", "ms", (most(500),), of="idle"),
+    Row(
+        "killed with 1,000 runs in hand: the first begins in another process after",
+        "share",
+        "taken_ms",
+        "ms",
+        (most(500),),
+        of="killed",
+    ),
     Row("two do: the larger share, in smaller ones", "share", "largest_share", "", (most(2),), of="two"),
     Row("four do: the largest share, in smallest ones", "share", "largest_share", "", (most(2),), of="four"),
     Row(
@@ -568,6 +612,48 @@ ROWS = [
         (least(0.7, "plain"),),
         of="paced",
     ),
+    Row(
+        "a key's first run behind 100,000 of another: begins after, p50",
+        "limits",
+        "p50_ms",
+        "ms",
+        (most(20),),
+        of="behind",
+    ),
+    Row(
+        "a key's first run behind 100,000 of another: begins after, p99",
+        "limits",
+        "p99_ms",
+        "ms",
+        of="behind",
+    ),
+    Row(
+        "a million runs wait, without limits: drained a second",
+        "limits-million",
+        "per_second",
+        "/s",
+        of="plain",
+    ),
+    Row(
+        "a million runs wait, two at once of each of 10,000 keys: drained a second",
+        "limits-million",
+        "per_second",
+        "/s",
+        (least(0.45, "plain"),),
+        of="seats",
+    ),
+    Row(
+        "beside a million final and a million delayed runs: claimed a second",
+        "beside",
+        "claimed_per_second",
+        "/s",
+        (least(1 / 1.2, "empty"),),
+        of="full",
+    ),
+    Row("beside those: a poll that fires", "beside", "fire_ms", "ms", (most(1.2, "empty"),), of="full"),
+    Row("beside those: `list_runs`", "beside", "list_ms", "ms", (most(1.5, "empty"),), of="full"),
+    Row("beside those: `why` of a trigger", "beside", "why_ms", "ms", (most(1.5, "empty"),), of="full"),
+    Row("beside those: `why_run`", "beside", "why_run_ms", "ms", (most(1.5, "empty"),), of="full"),
     Row(
         "10,000 triggers over four: each within 15 % of its share after the last join, after",
         "spread",
