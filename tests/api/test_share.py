@@ -296,3 +296,30 @@ def test_runs_in_hand_are_at_least_one() -> None:
         cloaca.DefaultRunner(":memory:", runs_in_hand=0)
     assert "runs_in_hand" not in cloaca.DefaultRunnerConfig().to_dict()
     assert cloaca.DefaultRunnerConfig(runs_in_hand=3).to_dict()["runs_in_hand"] == 3
+
+
+def test_local_load_does_not_starve_what_lies_in_the_store(file: Path) -> None:
+    """Who is asked for more and more itself begins what others have asked for before."""
+    began: list[tuple[int, str]] = []
+    go_on = threading.Semaphore(0)
+
+    def body(context: cloaca.Context) -> None:
+        began.append((id(cloaca.current_run().runner), context["by"]))
+        assert go_on.acquire(timeout=WAIT)
+
+    declare("both", body)
+    with small(file) as busy, small(file), cloaca.DefaultRunner(str(file), work=False) as client:
+        assert eventually(lambda: len(busy.list_runners()) == 3)
+        client.submit_many("both", [{"by": "others"} for _ in range(20)])
+        assert eventually(lambda: len(began) == 4)
+        # One is asked for here each time that a place becomes free.
+        runs = []
+        for ended in range(1, 17):
+            runs.append(busy.submit("both", {"by": "itself"}))
+            go_on.release()
+            assert eventually(lambda many=4 + ended: len(began) == many)
+        local = [by for _, by in began].count("itself")
+        for _ in range(40):
+            go_on.release()
+        assert all(run.result(WAIT).status == "Completed" for run in runs)
+    assert local <= 2, f"{local} of 16 that were asked for later began before those that lay there"
