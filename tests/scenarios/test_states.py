@@ -23,7 +23,7 @@ OWNER = """
 import os, sys, time
 import cloaca
 
-path, state, go = sys.argv[1:]
+path, state, go, within = sys.argv[1:]
 
 def until_told():
     while not os.path.exists(go):
@@ -55,9 +55,12 @@ fires = [1, 2]
 def line():
     return cloaca.TriggerResult.fire(cloaca.Context({"i": fires.pop(0)}))
 
+limit = {"runs_in_hand": 2}
+if within:
+    limit["workflow_timeout_seconds"] = float(within)
 grace = 0 if state == "overdue" else 10
 # A second run stays in its hand, though another runner has room for it.
-config = cloaca.DefaultRunnerConfig(max_concurrent_tasks=1, timeout_grace_seconds=grace, runs_in_hand=2)
+config = cloaca.DefaultRunnerConfig(max_concurrent_tasks=1, timeout_grace_seconds=grace, **limit)
 runner = cloaca.DefaultRunner.with_config(path, config)
 if state == "in line":
     runner.tick("line")
@@ -96,10 +99,10 @@ os._exit(0)
 class Owner:
     """A runner in a process of its own."""
 
-    def __init__(self, path: str, go: Path, state: str) -> None:
+    def __init__(self, path: str, go: Path, state: str, within: str) -> None:
         self.go = go
         self.process = subprocess.Popen(
-            [sys.executable, "-c", OWNER, path, state, str(go)],
+            [sys.executable, "-c", OWNER, path, state, str(go), within],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -139,13 +142,13 @@ def until(condition: object) -> None:
 class Scene:
     """An owner with a run in a state, and a sibling that declares the same workflow."""
 
-    def __init__(self, path: str, go: Path, state: str) -> None:
+    def __init__(self, path: str, go: Path, state: str, within: str = "") -> None:
         self.began: list[int] = []
         with cloaca.WorkflowBuilder("w", concurrency=cloaca.Concurrency(1) if state == "held" else None):
             cloaca.task(id="t", retry_attempts=2 if state == "backing off" else 1)(
                 lambda context: self.began.append(context["i"])
             )
-        self.owner = Owner(path, go, state)
+        self.owner = Owner(path, go, state, within)
         self.sibling = cloaca.DefaultRunner(path)
 
     def run(self) -> dict[str, object]:
@@ -175,8 +178,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 
 @contextmanager
-def scene(place: Place, state: str) -> Iterator[Scene]:
-    made = Scene(*place, state)
+def scene(place: Place, state: str, within: str = "") -> Iterator[Scene]:
+    made = Scene(*place, state, within)
     try:
         yield made
     finally:
@@ -339,3 +342,99 @@ def test_what_nobody_declares_waits_and_goes_on_once_somebody_does(place: Place)
         assert "Pending" in told.stdout, "a runner that doesn't declare it leaves it alone"
         made.sibling = cloaca.DefaultRunner(place[0])
         assert made.end()[0] == "Completed"
+
+
+# While nobody has begun a run its time stands still; once somebody has, it goes on, also in back-off.
+TIME_IS_OVER = {
+    "delayed": "Pending",
+    "held": "Pending",
+    "paused": "Pending",
+    "in hand": "Pending",
+    "in line": "Pending",
+    "running": "Failed",
+    "backing off": "Failed",
+    "deferred": "Failed",
+}
+
+
+@pytest.mark.parametrize("state", TIME_IS_OVER)
+def test_what_the_end_of_its_time_does_to_a_run(place: Place, state: str) -> None:
+    with scene(place, state, "1") as made:
+        if TIME_IS_OVER[state] == "Pending":
+            assert stays(made, "Pending", 1.5)
+            return
+        # A body is told to end, and does; what waits ends at once.
+        if state == "running":
+            assert stays(made, "Running", 1.2)
+            made.owner.go.touch()
+        assert made.end()[0] == "Failed"
+        assert "timed out after 1s" in str(made.run()["error_message"])
+
+
+def stays(made: Scene, status: str, seconds: float) -> bool:
+    """Whether a run still has that status after a while, in which it would have changed."""
+    began = monotonic()
+    while monotonic() - began < seconds:
+        if made.run()["status"] != status:
+            return False
+        sleep(0.01)
+    return True
+
+
+PAUSED = {
+    "delayed": "Pending",
+    "held": "Pending",
+    "in hand": "Pending",
+    "in line": "Pending",
+    "running": "Completed",
+    "backing off": "Running",
+    "deferred": "Completed",
+    "failed": "Failed",
+}
+
+
+@pytest.mark.parametrize("state", PAUSED)
+def test_what_a_pause_of_its_workflow_does_to_a_run(place: Place, state: str) -> None:
+    """What has begun goes on, what has not is held, wherever it is."""
+    with scene(place, state) as made:
+        made.sibling.pause(workflow="w")
+        if state in ("in hand", "in line", "held"):
+            made.owner.leaves()
+        made.owner.go.touch()
+        if PAUSED[state] in ("Completed", "Failed"):
+            assert made.end()[0] == PAUSED[state]
+        else:
+            assert stays(made, PAUSED[state], 0.5)
+
+
+PRUNED = {
+    "delayed": False,
+    "held": False,
+    "paused": False,
+    "in hand": False,
+    "in line": False,
+    "running": False,
+    "backing off": False,
+    "deferred": False,
+    "asked to cancel": False,
+    "overdue": False,
+    "failed": True,
+}
+
+
+@pytest.mark.parametrize("state", PRUNED)
+def test_what_a_prune_does_to_a_run(place: Place, state: str) -> None:
+    with scene(place, state) as made:
+        command = [
+            sys.executable,
+            "-m",
+            "cloaca",
+            "prune",
+            "--database",
+            place[0],
+            "--before",
+            "1ms",
+            "--yes",
+        ]
+        subprocess.run(command, check=True, capture_output=True)
+        assert (made.sibling.get_run(made.owner.run_id) is None) == PRUNED[state]
