@@ -157,6 +157,9 @@ BESIDE = """
     with cloaca.WorkflowBuilder("counted", rate_limit=cloaca.RateLimit(5, per="1h")):
         cloaca.task(id="only", retry_attempts=1)(lambda context: None)
 
+    with cloaca.WorkflowBuilder("paced", throttle=cloaca.Throttle(1, per="1h")):
+        cloaca.task(id="only", retry_attempts=1)(lambda context: None)
+
     def counted(runner):
         with contextlib.suppress(cloaca.Dropped):
             for many in range(20):
@@ -173,6 +176,7 @@ LOOKS = """
         assert runner.submit("quick", delay="20ms").result(30).status == "Completed"
         say("late", runner.submit("late", delay="1h").id)
         say("counted", counted(runner))
+        say("paced", runner.submit("paced").id)
         sys.stdin.readline()
 """
 
@@ -190,14 +194,17 @@ def test_two_processes_whose_clocks_are_an_hour_apart_wait_and_limit_as_one(
         half = runner.submit("late", delay="30m")
         due = (runner.get_run(half.id) or {})["due_at"]
         assert scope["counted"](runner) == 5
+        assert runner.submit("paced").result(30).status == "Completed"
         with Program(LOOKS, path, env={**clock.env, "BESIDE": BESIDE}) as other:
             late = other.line().removeprefix("late ")
             counted = other.line()
+            paced = other.line().removeprefix("paced ")
             assert runner.submit("quick", delay="20ms").result(30).status == "Completed"
-            rows = [runner.get_run(run) or {} for run in (half.id, late)]
+            rows = [runner.get_run(run) or {} for run in (half.id, late, paced)]
         if kind == "postgres":
             # The server's clock decides.
             assert counted == "counted 0"
+            assert rows[2]["status"] == "Pending", "nothing of it starts for an hour"
             ahead = datetime.fromisoformat(rows[1]["due_at"]) - datetime.fromisoformat(rows[1]["created_at"])
             assert ahead == timedelta(hours=1)
             assert abs(datetime.fromisoformat(rows[1]["created_at"]).timestamp() - time.time()) < 10 * MINUTE
