@@ -1333,8 +1333,10 @@ def test_who_is_cancelled_as_the_runner_or_its_loop_ends_and_raises_is_made_anew
         assert (result.status, result.final_context["by"]) == ("Completed", 2)
         found = runner.get_run(run_id)
         assert found is not None
-        outcome = "Postponed" if how == "again" else "Interrupted"
-        assert [tried["outcome"] for tried in found["tasks"][0]["tries"]] == [outcome, "Completed"]
+        first_outcome, last = [tried["outcome"] for tried in found["tasks"][0]["tries"]]
+        # What is told of it counts only as long as somebody hears it.
+        assert first_outcome in ({"Postponed", "Interrupted"} if how == "again" else {"Interrupted"})
+        assert last == "Completed"
 
 
 def test_who_raises_without_having_been_told_to_end_has_failed(tmp_path: Path) -> None:

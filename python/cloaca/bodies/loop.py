@@ -101,6 +101,7 @@ class Loop:
         self._swept: dict[JobParts, Callable[[], object]] = {}
         """Attempts whose bodies were cancelled with everything else, until it shows what by."""
         self._is_closing = False
+        self._is_deaf = False
         self._is_lost = False
         self._is_over = False
 
@@ -452,6 +453,8 @@ class Loop:
         if is_final is not None:
             self._answers.pop(job, None)
             return is_final
+        if self._is_deaf:
+            future.cancel()
         try:
             return await future
         except (asyncio.CancelledError, GeneratorExit):
@@ -585,6 +588,8 @@ class Loop:
             is_closed = self._loop is not None and self._loop.is_closed()
             if is_closed:
                 self._carrier.deafen()
+            else:
+                self._wait_no_more()
             for job in list(self._bodies if is_closed else self._unbegun):
                 self._never_begins(job)
 
@@ -595,8 +600,15 @@ class Loop:
             self._loop.remove_reader(descriptor)
             self._carrier.deafen()
 
+    def _wait_no_more(self) -> None:
+        """No answer comes any more: who waits for one would keep whoever ends the loop."""
+        self._is_deaf = True
+        for future in [*self._answers.values(), *(future for future, _ in self._wanted.values())]:
+            future.cancel()
+
     def _leave(self) -> None:
         self._deafen()
+        self._wait_no_more()
         self._drop_swept()
         for job in list(self._bodies):
             self._cancel(job)
