@@ -36,7 +36,7 @@ _KNOWN = """
 _NAMES = """
     SELECT name FROM workflows
     UNION SELECT workflow FROM graphs
-    UNION SELECT DISTINCT workflow FROM schedules WHERE workflow IS NOT NULL LIMIT ?"""
+    UNION SELECT DISTINCT workflow FROM schedules WHERE workflow <> '' LIMIT ?"""
 
 
 class Served:

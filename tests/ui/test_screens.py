@@ -700,3 +700,22 @@ def test_attempts_after_a_retry_are_told_from_those_before(
     told = re.findall(r"<summary>(attempt [^:]*):", page.get(f"/run?id={bad}").text)
     # Of each task the one that failed.
     assert told == ["attempt 1", "attempt 2", "attempt 1 after retry", "attempt 2"]
+
+
+def test_a_trigger_that_starts_nothing_has_no_workflow_without_a_name(
+    page: Asking, runner: cloaca.DefaultRunner
+) -> None:
+    @cloaca.trigger(poll_interval="1h")
+    def heartbeat() -> bool:
+        return False
+
+    for path in ("/triggers", "/trigger?name=heartbeat", "/", "/workflows"):
+        found = page.get(path)
+        assert found.status_code == 200
+        assert "/workflow?name=&quot;" not in found.text
+        assert not re.search(r'href="[^"]*/workflow(\?name=)?"', found.text), path
+    assert "no workflow" in page.text("/trigger?name=heartbeat")
+    with pytest.raises(cloaca.WorkflowError) as refused:
+        runner.submit("nonsense")
+    assert "''" not in str(refused.value)
+    assert ": ," not in str(refused.value)
