@@ -1402,12 +1402,32 @@ def test_callbacks_that_keep_failing_are_told_of_where_one_looks(line: Line, tmp
         line.piped("health")
 
 
-@pytest.mark.parametrize("by", ["SIGINT", "SIGTERM", "SIGHUP"])
+def at_once(*numbers: int) -> None:
+    """Those signals at one instant."""
+    if len(numbers) == 1:
+        signal.raise_signal(numbers[0])
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    for number in numbers:
+        signal.pthread_kill(threading.get_ident(), number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+
+TOGETHER = [
+    pytest.param(names, marks=pytest.mark.skipif(os.name != "posix", reason="one is held back for another"))
+    for names in ("SIGHUP SIGTERM", "SIGINT SIGTERM", "SIGHUP SIGINT SIGTERM")
+]
+
+
+@pytest.mark.parametrize("by", ["SIGINT", "SIGTERM", "SIGHUP", *TOGETHER])
 @pytest.mark.parametrize("verb", ["retry", "cancel"])
 def test_who_interrupts_a_change_of_many_runs_is_told_what_was_done(
     line: Line, monkeypatch: pytest.MonkeyPatch, verb: str, by: str
 ) -> None:
-    number = getattr(signal, by, signal.SIGINT)
+    numbers = [getattr(signal, name, signal.SIGINT) for name in by.split()]
+    number = numbers[0]
+    unraisable: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
     with cloaca.WorkflowBuilder("w"):
 
         @cloaca.task(retry_attempts=1)
@@ -1422,7 +1442,7 @@ def test_who_interrupts_a_change_of_many_runs_is_told_what_was_done(
             assert {run.result(WAIT).status for run in runs} == {"Failed"}
 
     def told(*words: Any) -> None:
-        signal.raise_signal(number)
+        at_once(*numbers)
         monkeypatch.setattr(change, "_told", before)
         before(*words)
 
@@ -1438,6 +1458,64 @@ def test_who_interrupts_a_change_of_many_runs_is_told_what_was_done(
     )
     audited = [row[5] for row in fields(line.piped("audit")) if row[4] == verb]
     assert sorted(audited) == sorted(ids)
+    assert not unraisable
+
+
+SECOND = """
+import os, signal, sys
+from cloaca.cli.finishing import Finishing
+
+with Finishing() as finishing:
+    for name in sys.argv[1:]:
+        signal.raise_signal(getattr(signal, name))
+    print("goes on", flush=True)
+    if finishing.is_asked:
+        finishing.leave()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no signals")
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        ("SIGTERM SIGTERM", -signal.SIGTERM),
+        ("SIGINT SIGTERM", -signal.SIGTERM),
+        ("SIGHUP SIGTERM", 128 + 1),
+        ("SIGTERM SIGHUP", 128 + signal.SIGTERM),
+        ("SIGHUP SIGHUP", 128 + 1),
+        ("SIGHUP SIGTERM SIGTERM", -signal.SIGTERM),
+    ],
+)
+def test_a_second_signal_waits_for_no_step_but_the_end_of_the_terminal_is_none(names: str, code: int) -> None:
+    words = [sys.executable, "-c", SECOND, *names.split()]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=WAIT, check=False)
+    assert (done.returncode, done.stdout) == (code, "goes on\n" if code > 0 else ""), done.stderr
+
+
+@pytest.mark.parametrize("by", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("words", ["cancel --all", "prune --before 1s"])
+def test_who_interrupts_it_before_anything_is_changed_is_told_so(
+    line: Line, monkeypatch: pytest.MonkeyPatch, words: str, by: str
+) -> None:
+    number = getattr(signal, by, signal.SIGINT)
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(lambda context: None)
+    with cloaca.DefaultRunner("runs.db") as runner:
+        run = runner.submit("w", delay="1h" if words.startswith("cancel") else None)
+        if words.startswith("prune"):
+            run.result(WAIT)
+            while runner.query("SELECT 1 FROM runs WHERE completed_at > (unixepoch('subsec') - 1.01) * 1e6"):
+                pass
+    before = change.ask
+
+    def asks(what: str, arguments: Any) -> None:
+        signal.raise_signal(number)
+        before(what, arguments)
+
+    monkeypatch.setattr(change, "ask", asks)
+    assert line.piped(*words.split(), "--yes", code=128 + number) == ""
+    assert re.search(r"interrupted when 0 (of 1 )?were ", line.said), line.said
+    assert "Completed" in line.piped("runs") or "Pending" in line.piped("runs")
 
 
 @pytest.mark.parametrize("by", ["SIGINT", "SIGTERM", "SIGHUP"])

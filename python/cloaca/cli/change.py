@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from datetime import datetime
 from itertools import islice
 from time import monotonic, sleep
@@ -38,7 +38,7 @@ from ..repeats import repeated, repeats
 from ..served import SERVED, version_of
 from ..why import by_command, ends_waiting, first_end, of_ends
 from .ending import Ending
-from .finishing import Finishing
+from .finishing import Finishing, beginning
 from .look import filters_of, status_of, with_parent
 from .main import FAILED, OK
 from .moment import instant, moment
@@ -251,13 +251,14 @@ def cancel(arguments: Namespace, show: Show) -> int:
     """Asks for the end of runs."""
     url = database(arguments.database)
     with reading.Reader(url) as reader:
-        ids = _meant(reader, arguments, arguments.status, filters.UNFINISHED, "cancel", show)
+        with beginning(_DONE["cancel"], show) if arguments.all else nullcontext():
+            ids = _meant(reader, arguments, arguments.status, filters.UNFINISHED, "cancel", show)
         for run_id in [] if arguments.all else ids:
             if _was_asked(reader, run_id):
                 show.note(f"cloaca: the end of run {run_id} was asked for already")
     is_late = False
     with closing(_cloaca.Client.open(url)) as client, reading.Reader(url) as reader:
-        for batch in _batches(ids, "asked to end", show):
+        for batch in _batches(ids, _DONE["cancel"], show):
             asked = client.cancel_each(batch)
             # Of the others whoever has them in hand ends them, once their bodies have ended.
             over = {row["id"] for row in reader.native.query(_OVER, [json.dumps(batch)])}
@@ -287,14 +288,15 @@ def retry(arguments: Namespace, show: Show) -> int:
     """Opens runs again."""
     url = database(arguments.database)
     with reading.Reader(url) as reader:
-        ids = _meant(reader, arguments, status_of(arguments), ("Failed",), "retry", show)
+        with beginning(_DONE["retry"], show) if arguments.all else nullcontext():
+            ids = _meant(reader, arguments, status_of(arguments), ("Failed",), "retry", show)
         if not arguments.all:
             for run_id in ids:
                 _refuse_retry(reader, run_id)
         left_out: list[CloacaError] = []
         # The oldest first.
         with closing(_cloaca.Client.open(url)) as client:
-            for batch in _batches(ids[::-1] if arguments.all else ids, "opened again", show):
+            for batch in _batches(ids[::-1] if arguments.all else ids, _DONE["retry"], show):
                 for run_id, (is_open, refusal) in zip(batch, client.retry_each(batch), strict=True):
                     if is_open:
                         _told(show, "retried", run_id)
@@ -345,12 +347,13 @@ def _meant(
         left_out = repeated(*next(iter(done.items())))
         show.note(f"cloaca: {len(done)} left out, as their work is done again; {left_out}")
     if not ids:
-        raise reading.MissingError(f"no run that could be {_DONE[verb]} passes these filters")
+        raise reading.MissingError(f"no run that could be {_COULD[verb]} passes these filters")
     ask(f"{verb} {len(ids):,} run{'' if len(ids) == 1 else 's'}", arguments)
     return ids
 
 
-_DONE = {"cancel": "cancelled", "retry": "retried"}
+_COULD = {"cancel": "cancelled", "retry": "retried"}
+_DONE = {"cancel": "asked to end", "retry": "opened again", "tell": "looked at"}
 
 
 def _ids(reader: Reader, wanted: dict[str, Any]) -> Iterator[str]:
@@ -632,13 +635,14 @@ def tell(arguments: Namespace, show: Show) -> int:
     told = 0
     with reading.Reader(url) as reader:
         if arguments.all:
-            ids = list(_ids(reader, {"workflow": arguments.workflow, "untold": True}))
+            with beginning(_DONE["tell"], show):
+                ids = list(_ids(reader, {"workflow": arguments.workflow, "untold": True}))
         else:
             ids = list(dict.fromkeys(reading.find_run(reader, given) for given in arguments.run))
         if not ids:
             raise reading.MissingError("no callback of any run waits")
         with _client(url) as runner:
-            for (run_id,) in _batches(ids, "looked at", show, size=1):
+            for (run_id,) in _batches(ids, _DONE["tell"], show, size=1):
                 if runner.tell_soon(run_id):
                     told += 1
                     _told(show, "asked", run_id)
@@ -728,10 +732,27 @@ def prune(arguments: Namespace, show: Show) -> int:
         raise UsageError("which runs? Give --before, such as --before 90d")
     before_us = check.microseconds(before)
     url = database(arguments.database)
+    with beginning("deleted", show):
+        count = _prunable(arguments, url, before, show)
+    gone = 0
+    if count:
+        with closing(_cloaca.Client.open(url)) as client:
+            gone = _pruned(client, before_us, count, show)
+        if gone and not check.on_server(url):
+            show.note("the file stays as large as it is: what is written next takes the room")
+    if show.as_json:
+        show.record("pruned", {"runs": gone})
+    else:
+        show.values(["pruned", gone])
+    return OK
+
+
+def _prunable(arguments: Namespace, url: str, before: datetime, show: Show) -> int:
+    """How many are to be deleted, once the user has said so."""
+    before_us = check.microseconds(before)
     with reading.Reader(url) as reader:
         ended = reader.native.ended_before(before_us, PRUNE_COUNTED_MAX)
         count = reader.native.prunable(before_us, PRUNE_COUNTED_MAX) if ended else 0
-    gone = 0
     if ended > count:
         stay = "1 stays, as" if ended - count == 1 else f"{ended - count:,} stay, each because"
         show.note(
@@ -743,15 +764,7 @@ def prune(arguments: Namespace, show: Show) -> int:
         more = " or more" if count == PRUNE_COUNTED_MAX else ""
         which = "runs, which" if count > 1 else "run, which"
         ask(f"delete {count:,}{more} {which} ended before {shown}", arguments)
-        with closing(_cloaca.Client.open(url)) as client:
-            gone = _pruned(client, before_us, count, show)
-        if gone and not check.on_server(url):
-            show.note("the file stays as large as it is: what is written next takes the room")
-    if show.as_json:
-        show.record("pruned", {"runs": gone})
-    else:
-        show.values(["pruned", gone])
-    return OK
+    return count
 
 
 def _pruned(client: _cloaca.Client, before_us: int, count: int, show: Show) -> int:
