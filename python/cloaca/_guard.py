@@ -65,6 +65,10 @@ class Before:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """It is over; once more does nothing."""
         # Not in a child that was forked meanwhile.
         with _lock, contextlib.suppress(ValueError):
             _openings.remove(self)

@@ -315,35 +315,28 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         self._config = config
         self._resuming = threading.Lock()
         self._pid = os.getpid()
-        with _guard.Before() as before:
-            try:
+        before = _guard.Before()
+        try:
+            with before:
                 self._engine = self._opened(Engine, url, config, durability, start_us, places)
-                try:
-                    self._redactor = redaction.Redactor(self._engine.store, asked)
-                except BaseException:
-                    self._engine.close(0.0)
-                    raise
-            except BaseException:
-                places.let_go()
-                raise
-            self._logbook = self._keeper_of(config.keep_logs)
-            self._crew = Crew(
-                self._engine,
-                self._redactor,
-                config.max_concurrent_tasks,
-                self._hear,
-                places,
-                self._logbook,
-            )
-            if loop is not None:
-                self._crew.use_loop(loop)
-            elif self._uses_program_loop and (running := running_loop()) is not None:
-                # `async with` may follow, and say that it is this one.
-                self._crew.leave_loop_open()
-                running.call_soon(self._crew.decide_loop)
-            self._declarations = Declarations(self._engine, self._crew, chosen, self._executors(places))
-            self._served = Served(self._engine)
-            try:
+                self._redactor = redaction.Redactor(self._engine.store, asked)
+                self._logbook = self._keeper_of(config.keep_logs)
+                self._crew = Crew(
+                    self._engine,
+                    self._redactor,
+                    config.max_concurrent_tasks,
+                    self._hear,
+                    places,
+                    self._logbook,
+                )
+                if loop is not None:
+                    self._crew.use_loop(loop)
+                elif self._uses_program_loop and (running := running_loop()) is not None:
+                    # `async with` may follow, and say that it is this one.
+                    self._crew.leave_loop_open()
+                    running.call_soon(self._crew.decide_loop)
+                self._declarations = Declarations(self._engine, self._crew, chosen, self._executors(places))
+                self._served = Served(self._engine)
                 if (path := self._engine.path) is not None:
                     _guard.watch(os.fspath(path), self._crew, before)
                     if (told := left_beside(os.fspath(path))) is not None:
@@ -364,10 +357,16 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
                         say("cloaca", INFO, _OPEN_AND_PAUSED, number)
                 else:
                     self._begin()
-            except BaseException:
-                # Also an interrupt: a runner that nobody got is shut down here, or by nobody.
+        except BaseException:
+            # Also an interrupt: a runner that nobody got is shut down here, or by nobody.
+            before.leave()
+            if "_served" in self.__dict__:
                 self.shutdown(0.0)
-                raise
+            else:
+                if "_engine" in self.__dict__:
+                    self._engine.close(0.0)
+                places.let_go()
+            raise
 
     def _opened(
         self,

@@ -8,14 +8,16 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
+from attack import until
 
 import cloaca
 import cloaca.testing
-from cloaca import registry
+from cloaca import DefaultRunner, _guard, registry
 
 LINES_MAX = 1_000
 
@@ -160,3 +162,48 @@ def test_a_runner_that_refuses_a_declaration_keeps_it_from_no_other(
         (other,) = (each for each in runners if each is not runner)
         assert is_polled(other)
         cloaca.unregister_trigger("watcher")
+
+
+def begun_at(number: int, path: Path) -> bool:
+    """Makes a runner with an interrupt at that line of it, from 1; false if there are not so many."""
+    count = 0
+    codes = {DefaultRunner._start.__code__, _guard.Before.__enter__.__code__, _guard.Before.leave.__code__}
+
+    def traced(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        if frame.f_code not in codes:
+            return None
+        is_with = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip().startswith("with ")
+        if event == "line" and not is_with:
+            count += 1
+            if count == number:
+                raise KeyboardInterrupt
+        return traced
+
+    runner = None
+    sys.settrace(traced)
+    try:
+        runner = DefaultRunner(path)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    if runner is not None:
+        runner.shutdown()
+    return runner is None
+
+
+def test_an_interrupt_as_a_runner_is_made_leaves_none(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    cloaca.trigger(poll_interval="1h", name="watch")(lambda: False)
+    DefaultRunner(path).shutdown()
+    before = threading.active_count()
+    number = 1
+    while begun_at(number, path):
+        assert cloaca.runners() == [], number
+        assert _guard._openings == [], number
+        # Nobody waits for those whom it has sent home.
+        until(lambda: threading.active_count() == before)
+        number += 1
+        assert number < LINES_MAX
+    assert number > 30
