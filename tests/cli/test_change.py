@@ -1566,3 +1566,32 @@ def test_all_that_stand_so_are_meant_by_the_words_that_list_them(line: Line, tmp
     assert waiting in line.piped("cancel", "--all", "--status", "Pending", "--yes")
     assert "--failed\n" in line.piped("complete", "retry", "--all", "--f")
     assert line.piped("complete", "retry", "--all", "--status", "") == "Failed\nCancelled\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["submit", "w", "--wait"], ["show", "", "--wait"], ["logs", "", "--follow"]]
+)
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_who_waits_for_a_run_is_told_that_its_store_is_gone(
+    line: Line, monkeypatch: pytest.MonkeyPatch, words: list[str], how: str
+) -> None:
+    with cloaca.WorkflowBuilder("w"):
+        cloaca.task(id="t")(lambda context: None)
+    with cloaca.DefaultRunner("runs.db") as runner:
+        runner.execute("w", {})
+    # Nobody serves it any more.
+    with cloaca.DefaultRunner("runs.db", work=False) as client:
+        run_id = client.submit("w", {"n": 1}).id
+    sleeps = time.sleep
+
+    def sleep(seconds: float) -> None:
+        if Path("runs.db").exists() and not Path("aside.db").exists():
+            Path("runs.db").rename("aside.db")
+            if how == "replaced":
+                Path("runs.db").write_bytes(Path("aside.db").read_bytes())
+        sleeps(seconds)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    line.piped(*(word or run_id for word in words), code=3)
+    assert "was deleted, moved or replaced meanwhile" in line.said
+    assert "goes on" not in line.said

@@ -447,7 +447,10 @@ def submit(arguments: Namespace, show: Show) -> int:
                 status = reading.run(reader, run_id).run
         except BaseException:
             # Who ends that, or meets a fault, would else not know which run it is.
-            show.note(f"cloaca: run {run_id} goes on; `cloaca show {run_id} --wait` waits for it")
+            if reader.is_gone():
+                show.note(f"cloaca: run {run_id} was in a store that is gone")
+            else:
+                show.note(f"cloaca: run {run_id} goes on; `cloaca show {run_id} --wait` waits for it")
             raise
         if show.as_json:
             show.record("submitted", {"id": run_id, "new": is_new, "status": status and status.status})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from .. import _cloaca, check
-from ..errors import CloacaError, StoreError, _AwayError
+from ..errors import CloacaError, StoreError, _AwayError, excerpt
 from ..terminal import clean
 from .show import aside
 
@@ -53,9 +53,18 @@ def _away(url: str) -> str | None:
 
 
 def waited(reader: Reader, look: Callable[[], T]) -> T:
-    """What a look finds at a store that is waited for: a server may be away meanwhile."""
+    """What a look finds at a store that is waited for: a server may be away meanwhile.
+
+    Raises:
+        StoreError: it stays away, or the file was deleted or replaced.
+    """
     until: float | None = None
     while True:
+        if reader.is_gone():
+            raise StoreError(
+                f"database {excerpt(reader.path)} was deleted, moved or replaced meanwhile; nothing is known"
+                " of the run any more"
+            )
         try:
             return look()
         except StoreError:

@@ -71,7 +71,7 @@ class Reader:
         UrlError: (a `ValueError`) the URL has none of the known forms, or means memory.
     """
 
-    __slots__ = ("_redactor", "native", "unmasked", "url")
+    __slots__ = ("_opened", "_redactor", "native", "unmasked", "url")
 
     def __init__(self, database_url: str | os.PathLike[Any], *, unmasked: bool = False) -> None:
         living.hook()
@@ -83,6 +83,7 @@ class Reader:
             from ..unseen import told
 
             raise told(self.url, error) from None
+        self._opened = self._found()
         if self.file is not None:
             _guard.saw(self.file)
         # What cannot be asked for must not pass for nothing.
@@ -99,6 +100,21 @@ class Reader:
         """The file, by its absolute path; `None` of a store on a server."""
         path = self.native.path
         return None if path is None else os.fspath(path)
+
+    def _found(self) -> tuple[int, int] | None:
+        """What lies at its path now."""
+        if self.file is None:
+            return None
+        try:
+            found = os.stat(self.file)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def is_gone(self) -> bool:
+        """Whether its file was deleted or replaced since it was opened: what is read comes from a file that
+        nobody can open any more."""
+        return self._found() != self._opened
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Writes a copy of everything to a new file, as `DefaultRunner.export` does.
