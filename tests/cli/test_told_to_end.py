@@ -353,3 +353,37 @@ def test_two_signals_at_once_end_the_page_as_a_module_as_one_does(
             assert_ends_well(process)
         finally:
             process.kill()
+
+
+GOES_ON = """
+import time
+
+
+def serves():
+    says = "here"
+    while True:
+        try:
+            print(says, flush=True)
+            for _ in range(6000):
+                time.sleep(0.01)
+        except BaseException:
+            says = "on"
+
+
+"""
+
+
+@pytest.mark.parametrize("where", ["function", "module"])
+@pytest.mark.parametrize("number", [TERM, INT, signal.SIGHUP])
+def test_a_program_that_lets_nothing_out_is_ended_by_the_fourth(
+    tmp_path: Path, where: str, number: signal.Signals
+) -> None:
+    (tmp_path / "app.py").write_text(GOES_ON + ("serves()\n" if where == "module" else ""))
+    words = ["run", "app.py" if where == "module" else "app.py:serves"]
+    with serving(tmp_path, *words) as program:
+        reads(program, "here")
+        for _ in range(3):
+            program.send_signal(number)
+            reads(program, "on")
+        program.send_signal(number)
+        assert program.wait(WAIT) == -number

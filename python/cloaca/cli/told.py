@@ -1,7 +1,8 @@
 """The signals that end what serves: heard from the beginning of its line to the end of its process.
 
 Invariant: however many come, and whenever, the process ends with the code of its line, which is 0 where it is
-they that end it. Only where the interpreter has not come to the line yet, they end the process by themselves.
+they that end it. Only where the interpreter has not come to the line yet, or where the program catches
+everything and goes on, they end the process by themselves.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 AGAIN_SECONDS = 0.01
+SWALLOWED_MAX = 3
+"""So many may meet what lets nothing out; the next ends the process, as it ends others."""
 
 heard: list[int] = []
 """Those that have come, in that order, but for what a runner has heard that serves."""
@@ -57,6 +60,10 @@ def hear(number: int, frame: FrameType | None) -> None:
         with contextlib.suppress(OSError):
             _wakes[1].send(b"\0")
     elif _raises:
+        if len(heard) > SWALLOWED_MAX and ending.is_whole_process:
+            # As without this: a program that lets nothing out would else be ended by nobody.
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         raise Told
     elif _code is not None:
         # Nobody waits for what the program has still to do.
