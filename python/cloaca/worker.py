@@ -182,7 +182,7 @@ class Worker:
             return
         if handle is not None:
             handle._close()
-        if self._ends_unruled(entered, failure, task_id):
+        if self._ends_unruled(entered, failure, task, task_id):
             self.traced(job, "Interrupted")
             self.engine.jobs.interrupted(job)
         elif failure is None:
@@ -194,6 +194,7 @@ class Worker:
         self,
         entered: attempt.inside,
         failure: BaseException | None,
+        task: TaskDefinition,
         task_id: str,
         is_cancelled: bool = False,
     ) -> bool:
@@ -208,9 +209,14 @@ class Worker:
             return False
         if raised_by(failure).delay_us is not None:
             return False
-        text = "task '%s' of run %s was told to end, as its runner does, and raised %s: it is made anew"
+        text = "task '%s' of run %s was told to end, as its runner does, and raised %s: it %s"
+        follows = (
+            "is not attempted again, as its on_interrupt is 'fail'"
+            if task.on_interrupt == "fail"
+            else "is made anew"
+        )
         # Not its text, which may hold what is to be hidden.
-        say(_engine_log, INFO, text, task_id, run_id(entered.job), kind_of(failure))
+        say(_engine_log, INFO, text, task_id, run_id(entered.job), kind_of(failure), follows)
         return True
 
     def struck(self, error: BaseException, found: Found | None = None) -> None:
@@ -281,7 +287,7 @@ class Worker:
             except BaseException as raised:
                 is_cancelled = self._is_cancelled_home(loop, entered)
                 if self._goes_home(loop, raised) or self._ends_unruled(
-                    entered, raised, task_id, is_cancelled
+                    entered, raised, task, task_id, is_cancelled
                 ):
                     self.traced(job, "Interrupted")
                     carrier.interrupted(job)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flow import WAIT, Gate, declare
@@ -1337,6 +1338,32 @@ def test_who_is_cancelled_as_the_runner_or_its_loop_ends_and_raises_is_made_anew
         # What is told of it counts only as long as somebody hears it.
         assert first_outcome in ({"Postponed", "Interrupted"} if how == "again" else {"Interrupted"})
         assert last == "Completed"
+
+
+@pytest.mark.parametrize(
+    ("on_interrupt", "says"),
+    [
+        ("retry", "raised RuntimeError: it is made anew"),
+        ("fail", "raised RuntimeError: it is not attempted again, as its on_interrupt is 'fail'"),
+    ],
+)
+def test_it_is_said_what_becomes_of_who_is_told_to_end_and_raises(
+    on_interrupt: Any, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    began = threading.Event()
+
+    def works(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        began.set()
+        while not handle.cancelled:
+            time.sleep(0.001)
+        raise RuntimeError("half done")
+
+    with cloaca.WorkflowBuilder("long"):
+        cloaca.task(id="work", on_interrupt=on_interrupt)(works)
+    with caplog.at_level("INFO", "cloaca"), cloaca.DefaultRunner(":memory:") as runner:
+        runner.submit("long")
+        assert began.wait(WAIT)
+    assert [line for line in caplog.messages if line.endswith(says)]
 
 
 def test_who_raises_without_having_been_told_to_end_has_failed(tmp_path: Path) -> None:
