@@ -355,7 +355,7 @@ def test_two_signals_at_once_end_the_page_as_a_module_as_one_does(
             process.kill()
 
 
-GOES_ON = """
+LETS_NOTHING_OUT = """
 import time
 
 
@@ -378,7 +378,7 @@ def serves():
 def test_a_program_that_lets_nothing_out_is_ended_by_the_fourth(
     tmp_path: Path, where: str, number: signal.Signals
 ) -> None:
-    (tmp_path / "app.py").write_text(GOES_ON + ("serves()\n" if where == "module" else ""))
+    (tmp_path / "app.py").write_text(LETS_NOTHING_OUT + ("serves()\n" if where == "module" else ""))
     words = ["run", "app.py" if where == "module" else "app.py:serves"]
     with serving(tmp_path, *words) as program:
         reads(program, "here")
