@@ -68,7 +68,7 @@ class Deferred:
     def looks(self, wait: object) -> None:
         """A wait begins to look at its condition."""
         with self._looked:
-            self._looks[wait] = self._looks.get(wait, 0) + 1
+            self._looks[wait] += 1
             self._looked.notify_all()
 
     def looks_no_more(self, wait: object) -> None:

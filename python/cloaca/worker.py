@@ -285,9 +285,8 @@ class Worker:
                 if handle is not None:
                     handle._check_awaited()
             except BaseException as raised:
-                is_cancelled = self._is_cancelled_home(loop, entered)
                 if self._goes_home(loop, raised) or self._ends_unruled(
-                    entered, raised, task, task_id, is_cancelled
+                    entered, raised, task, task_id, self._is_cancelled_home(loop, entered)
                 ):
                     self.traced(job, "Interrupted")
                     carrier.interrupted(job)

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import sys
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from time import monotonic, sleep
 from typing import Any
@@ -539,22 +540,23 @@ def test_a_stretch_of_skips_ends_with_its_last_one() -> None:
     ]
 
 
+def waits(how: str, task: str, condition: Callable[[cloaca.Context], bool], **pause: float) -> None:
+    """Declares a task that waits until the condition holds of its context."""
+
+    async def on_loop(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        await handle.defer_until(lambda: condition(context), **pause)
+
+    def on_thread(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
+        handle.defer_until(lambda: condition(context), **pause)
+
+    cloaca.task(id=task)(on_loop if how == "loop" else on_thread)
+
+
 @pytest.mark.parametrize("how", ["thread", "loop"])
 def test_what_a_condition_held_up_is_done_when_the_clock_comes_back(how: str) -> None:
     approved: set[int] = set()
     with cloaca.WorkflowBuilder("w"):
-        if how == "loop":
-
-            @cloaca.task(id="ask")
-            async def ask_on_loop(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
-                await handle.defer_until(lambda: context["id"] in approved, poll_interval_ms=60_000)
-
-        else:
-
-            @cloaca.task(id="ask")
-            def ask(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
-                handle.defer_until(lambda: context["id"] in approved, poll_interval_ms=60_000)
-
+        waits(how, "ask", lambda context: context["id"] in approved, poll_interval_ms=60_000)
         cloaca.task(id="pay", dependencies=["ask"])(lambda context: context.set("paid", True))
     with cloaca.testing.Runner() as runner:
         first, second, third = [runner.submit("w", {"id": number}) for number in range(3)]
@@ -582,18 +584,7 @@ def test_a_condition_is_asked_however_late_the_system_lets_its_body_go_on(
 
     monkeypatch.setattr(Permit, "give_back", gives_back_and_is_late)
     with cloaca.WorkflowBuilder("w"):
-        if how == "loop":
-
-            @cloaca.task(id="wait")
-            async def wait_on_loop(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
-                await handle.defer_until(lambda: True)
-
-        else:
-
-            @cloaca.task(id="wait")
-            def wait(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
-                handle.defer_until(lambda: True)
-
+        waits(how, "wait", lambda _: True)
     with cloaca.testing.Runner() as runner:
         run = runner.submit("w")
         runner.run_until_idle()
@@ -604,18 +595,7 @@ def test_a_condition_is_asked_however_late_the_system_lets_its_body_go_on(
 @pytest.mark.parametrize("how", ["thread", "loop"])
 def test_a_run_whose_time_is_up_while_it_waits_ends_as_on_a_real_clock(span: str, how: str) -> None:
     with cloaca.WorkflowBuilder("approve"):
-        if how == "loop":
-
-            @cloaca.task(id="wait")
-            async def wait_on_loop(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
-                await handle.defer_until(lambda: False)
-
-        else:
-
-            @cloaca.task(id="wait")
-            def wait(context: cloaca.Context, handle: cloaca.TaskHandle) -> None:
-                handle.defer_until(lambda: False)
-
+        waits(how, "wait", lambda _: False)
     with cloaca.testing.Runner() as runner:
         run = runner.submit("approve")
         runner.advance(span)

@@ -83,7 +83,7 @@ class Reader:
             from ..unseen import told
 
             raise told(self.url, error) from None
-        self._opened = self._found()
+        self._opened = self.found()
         if self.file is not None:
             _guard.saw(self.file)
         # What cannot be asked for must not pass for nothing.
@@ -101,8 +101,8 @@ class Reader:
         path = self.native.path
         return None if path is None else os.fspath(path)
 
-    def _found(self) -> tuple[int, int] | None:
-        """What lies at its path now."""
+    def found(self) -> tuple[int, int] | None:
+        """What lies at its path now, which another may have replaced; `None` of a store on a server."""
         if self.file is None:
             return None
         try:
@@ -114,7 +114,7 @@ class Reader:
     def is_gone(self) -> bool:
         """Whether its file was deleted or replaced since it was opened: what is read comes from a file that
         nobody can open any more."""
-        return self._found() != self._opened
+        return self.found() != self._opened
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Writes a copy of everything to a new file, as `DefaultRunner.export` does.

@@ -241,13 +241,7 @@ class Source:
 
 def _file_of(reader: Reader) -> object:
     """The file behind it, which another may replace, in this process, which may be a fork's child."""
-    if reader.file is None:
-        return os.getpid()
-    try:
-        found = os.stat(reader.file)
-    except OSError:
-        return os.getpid()
-    return os.getpid(), found.st_dev, found.st_ino
+    return os.getpid(), reader.found()
 
 
 def is_id(text: str) -> bool:

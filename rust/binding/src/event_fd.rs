@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use cloaca_core::runtime::Waker;
-use cloaca_store::descriptors::{disclaim, is_nameless, nameless};
+use cloaca_store::descriptors::{close_nameless, nameless, still};
 
 /// Readable from a wake-up until that is heard.
 pub struct EventFd {
@@ -37,7 +37,7 @@ impl EventFd {
 
     /// From now on it is readable no more, until the next wake-up.
     pub fn hear(&self) {
-        if let Some(mut file) = still(&self.opened()) {
+        if let Some(mut file) = still(self.opened().as_ref()) {
             let mut count = [0; 8];
             // Nothing to read is no fault.
             let _ = file.read(&mut count);
@@ -47,12 +47,7 @@ impl EventFd {
     /// Nobody reads it any more.
     pub fn close(&self) {
         let file = self.file.write().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(file) = file
-            && !disclaim(&file)
-        {
-            // Its number may be another's by now.
-            std::mem::forget(file);
-        }
+        file.into_iter().for_each(close_nameless);
     }
 
     fn opened(&self) -> RwLockReadGuard<'_, Option<File>> {
@@ -60,14 +55,9 @@ impl EventFd {
     }
 }
 
-/// The descriptor, if it is still what was opened.
-fn still(file: &Option<File>) -> Option<&File> {
-    file.as_ref().filter(|file| is_nameless(file))
-}
-
 impl Waker for EventFd {
     fn wake(&self) {
-        if let Some(mut file) = still(&self.opened()) {
+        if let Some(mut file) = still(self.opened().as_ref()) {
             // A count that is full wakes as well.
             let _ = file.write(&1_u64.to_ne_bytes());
         }

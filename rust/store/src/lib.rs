@@ -73,8 +73,8 @@ impl std::error::Error for OpenError {}
 #[cfg(target_os = "linux")]
 pub mod descriptors {
     pub use crate::sqlite::descriptors::{
-        Purpose, closed, disclaim, forgotten, is_kept_free, is_nameless, is_still, kept, lock, nameless,
-        opened,
+        Purpose, close_nameless, closed, forgotten, is_kept_free, is_still, kept, lock, nameless, opened,
+        still,
     };
 }
 

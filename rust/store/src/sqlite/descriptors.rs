@@ -228,7 +228,7 @@ pub fn close(files: impl IntoIterator<Item = Anchored>) {
     table.sweep();
 }
 
-/// Makes what has no file, under a number that none of ours has; [`disclaim`] is to be called before it is closed.
+/// Makes what has no file, under a number that none of ours has, until [`close_nameless`].
 ///
 /// # Errors
 /// Those of `make`.
@@ -246,10 +246,17 @@ pub fn nameless<T: AsFd, E>(make: impl Fn() -> Result<T, E>) -> Result<T, E> {
     }
 }
 
-/// Whether what has no file still is what was made; from now on its number is nobody's.
-pub fn disclaim(descriptor: impl AsFd) -> bool {
-    table().nameless.remove(&descriptor.as_fd().as_raw_fd());
-    is_nameless(descriptor)
+/// Closes what has no file, if it still is what was made: its number may be another's by now.
+pub fn close_nameless<T: AsFd>(made: T) {
+    table().nameless.remove(&made.as_fd().as_raw_fd());
+    if !is_nameless(&made) {
+        std::mem::forget(made);
+    }
+}
+
+/// What has no file, if it still is what was made.
+pub fn still<T: AsFd>(made: Option<&T>) -> Option<&T> {
+    made.filter(|made| is_nameless(made))
 }
 
 /// Whether somebody else in this process has that file open.
@@ -355,8 +362,8 @@ impl Table {
     }
 }
 
-/// Whether a descriptor still is of a kind that has no name in the file system, such as an eventfd: those alone have no type there.
-pub fn is_nameless(descriptor: impl AsFd) -> bool {
+/// Whether a descriptor is of a kind that has no name in the file system, such as an eventfd: those alone have no type there.
+fn is_nameless(descriptor: impl AsFd) -> bool {
     fstat(descriptor).is_ok_and(|about| about.st_mode & libc::S_IFMT == 0)
 }
 

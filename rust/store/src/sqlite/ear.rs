@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use crate::sqlite::descriptors::{disclaim, is_nameless, nameless};
+use crate::sqlite::descriptors::{close_nameless, nameless, still};
 
 /// The kernel has few of them for a user, of which other programs want some.
 const EARS_MAX: usize = 16;
@@ -46,18 +46,9 @@ struct Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        if !self.file.as_ref().is_some_and(disclaim) {
-            std::mem::forget(self.file.take());
-        }
-        if !self.end.as_ref().is_some_and(disclaim) {
-            std::mem::forget(self.end.take());
-        }
+        self.file.take().into_iter().for_each(close_nameless);
+        self.end.take().into_iter().for_each(close_nameless);
     }
-}
-
-/// A descriptor, if it is still what was opened.
-fn still<T: AsFd>(descriptor: Option<&T>) -> Option<&T> {
-    descriptor.filter(|fd| is_nameless(fd))
 }
 
 /// None where this process or the kernel has no room for one more.

@@ -410,20 +410,11 @@ pub fn reenter(db: &Connection, run: &Unfinished) -> Result<bool, Failure> {
     let priority = priority_of(db, row)?;
     let schedule = run.schedule.filter(|_| run.waits).map(|schedule| schedule.0);
     if let Some(schedule) = schedule {
-        line_up(db, schedule)?;
+        line::line_up(db, schedule)?;
     }
     let seat = Seat { run: row.0, keys: &keys, workflow, priority, stand, party: row.0, schedule };
     put_seat(db, &seat)?;
     Ok(is_held)
-}
-
-/// Whatever a schedule has fired stands in its line, also what was to wait for nothing: what is opened again waits for it.
-fn line_up(db: &Connection, schedule: i64) -> Result<(), Failure> {
-    const SQL: &str = "
-        UPDATE seats SET schedule = :schedule, place = run * 1048576
-        WHERE schedule IS NULL AND EXISTS (SELECT 1 FROM runs WHERE runs.row = seats.run AND runs.schedule = :schedule)";
-    db.prepare_cached(SQL)?.execute(named_params! { ":schedule": schedule })?;
-    Ok(())
 }
 
 /// Notes that limits count a run, and takes it out of every hand if they hold it.

@@ -9,7 +9,7 @@ use cloaca_core::port::{Admitted, NewRun};
 use crate::postgres::db::{self, Db, named_params};
 use crate::postgres::fault::Failure;
 use crate::postgres::limits::{Entrant, HELD, rule, stand, turns};
-use crate::postgres::run::line::place_of;
+use crate::postgres::run::line::{BETWEEN, place_of};
 
 /// What limits say of a new run without a look at others.
 pub enum Judged {
@@ -202,10 +202,11 @@ struct Row {
 fn put_seats(db: &Db, seats: &[Row]) -> Result<(), Failure> {
     const SQL: &str = "
         INSERT INTO seats (run, lane, seat, priority, stand, party, schedule, place)
-        SELECT run, lane, seat, priority, stand, run, schedule, run * 1048576
+        SELECT run, lane, seat, priority, stand, run, schedule, run * :between
         FROM unnest(:run::BIGINT[], :lane::BIGINT[], :seat::BIGINT[], :priority::BIGINT[], :stand::BIGINT[], :schedule::BIGINT[])
             AS new (run, lane, seat, priority, stand, schedule)";
     db.prepare_cached(SQL)?.execute(named_params! {
+        ":between": BETWEEN,
         ":run": seats.iter().map(|seat| seat.run).collect::<Vec<_>>(),
         ":lane": seats.iter().map(|seat| seat.lane).collect::<Vec<_>>(),
         ":seat": seats.iter().map(|seat| seat.seat).collect::<Vec<_>>(),

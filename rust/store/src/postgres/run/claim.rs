@@ -332,8 +332,8 @@ pub fn reopen(
     run.context_hash = guard(db, run.row)?;
     end::keep(db, run.row)?;
     open_again(db, epoch, &run)?;
-    run.is_again = line::enter(db, run.row, run.schedule)?;
-    run.waits = waits(db, run.row)?;
+    let waits = line::enter(db, run.row, run.schedule)?;
+    (run.is_again, run.waits) = (waits.is_some(), waits.unwrap_or(run.waits));
     end::withdraw(db, run.row)?;
     if run.is_limited || limits::is_any(db)? {
         run.is_held = limits::reenter(db, &run)?;
@@ -344,12 +344,6 @@ pub fn reopen(
     run.tasks = again::undecide(db, run.row, tasks(db, run.row)?)?;
     audit::note(db, "retry", &id.to_string())?;
     Ok(Some(run))
-}
-
-/// Whether a run waits for its turn.
-fn waits(db: &Db, row: RunRow) -> Result<bool, Failure> {
-    const SQL: &str = "SELECT waits FROM runs WHERE row = :row";
-    Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":row": row.0 }, |row| row.get(0))?)
 }
 
 /// Notes that somebody asked for the ends of a run and of its unfinished children, and theirs, and ends those that nobody drives. All of

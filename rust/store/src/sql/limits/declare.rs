@@ -6,6 +6,7 @@ use cloaca_core::limit::Limits;
 use super::super::db::{self, Db, OptionalExtension as _, named_params};
 use super::super::dialect::by_index;
 use super::super::fault::Failure;
+use super::super::run::line::place;
 use super::{HELD, Seat, mark, put_seat, stand};
 
 /// Whether any workflow has limits.
@@ -115,7 +116,7 @@ fn standings(db: &Db, workflow: &str) -> Result<Vec<Standing>, Failure> {
             owner IS NOT NULL OR started_at IS NOT NULL OR EXISTS (SELECT 1 FROM tasks WHERE tasks.run = runs.row),
             coalesce(party, runs.row), CASE WHEN waits THEN runs.schedule END
         FROM runs", by_index!("runs_unfinished"), " LEFT JOIN seats ON seats.run = runs.row
-        WHERE completed_at IS NULL AND workflow = :workflow ORDER BY coalesce(runs.turn, runs.row * 1048576)");
+        WHERE completed_at IS NULL AND workflow = :workflow ORDER BY ", place!("runs."));
     let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":workflow": workflow }, |row| {
         Ok(Standing {

@@ -14,21 +14,32 @@ use super::super::fault::Failure;
 use super::super::owner::owner_is_dead;
 use super::super::value::id_at;
 
-/// Where a run stands. One that was opened again has a place of its own, between rows: as many of them as may stand between two.
-macro_rules! place {
-    () => {
-        "coalesce(turn, row * 1048576)"
+/// Of those that were opened again as many may stand between two rows.
+pub const BETWEEN: i64 = 1_048_576;
+
+/// The place of a run that was not opened again, by its row.
+macro_rules! row_place {
+    ($row:literal) => {
+        concat!($row, " * 1048576")
     };
 }
 
+/// Where a run stands. One that was opened again has a place of its own, between rows.
+macro_rules! place {
+    ($run:literal) => {
+        concat!("coalesce(", $run, "turn, ", $run, "row * 1048576)")
+    };
+}
+pub(crate) use place;
+
 /// The place of a run that was not opened again.
 pub fn place_of(row: RunRow) -> i64 {
-    row.0.saturating_mul(1_048_576)
+    row.0.saturating_mul(BETWEEN)
 }
 
 /// Where any run stands.
 pub fn stands(db: &Db, row: RunRow) -> Result<i64, Failure> {
-    const SQL: &str = concat!("SELECT ", place!(), " FROM runs WHERE row = :row");
+    const SQL: &str = concat!("SELECT ", place!(""), " FROM runs WHERE row = :row");
     Ok(db.prepare_cached(SQL)?.query_row(named_params! { ":row": row.0 }, |row| row.get(0))?)
 }
 
@@ -71,7 +82,7 @@ fn others_below(
     // What waits for its time is nobody's, and a living owner's to come.
     const SQL: &str = concat!(
         "SELECT schedule, id, ",
-        place!(),
+        place!(""),
         " AS stands, waits, turn IS NOT NULL, coalesce(owner = :epoch, FALSE), CASE WHEN ",
         owner_is_dead!(),
         " THEN workflow END FROM runs",
@@ -80,7 +91,7 @@ fn others_below(
             AND row < :below AND (:all OR turn IS NOT NULL OR owner IS DISTINCT FROM :epoch)
         UNION ALL
         SELECT * FROM (SELECT schedule, id, ",
-        place!(),
+        place!(""),
         ", waits, turn IS NOT NULL, FALSE, workflow FROM runs",
         by_index!("runs_delayed_fires"),
         " WHERE completed_at IS NULL AND not_before IS NOT NULL AND schedule IS NOT NULL AND row < :below LIMIT :delayed_max) AS delayed
@@ -160,26 +171,29 @@ fn before_again(line: &[Other], run: &Unfinished, known: &mut usize) -> Vec<Uuid
 }
 
 /// A final run is opened again, and stands at the end of the line of what fired it. It waits there if what that fires does not go beside what is unfinished.
-/// True if it has a place now.
-pub fn enter(db: &Db, run: RunRow, schedule: Option<ScheduleKey>) -> Result<bool, Failure> {
+/// Whether it waits, if it has a place now.
+pub fn enter(db: &Db, run: RunRow, schedule: Option<ScheduleKey>) -> Result<Option<bool>, Failure> {
     // On a server this waits for what is being fired, and what is fired next waits for it.
     const FLAG: &str = "UPDATE schedules SET again = TRUE WHERE row = :schedule";
     // Primary keys; index runs_again.
-    const PLACE: &str = "
-        UPDATE runs SET
+    const PLACE: &str = concat!(
+        "UPDATE runs SET
             waits = waits OR EXISTS (
                 SELECT 1 FROM schedules WHERE schedules.row = :schedule AND coalesce(overlap, 'allow') <> 'allow'),
             turn = 1 + (SELECT max(last) FROM (
-                SELECT max(row) * 1048576 AS last FROM runs
+                SELECT ",
+        row_place!("max(row)"),
+        " AS last FROM runs
                 UNION ALL SELECT max(turn) FROM runs
                 WHERE schedule = :schedule AND turn IS NOT NULL AND completed_at IS NULL) AS places)
-        WHERE row = :row";
-    let Some(schedule) = schedule else { return Ok(false) };
+        WHERE row = :row RETURNING waits"
+    );
+    let Some(schedule) = schedule else { return Ok(None) };
     if db.prepare_cached(FLAG)?.execute(named_params! { ":schedule": schedule.0 })? == 0 {
-        return Ok(false);
+        return Ok(None);
     }
-    db.prepare_cached(PLACE)?.execute(named_params! { ":schedule": schedule.0, ":row": run.0 })?;
-    Ok(true)
+    let params = named_params! { ":schedule": schedule.0, ":row": run.0 };
+    Ok(Some(db.prepare_cached(PLACE)?.query_row(params, |row| row.get(0))?))
 }
 
 /// Runs of its schedule that were opened again stand before what a tick fires. None if there are none such, as it mostly is.
@@ -211,10 +225,11 @@ pub fn opened(db: &Db, tick: &TickChange, has_opened: bool) -> Result<Vec<Uuid>,
 /// Those of these pairs of unfinished runs of a line of which the first was opened again, and stands behind the second.
 pub fn moved(db: &Db, pairs: &[(Uuid, Uuid)]) -> Result<Vec<(Uuid, Uuid)>, Failure> {
     // Index runs_id.
-    const SQL: &str = "
-        SELECT 1 FROM runs AS run JOIN runs AS other ON other.id = :other
-        WHERE run.id = :run AND run.completed_at IS NULL AND other.completed_at IS NULL
-            AND run.turn > coalesce(other.turn, other.row * 1048576)";
+    const SQL: &str = concat!(
+        "SELECT 1 FROM runs AS run JOIN runs AS other ON other.id = :other
+        WHERE run.id = :run AND run.completed_at IS NULL AND other.completed_at IS NULL AND run.turn > ",
+        place!("other.")
+    );
     let mut statement = db.prepare_cached(SQL)?;
     let mut moved = Vec::new();
     for &(run, other) in pairs {
@@ -250,4 +265,15 @@ pub fn room(db: &Db, tick: &TickChange, opened: &[Uuid]) -> Result<Option<Room>,
         Some(room) if room.runs <= runs => Some(room),
         _ => Some(Room { runs, with: Some(with) }),
     })
+}
+
+/// Whatever a schedule has fired stands in its line under limits, also what was to wait for nothing: what is opened again waits for it.
+pub fn line_up(db: &Db, schedule: i64) -> Result<(), Failure> {
+    const SQL: &str = concat!(
+        "UPDATE seats SET schedule = :schedule, place = ",
+        row_place!("run"),
+        " WHERE schedule IS NULL AND EXISTS (SELECT 1 FROM runs WHERE runs.row = seats.run AND runs.schedule = :schedule)"
+    );
+    db.prepare_cached(SQL)?.execute(named_params! { ":schedule": schedule })?;
+    Ok(())
 }
