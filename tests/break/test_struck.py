@@ -58,11 +58,14 @@ class Program:
         self.ended: set[str] = set()
         self.failed: list[str] = []
         self.is_to_fail = False
+        self.is_waited_for = threading.Event()
         with cloaca.WorkflowBuilder("w") as builder:
             builder.on_success(lambda run: self.ended.add(run["id"]))
             cloaca.task(id="thread", **again)(lambda context: logging.getLogger("w").warning("one line"))
         with cloaca.WorkflowBuilder("cpu"):
             cloaca.task(id="cpu", executor="cpu", **again)(left)
+        with cloaca.WorkflowBuilder("held"):
+            cloaca.task(id="held", **again)(self.held)
         with cloaca.WorkflowBuilder("loop"):
             cloaca.task(id="loop", on_success=lambda task, context: None, **again)(self.on_loop)
         cloaca.trigger(
@@ -77,6 +80,9 @@ class Program:
 
     async def on_loop(self, context: cloaca.Context) -> None:
         await asyncio.sleep(0)
+
+    def held(self, context: cloaca.Context) -> None:
+        assert self.is_waited_for.wait(SECONDS)
 
     def poll(self) -> bool:
         if self.is_to_fail:
@@ -96,8 +102,14 @@ class Program:
         self.is_to_fail = False
 
         async def waits() -> None:
-            assert (await runner.execute_async("w", timeout=SECONDS)).status == "Completed"
+            run = asyncio.ensure_future(runner.execute_async("held", timeout=SECONDS))
+            # A run that is over before it is waited for needs nobody who tells of its end.
+            while not threads("awaiter") and not run.done():
+                await asyncio.sleep(0)
+            self.is_waited_for.set()
+            assert (await run).status == "Completed"
 
+        self.is_waited_for.clear()
         asyncio.run(waits())
 
 
@@ -128,9 +140,6 @@ def test_what_hits_a_thread_that_serves_ends_it_not(
 ) -> None:
     with program() as made:
         made.goes_on()
-        # Whether a run is over before it is waited for is chance.
-        while not threads(role):
-            made.goes_on()
         (*_, thread) = threads(role)
         throw(thread, error)
         made.goes_on()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import http.client
+import socketserver
 import threading
 from collections.abc import Iterator
 
@@ -88,3 +89,40 @@ def test_it_answers_on_whatever_is_thrown_into_its_thread(listening: Listening) 
     for _ in range(3):
         assert status() == 200
     assert thread.is_alive()
+
+
+def test_who_is_answered_by_a_thread_is_counted_once_whatever_is_thrown_as_that_begins(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = socketserver.ThreadingMixIn.process_request
+    struck: list[threading.Thread] = []
+
+    def begin_and_raise(server: socketserver.ThreadingMixIn, request: object, client_address: object) -> None:
+        before = set(threading.enumerate())
+        begin(server, request, client_address)  # type: ignore[arg-type]
+        struck.extend(set(threading.enumerate()) - before)
+        raise RuntimeError("thrown in")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socketserver.ThreadingMixIn, "process_request", begin_and_raise)
+        for _ in range(3):
+            with contextlib.suppress(http.client.HTTPException, ConnectionError):
+                asked = ask(listening, "/healthz")
+                asked.getresponse()
+            asked.close()
+    for thread in struck:
+        thread.join(WAIT)
+    # As many may ask as before, and no more.
+    hangs = Hangs()
+    listening._metrics = hangs  # type: ignore[assignment]
+    waiting = [ask(listening, "/metrics") for _ in range(ASKING_MAX)]
+    for _ in waiting:
+        assert hangs.asked.acquire(timeout=WAIT)
+    more = ask(listening, "/metrics")
+    with pytest.raises((http.client.HTTPException, ConnectionError)):
+        more.getresponse()
+    more.close()
+    hangs.goes_on.set()
+    for each in waiting:
+        assert each.getresponse().status == 503
+        each.close()

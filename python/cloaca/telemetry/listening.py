@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 import weakref
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -93,7 +92,8 @@ class Listening(ThreadingHTTPServer):
     def __init__(self, host: str, port: int) -> None:
         self._metrics: App | None = None
         self._health: App | None = None
-        self._places = threading.BoundedSemaphore(ASKING_MAX)
+        # Those that a thread answers, until it has. Whatever hits who listens, none is let go of twice.
+        self._asking: set[object] = set()
         if ":" in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, port), _Asked)
@@ -113,15 +113,16 @@ class Listening(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answers on a thread, if there is one for it. Whether the process lives is told without."""
-        if not self._places.acquire(blocking=False):
+        if len(self._asking) >= ASKING_MAX:
             if _asks_if_alive(request):
                 self.finish_request(request, client_address)
             self.shutdown_request(request)
             return
         try:
+            self._asking.add(request)
             super().process_request(request, client_address)
         except BaseException:
-            self._places.release()
+            self._asking.discard(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -129,7 +130,7 @@ class Listening(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            self._asking.discard(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Who asked has gone."""
