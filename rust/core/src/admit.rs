@@ -151,11 +151,16 @@ impl Gate {
         self.stand(schedule, hash, run, order);
     }
 
-    /// Notes unfinished runs that came right before one that is noted.
+    /// Notes unfinished runs that came right before one that is noted. Those that stand before it keep their places.
     pub fn hold_before(&mut self, run: Uuid, others: &[Uuid]) {
         let Some(entry) = self.by_run.get(&run).copied() else { return };
-        others.iter().for_each(|&other| self.hold(entry.schedule, None, other));
-        self.move_behind(entry.schedule, Some(entry.order - 1), others);
+        let stands_before = |other: &Uuid| self.by_run.get(other).is_some_and(|it| it.order < entry.order);
+        let others: Vec<Uuid> = others.iter().copied().filter(|other| !stands_before(other)).collect();
+        for &other in &others {
+            let hash = self.by_run.get(&other).and_then(|entry| entry.hash);
+            self.hold(entry.schedule, hash, other);
+        }
+        self.move_behind(entry.schedule, Some(entry.order - 1), &others);
     }
 
     /// A run that is noted came right behind the last of those.
@@ -308,11 +313,14 @@ mod tests {
         gate.hold_before(run(3), &[run(6), run(5)]);
         assert_eq!(gate.before(run(3)), [run(1), run(4), run(2), run(6), run(5)]);
         assert_eq!(gate.equal(ScheduleKey(1), [7; 16]), Some(run(4)));
+        // The first one stands before the fourth, the third was noted behind it.
+        gate.hold_before(run(4), &[run(1), run(3)]);
+        assert_eq!(gate.before(run(2)), [run(1), run(3), run(4)]);
         // Of what is unknown here nothing is before it.
         gate.stand_behind(run(5), &[run(7)]);
         assert_eq!(
             [5, 1, 4, 2, 6, 3].map(|number| gate.release(run(number))),
-            [Some(run(1)), Some(run(4)), Some(run(2)), Some(run(6)), Some(run(3)), None]
+            [Some(run(1)), Some(run(3)), Some(run(3)), Some(run(3)), Some(run(3)), None]
         );
     }
 

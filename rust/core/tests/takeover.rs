@@ -293,6 +293,23 @@ fn a_fire_waits_for_what_was_opened_again_elsewhere() {
 }
 
 #[test]
+fn a_fire_waits_for_what_was_opened_again_elsewhere_and_was_heard_of_after_its_poll() {
+    let mut engine = beside_theirs(Overlap::Queue);
+    assert!(!has_begun(&step(&mut engine, Event::OthersEnded(vec![THEIRS]))));
+    let (tick, then) = fired(&mut engine, 1);
+    // The trigger is declared again before the fire is kept, and what is unfinished is told then.
+    let again = asked(&mut step(&mut engine, declaration_with(Overlap::Queue)));
+    let Receipt::Declared(state) = held_by(MINE) else { unreachable!("it says so") };
+    let opened = vec![Uuid::from_u128(9)];
+    let declared = Receipt::Declared(TriggerState { unfinished: opened.clone(), ..state });
+    assert!(!has_begun(&step(&mut engine, Event::Committed(again, declared))));
+    let fates = vec![Admitted::Started { row: RunRow(6) }];
+    let receipt = Receipt::Tick { fates, cursor: None, opened: opened.clone() };
+    assert!(!has_begun(&step(&mut engine, Event::Committed(then, receipt))));
+    assert_eq!(begun(&step(&mut engine, Event::OthersEnded(opened))), [tick.fires[0].id]);
+}
+
+#[test]
 fn a_claimed_run_that_was_cancelled_meanwhile_ends_at_once() {
     let mut engine = engine();
     step(&mut engine, declared_mail());

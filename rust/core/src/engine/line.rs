@@ -44,7 +44,10 @@ impl Engine {
 
     /// Runs of its line that were opened again, wherever that was, and that the store has kept before a fire of this runner.
     pub(super) fn wait_for_opened(&mut self, fire: Option<Uuid>, mut runs: Vec<Uuid>) {
-        runs.retain(|&id| !self.runs.contains_key(&id) && !self.gate.holds(id));
+        // What others drive may have been heard of after the poll, and stands behind its fire until now.
+        runs.retain(|&id| {
+            !self.runs.contains_key(&id) && (self.others.contains(&id) || !self.gate.holds(id))
+        });
         if let Some(fire) = fire.filter(|&fire| !runs.is_empty() && self.gate.holds(fire)) {
             self.gate.hold_before(fire, &runs);
             self.others.extend(runs);
