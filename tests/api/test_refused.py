@@ -147,6 +147,8 @@ def test_a_run_that_is_refused_to_the_end_is_the_next_runners(
         assert eventually(lambda: REFUSED in run.why())
         caplog.set_level("INFO")
     assert "has taken what it refused" not in caplog.text
+    assert f"the progress of run {run.id} cannot be kept; it is left to the next runner" in caplog.text
+    assert "has stopped; it leaves 1 run unfinished" in caplog.text
     guard.off()
     with cloaca.DefaultRunner(guard.path) as runner:
         assert runner.run(run.id).result(WAIT).status == "Completed"

@@ -338,6 +338,13 @@ impl Engine {
         }
     }
 
+    /// The store will not take what became of a run: it is left as it was kept last.
+    pub(super) fn progress_refused(&mut self, run: Uuid, why: String, now: Now, out: &mut Effects) {
+        self.left += 1;
+        self.lose(run, &format!("cannot be kept: {why}"), now, out);
+        out.logs.push(Note::ProgressRefused { run, why });
+    }
+
     pub(super) fn lose(&mut self, id: Uuid, why: &str, now: Now, out: &mut Effects) {
         out.lost.push((id, why.to_owned()));
         self.drop_run(id, now, out);

@@ -815,7 +815,10 @@ impl Display for Note {
                 )
             }
             Self::ProgressRefused { run, why } => {
-                write!(f, "the progress of run {run} cannot be kept: {why}")
+                write!(
+                    f,
+                    "the progress of run {run} cannot be kept; it is left to the next runner as it was kept last, and what ended since is done again: {why}"
+                )
             }
             Self::VersionDiffers { run, workflow, lost } => {
                 write!(f, "run {run} of workflow '{workflow}' goes on under a version ")?;

@@ -228,10 +228,7 @@ impl Engine {
             Then::Progress { run, .. }
             | Then::Recorded { run, .. }
             | Then::Checkpointed { run, .. }
-            | Then::Forgotten { run, .. } => {
-                out.logs.push(Note::ProgressRefused { run, why: words });
-                self.lose(run, &format!("cannot be kept: {why}"), now, out);
-            }
+            | Then::Forgotten { run, .. } => self.progress_refused(run, words, now, out),
             Then::Declared { place, .. } => {
                 out.logs.push(Note::DeclarationRefused { trigger: self.trigger_in(place), why: words });
             }

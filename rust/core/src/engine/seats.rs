@@ -291,8 +291,7 @@ impl Engine {
         match receipt {
             Receipt::Seats(pass) => self.passed(pass, Some(number), out),
             Receipt::Refused(why) if self.is_life(job.run, job.life) => {
-                out.logs.push(Note::ProgressRefused { run: job.run, why: why.clone() });
-                self.lose(job.run, &format!("cannot be kept: {why}"), now, out);
+                self.progress_refused(job.run, why, now, out);
             }
             Receipt::Fenced if self.is_life(job.run, job.life) => {
                 out.logs.push(Note::RunTaken { run: job.run, workflow: self.workflow_of(job.run) });
