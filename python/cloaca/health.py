@@ -191,6 +191,13 @@ def of_stopped(text: str) -> Health:
     }
 
 
+def add_ended_loop(health: Health) -> None:
+    """Tells in the health of a runner's store that the event loop has ended on which async bodies run."""
+    text = "the event loop that async bodies run on here has ended: what is async waits for another runner"
+    health["ok"] = False
+    health["reasons"].append(_reason("loop_ended", text, 1, 0))
+
+
 def _reason(
     code: HealthCode,
     text: str,

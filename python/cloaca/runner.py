@@ -524,7 +524,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
         - `store`: writes are refused, or the file is gone; `disk`: less than 64 MiB are free.
         - `old_transaction`: on a server of PostgreSQL one is open for more than five minutes, whosever it is.
-        - `stopped`: this runner has stopped by itself.
+        - `stopped`: this runner has stopped by itself; `loop_ended`: the event loop has ended on which its
+          async bodies run. Only it knows these of itself.
         - `no_runner`: no runner is alive that works, and there is something to serve; `dead_runner`: and
           runs of one that died are in nobody's hands.
         - `silent_runner`: a process lives and has said nothing for 30 seconds: it is stopped, or hangs.
@@ -551,7 +552,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             return of_stopped(_ENDED)
 
     def _health(self) -> Health:
-        from .health import health
+        from .health import add_ended_loop, health
 
         engine = self._open()
         now_us = engine.now()
@@ -564,6 +565,9 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         found = health(engine.store.glance, owners, path, told, on_server=on_server, now_us=now_us)
         if stopped:
             found["reasons"][0]["code"] = "stopped"
+        self._crew.look_at_loop()
+        if self._crew.has_lost_loop():
+            add_ended_loop(found)
         return found
 
     def _has_stopped(self) -> bool:

@@ -498,6 +498,7 @@ HealthCode: TypeAlias = Literal[
     "store",
     "disk",
     "stopped",
+    "loop_ended",
     "no_runner",
     "silent_runner",
     "dead_runner",

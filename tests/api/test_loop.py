@@ -701,6 +701,9 @@ def test_a_loop_that_ends_under_its_runner_leaves_its_runs_to_the_next(
 
     # Before it is shut down: then nobody would be told any more.
     assert eventually(lines)
+    health = runner.health()
+    assert not health["ok"]
+    assert "loop_ended" in [reason["code"] for reason in health["reasons"]]
     started = time.monotonic()
     runner.shutdown(5)
     assert time.monotonic() - started < 4
