@@ -655,6 +655,29 @@ fn failures_go_on_where_they_were_kept_and_a_recovery_is_kept_at_once() {
 }
 
 #[test]
+fn a_wait_lasts_as_long_where_it_is_heard_late_that_the_trigger_is_on() {
+    let failed = |row: &TriggerState| TriggerState { enabled: false, ..row.clone() };
+    for (failures, waits_until_ms) in [(1, 1_100), (2, 1_350)] {
+        let mut poller = Poller::default();
+        let place = poller.declare("t".into(), plan(100).into(), Mono(0));
+        poller.enable(place, &row(1), false, now(at_ms(0)));
+        let ticket = due(&mut poller, at_ms(100));
+        poller.ended(ticket, true, finish(at_ms(150)), at_ms(150)).expect("it counts");
+        // It was declared again before its tick is kept; what was read of its row then may be old.
+        poller.enable(place, &failed(&row(1)), false, now(at_ms(200)));
+        poller.rearm(place, None, None, at_ms(250));
+        // How often it had failed, and until when it waits: as is known here, and as another owner has left it meanwhile.
+        let wait = grid::Wait { not_before: Wall(waits_until_ms * 1_000), span_us: 2_000_000 };
+        let read = Now { mono: at_ms(350), wall: Wall(350_000) };
+        poller.switch(ScheduleKey(1), true, Some((failures, Some(wait))), read);
+        assert_eq!(poller.failing(place), failures);
+        let due = poller.next_due().expect("it is on");
+        let until = at_ms(waits_until_ms.unsigned_abs());
+        assert!(due >= until && due <= until.after(Duration::from_millis(100)), "{due:?} after {failures}");
+    }
+}
+
+#[test]
 fn what_is_known_to_be_on_only_after_it_changed_hands_goes_on_failing_and_waiting() {
     let wait = grid::Wait { not_before: Wall(5_000_000), span_us: 5_000_000 };
     let kept =

@@ -413,11 +413,18 @@ impl Poller {
         }
         match kept {
             None => (rest.failures, rest.pause, rest.first) = (failures, pause, first),
-            Some((failures, wait)) => {
+            Some((kept, wait)) => {
                 let left = wait.map_or(Duration::ZERO, |wait| wait.left(now.wall));
-                rest.failures = failures;
-                // A wait by its own wish that was kept from here goes on as it began.
-                rest.pause = if failures > 0 { Some(left) } else { pause.filter(|_| !left.is_zero()) };
+                rest.failures = kept;
+                // What was kept from here goes on as it began, and what is known of another's from now on.
+                rest.pause = match kept {
+                    0 => pause.filter(|_| !left.is_zero()),
+                    _ if kept == failures => pause,
+                    _ => {
+                        rest.waits_from = Some(now.mono);
+                        Some(left)
+                    }
+                };
                 rest.first = if left.is_zero() { rest.first } else { first };
             }
         }
