@@ -14,6 +14,7 @@ from contextlib import suppress
 from . import living, registry, urgency
 from .apart import apart, running_loop
 from .check import flag, seconds, span
+from .check import parent as named
 from .errors import RunnerError, WorkflowError
 from .kind import is_a
 from .near import refuse_keywords
@@ -55,8 +56,13 @@ class Awaited:
         def _open(self) -> Any: ...
         def _shutdown_seconds(self) -> float: ...
         def _submit(
-            self, workflow_name: object, context: ContextLike | None, when: Urgency | None = None
+            self,
+            workflow_name: object,
+            context: ContextLike | None,
+            when: Urgency | None = None,
+            parent: str | None = None,
         ) -> Run: ...
+        def _refuse_unknown(self, parent: str) -> None: ...
         def _refuse_unserved(self, workflow_name: object, context: ContextLike | None) -> None: ...
         def _called(self, run: Run) -> Run: ...
         def _begun_keyed(
@@ -66,6 +72,7 @@ class Awaited:
             run_key: str,
             run_key_ttl: Duration,
             when: Urgency | None,
+            parent: str | None = None,
         ) -> Keyed: ...
         def _keyed(
             self, watch: Watch, key: tuple[str, float] | None, encoded: str, is_called: bool = False
@@ -93,6 +100,7 @@ class Awaited:
             priority: int | None = None,
             at: str | datetime | None = None,
             delay: Duration | None = None,
+            parent: Run | str | None = None,
         ) -> Run: ...
 
     _uses_program_loop = True
@@ -172,6 +180,7 @@ class Awaited:
         priority: int | None = None,
         at: str | datetime | None = None,
         delay: Duration | None = None,
+        parent: Run | str | None = None,
         connection: object = None,
         **unknown: Never,
     ) -> Run:
@@ -187,12 +196,15 @@ class Awaited:
         if unknown:
             refuse_keywords("submit_async()", unknown, Awaited.submit_async.__kwdefaults__)
         when = urgency.of(priority, at, delay)
+        given = named(parent, connection)
         if connection is not None:
             asked = self._asked_in(workflow_name, [context], [run_key], run_key_ttl, when)
             return (await asked.ask_async(connection))[0]
         await self._know(workflow_name)
+        if given is not None:
+            await self._crew.looks().call(lambda: self._refuse_unknown(given))
         if run_key is not None:
-            parts = self._begun_keyed(workflow_name, context, run_key, run_key_ttl, when)
+            parts = self._begun_keyed(workflow_name, context, run_key, run_key_ttl, when, given)
             watch = parts[0]
             await self._crew.awaiter().wait_started(watch, watch.id)
             if watch.stands_for is None:
@@ -202,7 +214,7 @@ class Awaited:
             return had
         if run_key_ttl is not RUN_KEY_TTL:
             span(run_key_ttl, "run_key_ttl")
-        run = self._submit(workflow_name, context, when)
+        run = self._submit(workflow_name, context, when, given)
         if run._is_called:
             return await self._called_async(run)
         assert run._watch is not None, "a run that was submitted is watched"

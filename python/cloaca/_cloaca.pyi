@@ -53,7 +53,7 @@ __all__ = [
 _Job = tuple[int, int, int, bool, int]
 _Ticket = tuple[int, int, int, int, int, int]
 _Urgency = tuple[int | None, int | None, int | None]
-_Fire = tuple[str, str | None, int | None, str | None, str | None, _Urgency | None, str | None]
+_Fire = tuple[str, str | None, int | None, str | None, str | None, _Urgency | None, int | None, str | None]
 
 def check_cron(expression: str, timezone: str) -> None: ...
 def check_key(key: str) -> None: ...

@@ -151,6 +151,7 @@ class Runs(Listings):
         priority: int | None = None,
         at: str | datetime | None = None,
         delay: Duration | None = None,
+        parent: Run | str | None = None,
         connection: object = None,
         **unknown: Never,
     ) -> Run:
@@ -181,33 +182,40 @@ class Runs(Listings):
             delay (Duration | None): it begins so long from now, or later. Until then the run is `Pending` and
                 in no runner's hands: any that declares its workflow takes it, whatever has become of this
                 one.
+            parent (Run | str | None): the run, or its id, of which this one comes: it is shown with that one,
+                with `parent_kind` `given`, and cancelled with it, whoever asks and however that one stands.
+                It takes the place of what is said above of calls in a task.
             connection (object): with a store on PostgreSQL, a connection of yours to that database: one of
                 psycopg or asyncpg, or a connection or session of SQLAlchemy. The run is asked for in its
                 transaction, and exists if and only if you commit that; what its key, its limits and the like
                 make of it is decided after that. `Run.result` waits for the commit, too. The workflow need
-                not be declared here, and the run is no child of a task's.
+                not be declared here, and the run is no child of a task's, nor has it a `parent`.
 
         Raises:
+            WorkflowError: (a `ValueError`) there is no such run as `parent`.
             ArgumentError: (a `ValueError`) with `connection`, the store is on no server.
             ArgumentTypeError: (a `TypeError`) `connection` is none that is known, or one that is awaited.
             ArgumentError: (a `ValueError`) a run key that is empty or no text, a bad `run_key_ttl`, or the
                 run of that key has another context; the message names it. Also a `priority`, `at` or `delay`
-                that is none, or both of the latter.
+                that is none, or both of the latter, a `parent` that is none, or one with a `connection`.
             RunnerError: (a `RuntimeError`) the run of the task that calls this was cancelled, or is over.
             What `execute` raises.
         """
         if unknown:
             refuse_keywords("submit()", unknown, Runs.submit.__kwdefaults__)
         when = urgency.of(priority, at, delay)
+        given = check.parent(parent, connection)
         if connection is not None:
             return self._asked_in(workflow_name, [context], [run_key], run_key_ttl, when).ask(connection)[0]
+        if given is not None:
+            self._refuse_unknown(given)
         if run_key is not None:
-            parts = self._begun_keyed(workflow_name, context, run_key, run_key_ttl, when)
+            parts = self._begun_keyed(workflow_name, context, run_key, run_key_ttl, when, given)
             parts[0].wait_started()
             return self._keyed(*parts)
         if run_key_ttl is not RUN_KEY_TTL:
             check.span(run_key_ttl, "run_key_ttl")
-        run = self._submit(workflow_name, context, when)
+        run = self._submit(workflow_name, context, when, given)
         assert run._watch is not None, "a run that was submitted is watched"
         run._watch.wait_started()
         return self._called(run) if run._is_called else run
@@ -241,6 +249,7 @@ class Runs(Listings):
         priority: int | None = None,
         at: str | datetime | None = None,
         delay: Duration | None = None,
+        parent: Run | str | None = None,
         connection: object = None,
         **unknown: Never,
     ) -> list[Run]:
@@ -255,6 +264,7 @@ class Runs(Listings):
             priority (int | None): how urgent all of them are; see `submit`.
             at (str | datetime | None): when all of them begin, or later.
             delay (Duration | None): how long from now.
+            parent (Run | str | None): the run of which all of them come; see `submit`.
             connection (object): in whose transaction all of them are asked for; see `submit`.
 
         Raises:
@@ -272,10 +282,11 @@ class Runs(Listings):
             raise ArgumentTypeError(
                 f"run_keys is {excerpt(run_keys)}; it must be a list of run keys, or None"
             )
+        given = check.parent(parent, connection)
         if connection is not None:
             wanted = list(contexts)
-            given: list[str | None] = [None] * len(wanted) if run_keys is None else list(run_keys)
-            return self._asked_in(name, wanted, given, run_key_ttl, when).ask(connection)
+            wishes: list[str | None] = [None] * len(wanted) if run_keys is None else list(run_keys)
+            return self._asked_in(name, wanted, wishes, run_key_ttl, when).ask(connection)
         self._declarations.chosen.refuse(name)
         limit = engine.context_bytes_max
         if check.flag(progress, "progress"):
@@ -288,9 +299,11 @@ class Runs(Listings):
         if keys is not None:
             _refuse_lengths(len(keys), len(encoded))
         has_keys = [False] * len(encoded) if keys is None else [key is not None for key in keys]
-        calls = self._calls(name, has_keys)
+        if given is not None:
+            self._refuse_unknown(given)
+        calls = self._calls(name, has_keys, given)
         watches = self._begun(name, encoded, keys, calls, when)
-        if keys is None and calls is None:
+        if keys is None and not _numbers(calls):
             if watches:
                 watches[-1].wait_started()
             return [Run(self, watch.id, watch) for watch in watches]
@@ -299,7 +312,7 @@ class Runs(Listings):
             watch.wait_started()
         if keys is None:
             keys = [None] * len(encoded)
-        return [self._keyed(*parts, calls is not None) for parts in zip(watches, keys, encoded, strict=True)]
+        return [self._keyed(*parts, _numbers(calls)) for parts in zip(watches, keys, encoded, strict=True)]
 
     def _asked_in(
         self,
@@ -340,15 +353,16 @@ class Runs(Listings):
         run_key: str,
         run_key_ttl: Duration,
         when: Urgency | None,
+        parent: str | None = None,
     ) -> Keyed:
         """What `_keyed` is to be told once the watch knows of its run."""
         engine, name = self._working(), _name_of(workflow_name)
         self._declarations.chosen.refuse(name)
         encoded = encode_within(engine.context_bytes_max, context, "the context")
         key = check.run_key(run_key, run_key_ttl)
-        calls = self._calls(name, (True,))
+        calls = self._calls(name, (True,), parent)
         [watch] = self._begun(name, [encoded], [key], calls, when)
-        return watch, key, encoded, calls is not None
+        return watch, key, encoded, _numbers(calls)
 
     def _keyed(
         self, watch: Watch, key: tuple[str, float] | None, encoded: str, is_called: bool = False
@@ -370,17 +384,34 @@ class Runs(Listings):
             )
         return self.run(of)
 
-    def _submit(self, workflow_name: object, context: ContextLike | None, when: Urgency | None = None) -> Run:
+    def _submit(
+        self,
+        workflow_name: object,
+        context: ContextLike | None,
+        when: Urgency | None = None,
+        parent: str | None = None,
+    ) -> Run:
         engine = self._working()
         workflow_name = _name_of(workflow_name)
         self._declarations.chosen.refuse(workflow_name)
         encoded = encode_within(engine.context_bytes_max, context, "the context")
-        calls = self._calls(workflow_name, (False,))
+        calls = self._calls(workflow_name, (False,), parent)
         watch = self._begun(workflow_name, [encoded], None, calls, when)[0]
-        return Run(self, watch.id, watch, calls is not None)
+        return Run(self, watch.id, watch, _numbers(calls))
 
-    def _calls(self, workflow: str, has_keys: Sequence[bool]) -> Calls | None:
-        """How runs are called that the body starts that asks; `None` outside of one."""
+    def _refuse_unknown(self, parent: str) -> None:
+        """Raises `WorkflowError` if that run, which is named as a parent, is none of the store's."""
+        engine = self._working()
+        if engine.runs.watch(parent) is None and engine.runs.run(parent) is None:
+            raise WorkflowError(
+                f"run {parent}, named as parent, not found; list_runs() shows those that exist"
+            )
+
+    def _calls(self, workflow: str, has_keys: Sequence[bool], parent: str | None) -> Calls | None:
+        """How runs are called that the body starts that asks; `None` outside of one. Where a parent is named
+        they are no calls."""
+        if parent is not None:
+            return int(parent.replace("-", ""), 16), None, None
         body = attempt.body(self._engine)
         return None if body is None else body.calls(workflow, has_keys)
 
@@ -640,6 +671,11 @@ class Runs(Listings):
     def _why_held(self, engine: Any, run_id: str) -> str | None:
         keyed = self._redactor.keyed(self._redactor.mask())
         return held.of_run(engine.store.look, run_id, engine.now(), moment, keyed)
+
+
+def _numbers(calls: Calls | None) -> bool:
+    """Whether a body calls, which finds what it has called before."""
+    return calls is not None and calls[2] is not None
 
 
 def _refuse_lengths(keys: int, contexts: int) -> None:

@@ -526,7 +526,7 @@ class Triggers:
         name = cron["trigger_name"] or ""
         declared = None if place is None else registry.triggers.get(name)
         if declared is None:
-            asked = [(text, when) for text, *_, when, _ in fires]
+            asked = [(text, when) for text, *_, when, _, _ in fires]
             plain: list[tuple[Any, str | None, str]] = engine.runs.foretell_starts(
                 cron["workflow_name"], asked
             )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .tick import Tick
     from .urgency import Urgency
 
-    Fire = tuple[str, str | None, int | None, str | None, str | None, Urgency | None, str | None]
+    Fire = tuple[str, str | None, int | None, str | None, str | None, Urgency | None, int | None, str | None]
     Told = tuple[list[Fire], str | None, str, str | None, int | None]
     Ruling = str | tuple[str, int] | Told | tuple[*Told, str] | None
     Judge = Callable[[int, Polled], Ruling]
@@ -209,7 +209,8 @@ def _fire(result: TriggerResult, tick: Tick | None, bytes_max: int, overlap: str
     text = encode_within(bytes_max, context, "the context of a fire")
     cursor = None if result._cursor is None else fitting(bytes_max, result._cursor, "the cursor of a fire")
     ttl_us = None if ttl is None else int(ttl * 1e6)
-    return text, result.run_key, ttl_us, cursor, result._dedup_key, when, None
+    parent = None if result._parent is None else int(result._parent.replace("-", ""), 16)
+    return text, result.run_key, ttl_us, cursor, result._dedup_key, when, parent, None
 
 
 def waited_for(returned: object, run: Callable[[Any], object]) -> None:

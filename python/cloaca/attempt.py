@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     Name = str | Callable[[], str | None] | None
     """The task's id, or the trigger's name, or what finds out whose trigger's body this thread is in."""
-    Calls = tuple[int, str | None, list[int | None]]
-    """The run of which a body starts runs, its task unless a callback does, and those calls' numbers."""
+    Calls = tuple[int, str | None, list[int | None] | None]
+    """The run of which a body starts runs, its task unless a callback does, and those calls' numbers; without
+    those the run that was named as the parent."""
 
 # A context variable follows a coroutine to the loop, and `asyncio.to_thread` back to a thread.
 _bodies: ContextVar[tuple[inside, ...]] = ContextVar("cloaca_bodies", default=())

@@ -227,6 +227,34 @@ def run_id(value: object, argument: str = "run_id") -> str:
     return value
 
 
+def parent(value: object, connection: object) -> str | None:
+    """The id of the run that is named as the parent of another one, if one is.
+
+    Raises:
+        ArgumentError: it is no run, nor the id of one; or a connection is given, too.
+    """
+    if value is None:
+        return None
+    run = parent_id(value)
+    if connection is not None:
+        raise ArgumentError(
+            "parent and connection are both given; what is asked for in a transaction of yours has no parent"
+        )
+    return run
+
+
+def parent_id(value: object) -> str:
+    """The id of a run that is named as the parent of another one: that run, or its id.
+
+    Raises:
+        ArgumentError: it is neither.
+    """
+    run = getattr(value, "id", None) if not isinstance(value, str) else value
+    if not isinstance(run, str) or not is_text(run) or not is_uuid(run):
+        raise ArgumentError(f"parent is {excerpt(value)}; it must be a run, or the id of one")
+    return run
+
+
 def microseconds(since: object, argument: str = "since") -> int:
     """A moment in microseconds since 1970, from an RFC 3339 text or a `datetime`; UTC if it has no zone.
 

@@ -551,7 +551,7 @@ class Crew:
         workflow = None if isinstance(definition, Retired) else definition.kind.workflow
         ended = None if told is None else (told["id"], tracing.asked(self.engine, told["id"]))
         trace = spans.polled(definition.name, workflow, Ticket(*ticket).began_us, len(fires), error, ended)
-        return ruling if trace is None else ([(*fire[:6], trace) for fire in fires], *ruling[1:])
+        return ruling if trace is None else ([(*fire[:7], trace) for fire in fires], *ruling[1:])
 
     def _judged(
         self,

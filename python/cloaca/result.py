@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any, ClassVar, Never, Self
 
+    from .run import Run
     from .types import ContextLike, Duration, RunStatus
     from .urgency import Urgency
 
@@ -35,6 +36,7 @@ class TriggerResult:
         "_cursor",
         "_dedup_key",
         "_fires",
+        "_parent",
         "_reason",
         "_run_key",
         "_run_key_ttl",
@@ -49,6 +51,7 @@ class TriggerResult:
     _cursor: str | None
     _dedup_key: str | None
     _urgency: Urgency | None
+    _parent: str | None
 
     def __init__(self) -> None:
         raise TypeError("call TriggerResult.skip() or TriggerResult.fire(context)")
@@ -80,6 +83,7 @@ class TriggerResult:
         priority: int | None = None,
         at: str | datetime | None = None,
         delay: Duration | None = None,
+        parent: Run | str | None = None,
         **unknown: Never,
     ) -> TriggerResult:
         """Start the workflow with this context, which is copied here.
@@ -102,11 +106,15 @@ class TriggerResult:
         its time is unfinished: equal fires are dropped meanwhile, and it counts for `overlap="skip"`. A
         trigger whose runs wait for one another can't delay one.
 
+        `parent`, a run or its id, is that of which the new run comes: it is shown with that one, and
+        cancelled with it. One that is not kept any more stands in nobody's way.
+
         Raises:
             ContextTypeError: (a `TypeError`) the context or the cursor, or a value in it, is of a wrong type.
             ContextError: (a `ValueError`) the context or the cursor holds what JSON cannot.
             TriggerError: (a `ValueError`) a run key that is empty or no `str`, a bad or lonely
-                `run_key_ttl`, a `priority`, `at` or `delay` that is none, or both of the latter.
+                `run_key_ttl`, a `priority`, `at` or `delay` that is none, or both of the latter, a `parent`
+                that is neither a run nor the id of one.
         """
         seconds = None
         if unknown:
@@ -148,6 +156,7 @@ class TriggerResult:
             cursor=text,
             dedup_key=dedup_key,
             urgency=urgency.of(priority, at, delay, TriggerError),
+            parent=None if parent is None else _checked_parent(parent),
         )
 
     @property
@@ -199,6 +208,11 @@ class TriggerResult:
         delay_us = None if self._urgency is None else self._urgency[2]
         return None if delay_us is None else delay_us / 1e6
 
+    @property
+    def parent(self) -> str | None:
+        """The id of the run of which the new one comes; none if that isn't said."""
+        return self._parent
+
     def is_fire_result(self) -> bool:
         """Whether it fires."""
         return self._fires
@@ -223,6 +237,7 @@ class TriggerResult:
             and self._dedup_key == other._dedup_key
             and self._run_key_ttl == other._run_key_ttl
             and self._urgency == other._urgency
+            and self._parent == other._parent
             and (self._cursor == other._cursor or same(self.cursor, other.cursor))
             and same(_content(self._context), _content(other._context))
         )
@@ -230,7 +245,7 @@ class TriggerResult:
     def __hash__(self) -> int:
         # The context is left out: whoever holds the result can change it in place.
         said = self._fires, self._reason, self._run_key, self._run_key_ttl, self._dedup_key
-        return hash((*said, self._urgency))
+        return hash((*said, self._urgency, self._parent))
 
     def __repr__(self) -> str:
         if not self._fires:
@@ -246,7 +261,7 @@ class TriggerResult:
         if self is SKIP:
             return "SKIP"
         parts = self._fires, self._context, self._reason, self._run_key, self._run_key_ttl
-        return _restored, (*parts, self._cursor, self._dedup_key, self._urgency)
+        return _restored, (*parts, self._cursor, self._dedup_key, self._urgency, self._parent)
 
 
 def _content(context: Context | None) -> dict[str, Any]:
@@ -263,6 +278,7 @@ def _made(
     cursor: str | None = None,
     dedup_key: str | None = None,
     urgency: Urgency | None = None,
+    parent: str | None = None,
 ) -> TriggerResult:
     result = object.__new__(TriggerResult)
     result._fires = fires
@@ -273,6 +289,7 @@ def _made(
     result._cursor = cursor
     result._dedup_key = dedup_key
     result._urgency = urgency
+    result._parent = parent
     return result
 
 
@@ -285,6 +302,7 @@ def _restored(
     cursor: str | None = None,
     dedup_key: str | None = None,
     urgency: Urgency | None = None,
+    parent: str | None = None,
 ) -> TriggerResult:
     return _made(
         fires=fires,
@@ -295,11 +313,21 @@ def _restored(
         cursor=cursor,
         dedup_key=dedup_key,
         urgency=urgency,
+        parent=parent,
     )
 
 
 SKIP = _made(fires=False, context=None, reason=None, run_key=None, run_key_ttl=None)
 """The skip without a reason, as an object that can be told by identity."""
+
+
+def _checked_parent(parent: object) -> str:
+    from .check import parent_id
+
+    try:
+        return parent_id(parent)
+    except ValueError as refused:
+        raise TriggerError(str(refused)) from None
 
 
 def _checked_run_key(run_key: object, name: str = "run_key") -> str:

@@ -536,9 +536,15 @@ class Runner(DefaultRunner):
         """
         return sum(tick["count"] for tick in self.ticks(trigger, _RUNS_MAX))
 
-    def _submit(self, workflow_name: object, context: ContextLike | None, when: Urgency | None = None) -> Run:
+    def _submit(
+        self,
+        workflow_name: object,
+        context: ContextLike | None,
+        when: Urgency | None = None,
+        parent: str | None = None,
+    ) -> Run:
         try:
-            return super()._submit(workflow_name, context, when)
+            return super()._submit(workflow_name, context, when, parent)
         except WorkflowError as error:
             name = str(getattr(workflow_name, "name", workflow_name))
             if not (told := outside(name)):

@@ -215,9 +215,9 @@ OnDisabled: TypeAlias = Callable[[str, str], object]
 RunStatus: TypeAlias = Literal["Pending", "Running", "Completed", "Failed", "Cancelled"]
 """Where a run stands; the last three are final."""
 
-ParentKind: TypeAlias = Literal["task", "callback", "end", "again"]
+ParentKind: TypeAlias = Literal["task", "callback", "end", "again", "given"]
 """How a run came of another one: started by a task or a callback of it, fired by a trigger that was told of
-its end, or asked for once more."""
+its end, asked for once more, or submitted or fired with `parent=`."""
 
 RunEnd: TypeAlias = Literal["Completed", "Failed", "Cancelled"]
 """How a run ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import threading
 import time
 from collections.abc import Callable
@@ -973,3 +974,138 @@ def test_what_failed_below_a_failed_run_is_told_with_it(
         kinds = {each.error_type: each.count for each in reading.failures(reader, since)}
         assert kinds == {"RunFailedError": 2, "ValueError": 1}
         assert told()[1] == "4 runs that they had started failed, too"
+
+
+PARENTS: dict[str, Callable[[cloaca.DefaultRunner, Any], Any]] = {
+    "submit": lambda runner, parent: runner.submit("part", {}, parent=parent),
+    "submit with a key": lambda runner, parent: runner.submit("part", {}, parent=parent, run_key="k"),
+    "submit_many": lambda runner, parent: runner.submit_many("part", [{}], parent=parent)[0],
+    "submit_async": lambda runner, parent: asyncio.run(runner.submit_async("part", {}, parent=parent)),
+}
+
+
+@pytest.mark.parametrize("is_client", [False, True])
+@pytest.mark.parametrize("way", PARENTS)
+def test_a_run_is_a_part_of_the_one_that_is_named_as_its_parent(
+    way: str, is_client: bool, tmp_path: Path
+) -> None:
+    workflow("whole", lambda context: None)
+    workflow("part", lambda context: None)
+    path = tmp_path / "runs.db"
+    with (
+        cloaca.DefaultRunner(path) as runner,
+        cloaca.DefaultRunner(path, work=False) as client,
+    ):
+        whole = runner.submit("whole")
+        # It may be over.
+        whole.result(SECONDS)
+        asks = client if is_client else runner
+        part = PARENTS[way](asks, whole.id if is_client else whole)
+        assert part.result(SECONDS).status == "Completed"
+        found = details(runner, part.id)
+        assert (found["parent_run"], found["parent_task"], found["parent_kind"]) == (whole.id, None, "given")
+        assert [(child["id"], child["kind"]) for child in children(runner, whole.id)] == [(part.id, "given")]
+        assert [row["id"] for row in runner.list_runs(parent=whole.id)] == [part.id]
+        assert details(runner, whole.id)["parent_kind"] is None
+
+
+def test_a_fire_names_the_parent_of_its_run() -> None:
+    workflow("whole", lambda context: None)
+    workflow("part", lambda context: None)
+    with cloaca.testing.Runner() as runner:
+        whole = runner.submit("whole")
+        runner.run_until_idle()
+
+        @cloaca.trigger(workflow="part", poll_interval="1s")
+        def fires(tick: cloaca.Tick) -> cloaca.TriggerResult:
+            return cloaca.TriggerResult.fire({}, parent=whole)
+
+        answer = runner.tick(fires)
+        runner.run_until_idle()
+        [part] = runner.list_runs(workflow="part")
+        assert (part["parent_run"], part["parent_kind"]) == (whole.id, "given"), answer
+        # One that is not there any more stands in nobody's way.
+        gone = "01a2312a-04e3-71a4-9edd-0ca364fae40e"
+
+        @cloaca.trigger(workflow="part", poll_interval="1s")
+        def fires_late() -> cloaca.TriggerResult:
+            return cloaca.TriggerResult.fire({}, parent=gone)
+
+        runner.tick(fires_late)
+        runner.run_until_idle()
+        part = runner.list_runs(workflow="part")[0]
+        assert (part["parent_run"], part["status"]) == (gone, "Completed")
+
+
+def test_what_ends_of_runs_fire_may_name_another_parent() -> None:
+    workflow("whole", lambda context: None)
+    workflow("first", lambda context: None)
+    workflow("part", lambda context: None)
+    with cloaca.testing.Runner() as runner:
+        whole = runner.submit("whole")
+
+        @cloaca.trigger(workflow="part", on_run="first")
+        def follows(run: Any) -> cloaca.TriggerResult:
+            return cloaca.TriggerResult.fire({}, parent=whole)
+
+        runner.run_until_idle()
+        runner.submit("first")
+        runner.run_until_idle()
+        [part] = runner.list_runs(workflow="part")
+        assert (part["parent_run"], part["parent_kind"]) == (whole.id, "given")
+
+
+def test_what_is_a_part_of_a_run_is_cancelled_with_it_and_its_own_too() -> None:
+    workflow("whole", lambda context, handle: handle.defer_until(lambda: False))
+    workflow("part", lambda context: None)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        whole = runner.submit("whole")
+        part = runner.submit("part", delay="1h", parent=whole)
+        its_own = runner.submit("part", delay="1h", parent=part)
+        other = runner.submit("part", delay="1h")
+        runner.cancel(whole.id)
+        assert [run.result(SECONDS).status for run in (whole, part, its_own)] == ["Cancelled"] * 3
+        assert details(runner, other.id)["status"] == "Pending"
+
+
+def test_a_named_parent_takes_the_place_of_the_task_that_submits() -> None:
+    workflow("part", lambda context: None)
+    names: list[str] = []
+    attempts: list[int] = []
+
+    def body(context: cloaca.Context) -> None:
+        runner.submit("part", {}, parent=names[0])
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise ValueError("once more")
+
+    workflow("whole", body, retry_attempts=2)
+    workflow("elsewhere", lambda context: None)
+    with cloaca.DefaultRunner(":memory:") as runner:
+        names.append(runner.submit("elsewhere").id)
+        whole = runner.submit("whole")
+        assert whole.result(SECONDS).status == "Completed"
+        assert children(runner, whole.id) == []
+        # Another one in each attempt.
+        assert [child["kind"] for child in children(runner, names[0])] == ["given", "given"]
+
+
+def test_a_parent_that_is_none_is_refused() -> None:
+    workflow("part", lambda context: None)
+    unknown = "01a2312a-04e3-71a4-9edd-0ca364fae40e"
+    with cloaca.DefaultRunner(":memory:") as runner:
+        for bad in ("mine", 7, object()):
+            with pytest.raises(cloaca.ArgumentError, match="it must be a run, or the id of one"):
+                runner.submit("part", parent=bad)  # type: ignore[arg-type]
+            with pytest.raises(cloaca.TriggerError, match="it must be a run, or the id of one"):
+                cloaca.TriggerResult.fire({}, parent=bad)  # type: ignore[arg-type]
+        for submit in PARENTS.values():
+            with pytest.raises(cloaca.WorkflowError, match=f"run {unknown}, named as parent, not found"):
+                submit(runner, unknown)
+        with pytest.raises(cloaca.ArgumentError, match="parent and connection are both given"):
+            runner.submit("part", parent=unknown, connection=object())
+        assert runner.list_runs() == []
+    fire = cloaca.TriggerResult.fire({}, parent=unknown)
+    assert fire.parent == unknown
+    assert fire != cloaca.TriggerResult.fire({})
+    assert pickle.loads(pickle.dumps(fire)) == fire

@@ -56,11 +56,15 @@ def _came(kind: ParentKind | None, task: str | None, trigger: str | None) -> str
         return f"by task {clean(str(task))}"
     if kind == "end":
         return f"by trigger {clean(str(trigger))}, told of its end"
+    if kind == "given":
+        return "of which it is a part"
     return "which it does again" if kind == "again" else "by a callback"
 
 
 def _of_child(child: Child) -> str:
     """How a run came of the one that it is shown with."""
+    if child.kind == "given":
+        return "a part of it"
     return "does it again" if child.kind == "again" else _came(child.kind, child.task, child.trigger_name)
 
 

@@ -115,7 +115,7 @@ def _ruled(
         # Its function is never called: most are there only to be decorated.
         assert tick._moment is not None, "a cron has a moment"
         text = encode_within(CONTEXT_BYTES_MAX, tick._moment, "the context")
-        fires: list[Fire] = [(text, None, None, None, None, None, None)]
+        fires: list[Fire] = [(text, None, None, None, None, None, None, None)]
         return fires, None, "", None, None
     function: Any = declared.function
     arguments: tuple[Any, ...] = (tick,) if declared.takes_tick else ()
@@ -233,7 +233,7 @@ def _gates(
     with closing(_cloaca.Client.open(reader.url)) as client:
         if declared.kind.cron is not None and not declared.takes_tick:
             # As `tick` has it: a moment beside the calendar starts, whatever is unfinished.
-            told = client.foretell_starts(asked, [(text, when) for text, *_, when, _ in fires])
+            told = client.foretell_starts(asked, [(text, when) for text, *_, when, _, _ in fires])
         else:
             terms = declared.kind.allow_concurrent, declared.overlap or "allow"
             cron = None if declared.kind.cron is None or row is None else row["row"]

@@ -206,7 +206,9 @@ pub fn run<'py>(py: Python<'py>, row: &ListedRun) -> PyResult<Bound<'py, PyDict>
     dict.set_item("parent_task", row.parent.as_ref().and_then(|parent| parent.task.as_deref()))?;
     dict.set_item(
         "parent_kind",
-        row.parent.as_ref().map(|parent| kind(parent.task.is_some(), parent.again, row.trigger.is_some())),
+        row.parent
+            .as_ref()
+            .map(|parent| kind(parent.task.is_some(), parent.again, parent.given, row.trigger.is_some())),
     )?;
     let at = port::Place { created_at: row.created_at, row: row.row, completed_at: row.completed_at };
     dict.set_item("place", place(at))?;
@@ -226,11 +228,12 @@ pub fn place(place: port::Place) -> Place {
 }
 
 /// How a run came of another one.
-fn kind(is_called: bool, is_again: bool, is_fired: bool) -> &'static str {
-    match (is_called, is_again, is_fired) {
-        (true, _, _) => "task",
-        (_, true, _) => "again",
-        (_, _, true) => "end",
+fn kind(is_called: bool, is_again: bool, is_given: bool, is_fired: bool) -> &'static str {
+    match (is_called, is_again, is_given, is_fired) {
+        (true, ..) => "task",
+        (_, true, ..) => "again",
+        (_, _, true, _) => "given",
+        (.., true) => "end",
         _ => "callback",
     }
 }
@@ -246,7 +249,7 @@ fn child<'py>(py: Python<'py>, row: &Child) -> PyResult<Bound<'py, PyDict>> {
     dict.set_item("workflow_name", &row.workflow)?;
     dict.set_item("status", row.status.name())?;
     dict.set_item("task", row.task.as_deref())?;
-    dict.set_item("kind", kind(row.task.is_some(), row.again, row.trigger.is_some()))?;
+    dict.set_item("kind", kind(row.task.is_some(), row.again, row.given, row.trigger.is_some()))?;
     dict.set_item("trigger_name", row.trigger.as_deref())?;
     dict.set_item("created_at", stamp(Some(row.created_at)))?;
     dict.set_item("completed_at", stamp(row.completed_at))?;

@@ -87,14 +87,19 @@ fn wanted(
     wanted.collect()
 }
 
-/// The run and the task that ask, and which of their calls each is.
-type CallParts = (u128, Option<String>, Vec<Option<u32>>);
+/// The run and the task that ask, and which of their calls each is; or, without those, the run that was named as the parent.
+type CallParts = (u128, Option<String>, Option<Vec<Option<u32>>>);
 
 fn called(mut wanted: Vec<Wanted>, parent: Option<CallParts>) -> Vec<Wanted> {
     if let Some((run, task, calls)) = parent {
         let (run, task) = (Uuid::from_u128(run), task.map(Arc::from));
+        let Some(calls) = calls else {
+            wanted.iter_mut().for_each(|wanted| wanted.parent = Some(Box::new(Parent::given(run))));
+            return wanted;
+        };
         for (wanted, call) in wanted.iter_mut().zip(calls) {
-            wanted.parent = Some(Box::new(Parent { run, task: task.clone(), call, again: false }));
+            let parent = Parent { run, task: task.clone(), call, again: false, given: false };
+            wanted.parent = Some(Box::new(parent));
         }
     }
     wanted
@@ -130,7 +135,8 @@ impl Runs {
     }
 
     /// Starts runs of a workflow in one transaction and returns a watch on each. `keys` are run keys, and for how many seconds they hold;
-    /// `parent` is what starts them: the run, its task's id unless a callback does, and the numbers of those calls that have one;
+    /// `parent` is what starts them: the run, its task's id unless a callback does, and the numbers of those calls that have one, or none of these if
+    /// it was named;
     /// `urgency` says of all of them when they are to begin, `trace` is what telemetry hands on with them.
     #[pyo3(signature = (workflow, contexts, keys=None, parent=None, urgency=None, trace=None))]
     #[allow(clippy::too_many_arguments, reason = "each is a word of the request")]

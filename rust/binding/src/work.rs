@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
+use uuid::Uuid;
 
 use cloaca_core::context::LIGHT_BYTES_MAX;
 use cloaca_core::poll::Ticket;
@@ -166,7 +167,7 @@ enum Ruling {
     Pending,
 }
 
-/// A fire as Python carries it: `(json, run_key, run_key_ttl_us, cursor, dedup_key, urgency, trace)`.
+/// A fire as Python carries it: `(json, run_key, run_key_ttl_us, cursor, dedup_key, urgency, parent, trace)`.
 pub type AskedParts = (
     String,
     Option<String>,
@@ -174,6 +175,7 @@ pub type AskedParts = (
     Option<String>,
     Option<String>,
     Option<UrgencyParts>,
+    Option<u128>,
     Option<String>,
 );
 /// A priority; an instant or a delay, in microseconds.
@@ -181,7 +183,7 @@ pub type UrgencyParts = (Option<i64>, Option<i64>, Option<u64>);
 type Ticked = (Vec<AskedParts>, Option<String>, String, Option<String>, Option<u64>);
 
 /// What `slow` says: `None` for an answer that comes later, a skip's reason, `(reason, pause_us)`, or
-/// `(fires, cursor, reason, error, pause_us)`, or the same with a limit that is to be paused for as long behind it, with `fires` as `(json, run_key, run_key_ttl_us, cursor, dedup_key, urgency, trace)`.
+/// `(fires, cursor, reason, error, pause_us)`, or the same with a limit that is to be paused for as long behind it, with `fires` as `AskedParts`.
 fn ruled(
     parts: TicketParts,
     answer: PyResult<Bound<'_, PyAny>>,
@@ -226,7 +228,7 @@ fn unreadable(py: Python<'_>, error: &PyErr) -> Answer {
 }
 
 /// The same.
-pub fn fire((json, key, ttl_us, cursor, dedup_key, urgency, trace): AskedParts) -> AskedFire {
+pub fn fire((json, key, ttl_us, cursor, dedup_key, urgency, parent, trace): AskedParts) -> AskedFire {
     let run_key = key.map(|key| (key, ttl_us.map(Duration::from_micros)));
     AskedFire {
         trace: trace.map(Arc::from),
@@ -235,6 +237,7 @@ pub fn fire((json, key, ttl_us, cursor, dedup_key, urgency, trace): AskedParts) 
         cursor,
         dedup_key,
         urgency: urgency_of(urgency),
+        parent: parent.map(Uuid::from_u128),
     }
 }
 

@@ -114,7 +114,9 @@ impl Client {
                 waits: false,
                 cursor: None,
                 ends: None,
-                parent: wish.again.map(|run| Box::new(Parent { run, task: None, call: None, again: true })),
+                parent: wish
+                    .again
+                    .map(|run| Box::new(Parent { run, task: None, call: None, again: true, given: false })),
                 priority: wish.urgency.priority,
                 due_at: wish.urgency.due.map(|due| due.instant(now)),
                 delay_us: wish.urgency.due.and_then(Due::delay_us),

@@ -26,6 +26,15 @@ pub struct Parent {
     pub call: Option<u32>,
     /// Whether somebody has asked for the run's work once more.
     pub again: bool,
+    /// Whether it was named as the parent: what belongs to it so is cancelled with it, as what its tasks start.
+    pub given: bool,
+}
+
+impl Parent {
+    /// One that was named by who asked for the run.
+    pub fn given(run: Uuid) -> Self {
+        Self { run, task: None, call: None, again: false, given: true }
+    }
 }
 
 /// Where a run stands. The names are those of the public API.

@@ -793,6 +793,7 @@ fn a_trigger_is_polled_again_and_again_and_never_twice_at_once() {
                     cursor: None,
                     dedup_key: None,
                     urgency: Urgency::default(),
+                    parent: None,
                 }],
                 ..nothing()
             }
@@ -824,6 +825,7 @@ fn a_clock_that_is_moved_far_stops_at_every_poll() {
                 cursor: None,
                 dedup_key: None,
                 urgency: Urgency::default(),
+                parent: None,
             };
             // One keeps each tick, the other now and then starts a run.
             let fires = if place == 0 { Vec::new() } else { vec![fire] };

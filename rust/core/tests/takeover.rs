@@ -94,6 +94,7 @@ fn fired(engine: &mut Engine, item: u8) -> (TickChange, Then) {
         run_key: None,
         cursor: None,
         urgency: Urgency::default(),
+        parent: None,
     };
     let polled = Polled {
         place: 0,

@@ -2699,7 +2699,7 @@ fn a_trigger_is_told_each_end_once(store: &dyn Store) {
         ended.children.iter().map(|child| (child.id, child.trigger.as_deref())).collect::<Vec<_>>(),
         [(id(7), Some("inbox"))]
     );
-    let of = Parent { run: id(1), task: None, call: None, again: false };
+    let of = Parent { run: id(1), task: None, call: None, again: false, given: false };
     assert_eq!(store.run(id(7)).unwrap().unwrap().0.parent, Some(of));
     // What it fired is one deeper.
     end_of(store, epoch, 7, RunStatus::Failed);
@@ -3282,13 +3282,13 @@ fn a_run_that_nobody_drives_ends_when_it_is_cancelled(store: &dyn Store) {
 
 /// A run that the task "load" of another one starts.
 fn called(number: u128, by: u128, call: Option<u32>) -> NewRun {
-    let parent = Parent { run: id(by), task: Some("load".into()), call, again: false };
+    let parent = Parent { run: id(by), task: Some("load".into()), call, again: false, given: false };
     NewRun { parent: Some(Box::new(parent)), created_at: Wall(20 + number as i64), ..new_run(number) }
 }
 
 /// The same, by a callback.
 fn told(number: u128, by: u128) -> NewRun {
-    let parent = Parent { run: id(by), task: None, call: None, again: false };
+    let parent = Parent { run: id(by), task: None, call: None, again: false, given: false };
     NewRun { parent: Some(Box::new(parent)), created_at: Wall(20 + number as i64), ..new_run(number) }
 }
 
@@ -3336,7 +3336,7 @@ fn a_run_is_shown_with_what_it_started(store: &dyn Store) {
     started(store, epoch, called(2, 1, Some(1)));
     started(store, epoch, told(3, 1));
     started(store, epoch, called(4, 2, None));
-    let once_more = Parent { run: id(1), task: None, call: None, again: true };
+    let once_more = Parent { run: id(1), task: None, call: None, again: true, given: false };
     started(
         store,
         epoch,
@@ -3344,6 +3344,7 @@ fn a_run_is_shown_with_what_it_started(store: &dyn Store) {
     );
     let (parent, _) = store.run(id(1)).unwrap().unwrap();
     let child = |number: u128, task: Option<&str>| Child {
+        given: false,
         id: id(number),
         workflow: "mail".into(),
         status: RunStatus::Pending,

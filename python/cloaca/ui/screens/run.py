@@ -32,6 +32,7 @@ PARENT_WORDS = {
     "callback": "a callback of",
     "end": ", told of the end of",
     "again": "a submit, to do the work again of",
+    "given": "a submit or a fire, as part of",
 }
 """How a run came of its parent."""
 

@@ -38,6 +38,8 @@ pub struct Fire {
     pub cursor: Option<String>,
     /// When its run is to begin.
     pub urgency: Urgency,
+    /// The run that it was said to come of.
+    pub parent: Option<Uuid>,
     /// What the telemetry of whoever asked for it hands on to its bodies, as JSON text. It changes nothing.
     pub trace: Option<Arc<str>>,
 }

@@ -13,7 +13,7 @@ use crate::engine::stuck::reason_of;
 use crate::engine::{Declared, Effects, Engine, Fire, Note, Polled, Request, Then};
 use crate::fate::left_out;
 use crate::key::ScheduleKey;
-use crate::port::{Change, ContextHash, NewRun, Outcome, Room, Stretch, TickChange};
+use crate::port::{Change, ContextHash, NewRun, Outcome, Parent, Room, Stretch, TickChange};
 use crate::seat::{Kind, Pause, Until};
 use crate::time::Now;
 
@@ -212,7 +212,9 @@ pub(super) fn let_through(
         return Err(Refusal::Gate(refused));
     }
     gate.hold(schedule, guard, id);
-    let run = make(&Request { urgency: fire.urgency, trace: fire.trace, ..Request::of(id, fire.context) });
+    let parent = fire.parent.map(|run| Box::new(Parent::given(run)));
+    let Fire { urgency, trace, context, .. } = fire;
+    let run = make(&Request { urgency, trace, parent, ..Request::of(id, context) });
     // What waits for its time stands in no line: who declares it is told so before.
     let waits = overlap.waits() && !run.is_delayed();
     Ok(NewRun {

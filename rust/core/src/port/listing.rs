@@ -134,6 +134,8 @@ pub struct Child {
     pub trigger: Option<String>,
     /// Whether it does the parent's work again.
     pub again: bool,
+    /// Whether who asked for it named the parent.
+    pub given: bool,
     /// When it was committed.
     pub created_at: Wall,
     /// When it became final.

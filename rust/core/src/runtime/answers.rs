@@ -39,6 +39,8 @@ pub struct AskedFire {
     pub dedup_key: Option<String>,
     /// When its run is to begin.
     pub urgency: Urgency,
+    /// The run that it was said to come of.
+    pub parent: Option<Uuid>,
     /// What the telemetry of whoever asked for it hands on to its bodies, as JSON text. It changes nothing.
     pub trace: Option<Arc<str>>,
 }
@@ -442,7 +444,7 @@ pub(crate) fn play(store: &dyn Store, rehearsal: Rehearsal) -> Stored<Vec<Foreto
 
 /// Hashes are told apart by the schedule whose runs they guard: of its name they know nothing, since that may become another.
 pub(crate) fn hashed(fire: AskedFire, at: Wall) -> Fire {
-    let AskedFire { context, run_key, cursor, dedup_key, urgency, trace } = fire;
+    let AskedFire { context, run_key, cursor, dedup_key, urgency, parent, trace } = fire;
     let hash = match dedup_key {
         // By another salt, so that no context is equal to a key.
         Some(key) => hash_text("\0key", &serde_json::json!({ "key": key }).to_string()),
@@ -450,5 +452,5 @@ pub(crate) fn hashed(fire: AskedFire, at: Wall) -> Fire {
     };
     let hash = hash.expect("the Python layer encodes contexts as JSON objects");
     let run_key = run_key.map(|(key, ttl)| (key, ttl.map(|ttl| at.after(ttl))));
-    Fire { hash, context, run_key, cursor, urgency, trace }
+    Fire { hash, context, run_key, cursor, urgency, parent, trace }
 }

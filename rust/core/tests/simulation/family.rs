@@ -69,8 +69,9 @@ impl World {
                 task: Some(Arc::clone(&worker.task)),
                 call: Some(*number),
                 again: false,
+                given: false,
             },
-            false => Parent { run: job.run, task: None, call: None, again: false },
+            false => Parent { run: job.run, task: None, call: None, again: false, given: false },
         };
         let waits = is_body && self.random.percent(60);
         if waits {

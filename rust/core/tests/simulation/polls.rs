@@ -433,6 +433,7 @@ fn fires(source: &Source, items: &[u64], began: Wall, waits: bool) -> Vec<Fire> 
         cursor: source.has_row.then(|| (item + 1).to_string()),
         // Some of them, always the same ones.
         urgency: Urgency { priority: Priority::new((item % 7) as i64), due: delay(item).filter(|_| !waits) },
+        parent: None,
     };
     items.iter().map(fire).collect()
 }

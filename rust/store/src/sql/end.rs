@@ -561,7 +561,7 @@ pub fn heard(db: &Db, told: Told, runs: impl Iterator<Item = RunRow>) -> Result<
     const GONE: &str = "DELETE FROM ends WHERE row = :row";
     const OF_IT: &str = "
         UPDATE runs SET depth = :depth,
-            parent = (SELECT ended.id FROM ends JOIN runs AS ended ON ended.row = ends.run WHERE ends.row = :end)
+            parent = CASE WHEN given THEN parent ELSE (SELECT ended.id FROM ends JOIN runs AS ended ON ended.row = ends.run WHERE ends.row = :end) END
         WHERE row = :row";
     for run in runs {
         let params = named_params! { ":row": run.0, ":depth": told.depth, ":end": told.end.0 };

@@ -125,6 +125,8 @@ CREATE TABLE runs (
     parent_call BIGINT,
     -- Whether it does the work of its parent once more.
     again BOOLEAN NOT NULL DEFAULT FALSE,
+    -- Whether who asked for it named its parent.
+    given BOOLEAN NOT NULL DEFAULT FALSE,
     priority BIGINT NOT NULL DEFAULT 5,
     due_at BIGINT,
     delay_us BIGINT,

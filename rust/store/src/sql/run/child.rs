@@ -48,28 +48,29 @@ pub fn obstacle(db: &Db, new: &NewRun) -> Result<Option<Admitted>, Failure> {
 /// Notes by what a run was started.
 pub fn remember(db: &Db, row: RunRow, parent: &Parent) -> Result<(), Failure> {
     const SQL: &str = "
-        UPDATE runs SET parent = :parent, parent_task = :task, parent_call = :call, again = :again WHERE row = :row";
+        UPDATE runs SET parent = :parent, parent_task = :task, parent_call = :call, again = :again, given = :given WHERE row = :row";
     db.prepare_cached(SQL)?.execute(named_params! {
         ":row": row.0,
         ":parent": parent.run.to_string(),
         ":task": parent.task.as_deref(),
         ":call": parent.call,
         ":again": parent.again,
+        ":given": parent.given,
     })?;
     Ok(())
 }
 
-/// The unfinished runs that the tasks of a run have started, and theirs, each before its own.
+/// The unfinished runs that the tasks of a run have started or that were said to be its own, and theirs, each before its own.
 macro_rules! family {
     ($root:literal, $rest:literal) => {
         concat!(
             "WITH RECURSIVE family (id, cancelled) AS (",
             "SELECT child.id, child.cancelled FROM runs AS own JOIN runs AS child ON child.parent = own.id WHERE ",
             $root,
-            " AND child.parent_task IS NOT NULL AND child.completed_at IS NULL
+            " AND (child.parent_task IS NOT NULL OR child.given) AND child.completed_at IS NULL
             UNION
             SELECT child.id, child.cancelled FROM family JOIN runs AS child ON child.parent = family.id
-            WHERE child.parent_task IS NOT NULL AND child.completed_at IS NULL)
+            WHERE (child.parent_task IS NOT NULL OR child.given) AND child.completed_at IS NULL)
             SELECT id FROM family",
             $rest
         )
@@ -120,7 +121,7 @@ pub fn of_run(db: &Db, id: Uuid) -> Result<Vec<Child>, Failure> {
     // Index runs_parent.
     const SQL: &str = concat!(
         "
-        SELECT id, workflow, status, parent_task, created_at, completed_at, again,
+        SELECT id, workflow, status, parent_task, created_at, completed_at, again, given,
             (SELECT nullif(name, '') FROM schedules WHERE schedules.row = runs.schedule) FROM runs",
         by_index!("runs_parent"),
         "
@@ -141,11 +142,12 @@ fn child_of(row: &Row) -> db::Result<Child> {
         created_at: wall_at(row, 4)?,
         completed_at: wall_maybe_at(row, 5)?,
         again: row.get(6)?,
-        trigger: row.get(7)?,
+        given: row.get(7)?,
+        trigger: row.get(8)?,
     })
 }
 
-/// By what a run was started, from four columns that stand side by side.
+/// By what a run was started, from five columns that stand side by side.
 pub fn parent_at(row: &Row, column: usize) -> db::Result<Option<Parent>> {
     if is_null_at(row, column)? {
         return Ok(None);
@@ -156,5 +158,6 @@ pub fn parent_at(row: &Row, column: usize) -> db::Result<Option<Parent>> {
         task,
         call: row.get(column + 2)?,
         again: row.get(column + 3)?,
+        given: row.get(column + 4)?,
     }))
 }

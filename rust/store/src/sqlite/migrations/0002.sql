@@ -185,6 +185,8 @@ ALTER TABLE runs ADD COLUMN parent_task TEXT;
 ALTER TABLE runs ADD COLUMN parent_call INTEGER;
 -- Whether it does the work of its parent once more.
 ALTER TABLE runs ADD COLUMN again INTEGER NOT NULL DEFAULT 0;
+-- Whether who asked for it named its parent.
+ALTER TABLE runs ADD COLUMN given INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX runs_parent ON runs (parent, created_at) WHERE parent IS NOT NULL;
 CREATE UNIQUE INDEX runs_call ON runs (parent, parent_task, workflow, parent_call) WHERE parent_call IS NOT NULL;
 -- How urgent runs are, when one was to begin that was asked for with a delay, how long that was if it was no instant, and until when it waits
