@@ -64,7 +64,7 @@ mutants: $(STAMP) ## break the code in one place after another and see that a su
 	sh tests/mutants.sh $(SUITE)
 
 test-python: develop ## run the tests of the package, the examples and the docs
-	$(BIN)/python tests/halves.py
+	$(BIN)/python tests/parts.py
 
 test-postgres: develop ## run what the store decides once more with every store on a PostgreSQL server (TESTS=tests/api/test_cron.py: those)
 	rm -rf target/pytest-postgres

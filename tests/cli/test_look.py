@@ -586,7 +586,7 @@ def test_who_reads_the_answer_may_go_and_ctrl_c_is_heard(tmp_path: Path) -> None
         done = subprocess.run(
             ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True
         )
-        assert done.stdout.splitlines()[-1] in ("0", "141")
+        assert done.stdout.splitlines()[-1] in ("0", "141"), done.stderr
         assert "Traceback" not in done.stderr
         closed = subprocess.run(
             ["bash", "-c", f"{sys.executable} -m cloaca ls --json | true; echo ${{PIPESTATUS[0]}}"],

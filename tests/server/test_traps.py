@@ -151,7 +151,10 @@ def test_plans_that_were_made_on_empty_tables_walk_no_big_one(postgres_server: p
             postgres.sql(url, copies(url, WAITING, **waiting, **over))
             plans.begin()
             work(runner, 10, "after")
-            asked = [told for told in plans.all() if "generate_series" not in told["Query Text"]]
+            # Whose runs nobody serves is asked once, some time after a start.
+            others = "generate_series", "GROUP BY workflow ORDER BY workflow"
+            told = plans.all()
+            asked = [each for each in told if not any(other in each["Query Text"] for other in others)]
     assert len(asked) > 100
     assert {told["Query Text"]: walks(told) for told in asked if walks(told)} == {}
     assert {told["Query Text"]: rows(told) for told in asked if rows(told) > ROWS_MAX} == {}
