@@ -155,11 +155,10 @@ impl Place {
             let left_us = (wait.not_before.0 - now.wall.0).min(wait.span_us) - BEAT_SLACK_US;
             Mono(now.mono.0 + left_us.max(0) as u64 * 1000)
         };
-        // What began here is over when it is by the steady clock, wherever the other one was set since.
-        let is_known = |failures| failures == before.0 && before.1 != Mono(0);
+        // What was known here before is over when it is by the steady clock, wherever the other one was set since.
         (self.failures, self.not_before, self.kept_wait) = match kept {
-            Some((failures, wait)) if is_known(failures) => {
-                (failures, Mono(0), wait.map_or(Mono(0), until).min(before.1))
+            Some((failures, wait)) if failures > 0 && failures == before.0 => {
+                (failures, Mono(0), wait.map_or(Mono(0), until).min(before.1.max(before.2)))
             }
             Some((failures, wait)) => (failures, Mono(0), wait.map_or(Mono(0), until)),
             None => before,
