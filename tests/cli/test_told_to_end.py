@@ -113,6 +113,31 @@ def test_two_more_at_once_end_a_drain(tmp_path: Path, mode: str, pair: str) -> N
         assert_ends_well(process)
 
 
+@pytest.mark.parametrize("mode", ["plain", "workers", "reload"])
+def test_who_is_not_to_hear_ctrl_c_ends_a_drain_by_a_second_sigterm(tmp_path: Path, mode: str) -> None:
+    """As a script's `cloaca run app.py &`."""
+    (tmp_path / "app.py").write_text(APP + DRAINS)
+    heard = signal.signal(INT, signal.SIG_IGN)
+    try:
+        process = serving(tmp_path, *MODES[mode], "--database", "runs.db")
+    finally:
+        signal.signal(INT, heard)
+    with process:
+        try:
+            # The task says so, and each process, as a runner hears signals in it.
+            for _ in range(4 if mode == "workers" else 2):
+                reads(process, "here")
+            process.send_signal(INT)
+            process.send_signal(TERM)
+            for _ in range(2 if mode == "workers" else 1):
+                reads(process, "shutting down")
+            process.send_signal(TERM)
+            assert_ends_well(process)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
 ENDS = """
 def make():
     try:

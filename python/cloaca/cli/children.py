@@ -90,8 +90,11 @@ def all_ended(children: Sequence[subprocess.Popen[bytes]], lifeline: Lifeline) -
 
 
 def _hurry(children: Sequence[subprocess.Popen[bytes]]) -> None:
+    # Another one than the first, with which it would come as one; unless they are not to hear that, as this
+    # process is not.
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     for child in children:
-        child.send_signal(signal.SIGINT)
+        child.send_signal(signal.SIGTERM if is_ignored else signal.SIGINT)
 
 
 def _drains_until(lifeline: Lifeline) -> float:
