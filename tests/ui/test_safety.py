@@ -359,6 +359,16 @@ def test_a_token_lets_in(runner: cloaca.DefaultRunner) -> None:
     assert bearer.get("/", headers={"Authorization": "Bearer wrong"}).status_code == 401
 
 
+@pytest.mark.parametrize("token", ["s3cret", "Schlüssel", "voilà", "鍵"])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_token_of_any_letters_is_borne(runner: cloaca.DefaultRunner, token: str, encoding: str) -> None:
+    page = Asking(cloaca.ui.app(runner, access=TokenAccess(token)), client=("10.0.0.7", 1))
+    sent = token.encode(encoding, "ignore")
+    status = 200 if sent.decode(encoding) == token else 401
+    assert page.client.get("/", headers={b"Authorization": b"Bearer " + sent}).status_code == status
+    assert page.client.get("/", headers={b"Authorization": b"Bearer \xff"}).status_code == 401
+
+
 def test_back_leads_nowhere_else(page: Asking, runner: cloaca.DefaultRunner) -> None:
     for back in (
         "//evil.example",
