@@ -193,6 +193,44 @@ def test_whatever_a_program_makes_of_its_end_is_no_fault_of_it(
         assert_ends_well(process)
 
 
+SERVES = """
+def serves():
+    threading.Thread(target=tells).start()
+    cloaca.DefaultRunner("runs.db").run_forever()
+    {0}
+
+async def serves_async():
+    threading.Thread(target=tells).start()
+    cloaca.DefaultRunner("runs.db").run_forever()
+    {0}
+"""
+ENDINGS = {
+    "return 5": 0,
+    "return 300": 0,
+    "return True": 0,
+    'return "done"': 0,
+    "raise SystemExit(3)": 3,
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("name", ["serves", "serves_async"])
+def test_what_a_function_returns_that_a_signal_has_ended_counts_for_nothing(
+    tmp_path: Path, name: str, ending: str
+) -> None:
+    """A code that it leaves with by itself is its own."""
+    (tmp_path / "app.py").write_text(APP + SERVES.format(ending))
+    with serving(tmp_path, "run", f"app.py:{name}") as process:
+        try:
+            reads(process, "here")
+            process.send_signal(TERM)
+            assert process.stdout is not None
+            told = process.stdout.read()
+            assert (process.wait(WAIT), "no runner" in told) == (ENDINGS[ending], False), told
+        finally:
+            process.kill()
+
+
 ASYNC = """
 import asyncio
 

@@ -474,11 +474,11 @@ def _runner(loaded: object, module: str, name: str | None, meant: _Meant) -> Def
         if callable(found) and not isinstance(found, DefaultRunner):
             _refuse_asking(found, module, name)
             made = _called(found, f"{module}:{name}", meant)
-            if told.heard and not isinstance(made, DefaultRunner):
+            if (told.heard or stop.is_told) and not isinstance(made, DefaultRunner):
                 # Whatever it leaves as it was told to end.
                 return OK
             if living.has_made and (made is None or type(made) is int):
-                if living.held and not stop.is_told and not told.heard:
+                if living.held:
                     raise UsageError(
                         f"{module}:{name} makes a runner, and neither returns it nor has it serve; return it"
                     )
@@ -530,6 +530,8 @@ def _called(found: Callable[..., object], shown: str, meant: _Meant) -> object:
     for runner in living.made():
         if runner not in before:
             runner.shutdown(0.0)
+    if told.heard or stop.is_told:
+        return None
     raise UsageError(
         f"{shown} is async, and its event loop is over once it returns, here {excerpt(made)}: let it serve by"
         " itself and return nothing, or have a function without async make the runner"
