@@ -222,3 +222,20 @@ def test_what_would_be_deleted_is_what_is_deleted(
             gone += step
         assert gone == foretold
         leave.set()
+
+
+def test_a_step_of_pruning_is_short_whatever_there_is_to_prune(tmp_path: Path) -> None:
+    """Between two steps who prunes hears a signal."""
+    declare()
+    filled(tmp_path / "a.db", 500)
+    before_us = int(time.time() * 1e6) + 10**12
+    with closing(_cloaca.Client.open(str(tmp_path / "a.db"))) as client:
+        steps = []
+        while step := client.prune(before_us):
+            steps.append(step)
+            if len(steps) == 1:
+                # What ends amidst it goes as well, and what is to stay longer does not.
+                filled(tmp_path / "a.db", 1)
+                assert client.prune(0) == 0
+        assert sum(steps) == 501
+        assert max(steps) <= 200

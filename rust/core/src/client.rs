@@ -5,7 +5,7 @@
 //! what that gave it, which wakes the others. Nothing of that counts as an interruption.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
 
@@ -24,12 +24,14 @@ use crate::urgency::{Due, Urgency};
 
 /// So many runs are looked for at once when old ones are deleted.
 const FOUND_MAX: u64 = 10_000;
-/// So many go in one transaction: others wait for it.
+/// So many go in one transaction: others wait for it, and so does a signal.
 const PRUNED_MAX: usize = 200;
 
 /// Changes to a store without a runtime.
 pub struct Client {
     store: Arc<dyn Store>,
+    /// What the last look for runs older than that has found and is not deleted yet.
+    found: Mutex<(Wall, Found)>,
 }
 
 /// What is rehearsed beside whoever serves it.
@@ -80,7 +82,7 @@ pub enum Granted {
 impl Client {
     /// For a store that is open.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+        Self { store, found: Mutex::new((Wall(i64::MIN), Found::default())) }
     }
 
     /// Closes the store.
@@ -182,16 +184,31 @@ impl Client {
         })
     }
 
-    /// Deletes at most some ten thousand runs that ended before a time, with their tasks; how many are gone. None means that none is left.
+    /// Deletes some hundreds at most of the runs that ended before a time, with their tasks; how many are gone. None means that none is left.
     pub fn prune(&self, before: Wall, now: Wall, halt: &Halt) -> Stored<u64> {
         let old =
             Old { now, runs_before: Some(before), ticks_before: Wall(i64::MIN), ticks_max: i64::MAX as u64 };
-        let mut found = Found { keys: Vec::new(), ..self.store.find_old(&old, FOUND_MAX, halt)? };
-        let mut gone = 0;
-        while !found.is_empty() && !halt.is_asked() {
-            gone += self.store.prune(&old, &found.take(PRUNED_MAX))?;
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.0 != before {
+            *found = (before, Found::default());
         }
-        Ok(gone)
+        let mut has_looked = false;
+        while !halt.is_asked() {
+            if found.1.is_empty() {
+                if has_looked {
+                    break;
+                }
+                has_looked = true;
+                found.1 = Found { keys: Vec::new(), ..self.store.find_old(&old, FOUND_MAX, halt)? };
+            } else {
+                // None of them may go any more if all have been opened again meanwhile.
+                let gone = self.store.prune(&old, &found.1.take(PRUNED_MAX))?;
+                if gone > 0 {
+                    return Ok(gone);
+                }
+            }
+        }
+        Ok(0)
     }
 
     /// What would become of these fires of a poll of a trigger that its runner had polled just now, or of a moment of a cron, and of the cursor that it
