@@ -191,11 +191,13 @@ def of_stopped(text: str) -> Health:
     }
 
 
-def add_ended_loop(health: Health) -> None:
-    """Tells in the health of a runner's store that the event loop has ended on which async bodies run."""
-    text = "the event loop that async bodies run on here has ended: what is async waits for another runner"
-    health["ok"] = False
-    health["reasons"].append(_reason("loop_ended", text, 1, 0))
+def lost_loop(now_us: int) -> HealthReason:
+    """What is wrong with a runner whose async bodies ran on an event loop that has ended."""
+    text = (
+        "the event loop that this runner's async bodies run on has ended: its async tasks wait for another"
+        " runner, and its async triggers fail; make a new runner on the loop that runs now"
+    )
+    return _reason("loop", text, 1, now_us)
 
 
 def _reason(

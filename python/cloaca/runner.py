@@ -524,8 +524,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
 
         - `store`: writes are refused, or the file is gone; `disk`: less than 64 MiB are free.
         - `old_transaction`: on a server of PostgreSQL one is open for more than five minutes, whosever it is.
-        - `stopped`: this runner has stopped by itself; `loop_ended`: the event loop has ended on which its
-          async bodies run. Only it knows these of itself.
+        - `stopped`: this runner has stopped by itself; `loop`: the program's event loop has ended, and async
+          bodies of this runner ran on it: its async tasks wait for another runner, its async triggers fail.
         - `no_runner`: no runner is alive that works, and there is something to serve; `dead_runner`: and
           runs of one that died are in nobody's hands.
         - `silent_runner`: a process lives and has said nothing for 30 seconds: it is stopped, or hangs.
@@ -552,7 +552,7 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             return of_stopped(_ENDED)
 
     def _health(self) -> Health:
-        from .health import add_ended_loop, health
+        from .health import health, lost_loop
 
         engine = self._open()
         now_us = engine.now()
@@ -567,7 +567,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
             found["reasons"][0]["code"] = "stopped"
         self._crew.look_at_loop()
         if self._crew.has_lost_loop():
-            add_ended_loop(found)
+            found["ok"] = False
+            found["reasons"].append(lost_loop(now_us))
         return found
 
     def _has_stopped(self) -> bool:

@@ -498,7 +498,7 @@ HealthCode: TypeAlias = Literal[
     "store",
     "disk",
     "stopped",
-    "loop_ended",
+    "loop",
     "no_runner",
     "silent_runner",
     "dead_runner",

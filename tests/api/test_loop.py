@@ -695,15 +695,15 @@ def test_a_loop_that_ends_under_its_runner_leaves_its_runs_to_the_next(
     assert eventually(lambda: "the event loop that async bodies run on here has ended" in later.why())
     assert "waits for another runner" in later.why()
     assert "max_async_tasks" not in later.why()
+    (reason,) = runner.health()["reasons"]
+    assert (reason["code"], "async bodies run on has ended" in reason["text"]) == ("loop", True)
 
     def lines() -> list[str]:
         return [record.getMessage() for record in caplog.records if "event loop" in record.getMessage()]
 
     # Before it is shut down: then nobody would be told any more.
     assert eventually(lines)
-    health = runner.health()
-    assert not health["ok"]
-    assert "loop_ended" in [reason["code"] for reason in health["reasons"]]
+    assert not runner.health()["ok"]
     started = time.monotonic()
     runner.shutdown(5)
     assert time.monotonic() - started < 4

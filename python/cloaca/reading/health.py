@@ -152,7 +152,7 @@ _SUBJECTS: dict[str, str] = {
 _WAYS_OUT: dict[str, str] = {
     "disk": "keep less: retention=, `cloaca prune`",
     "old_transaction": "end it: until then dead rows pile up, and claims slow down",
-    "loop_ended": "end the program, or make its runner anew on the loop that it has now",
+    "loop": "make a new runner on the loop that runs now",
     "no_runner": "start the program that declares them",
     "silent_runner": "see whether that process hangs, or was stopped",
     "dead_runner": "the next runner that starts takes them over",
