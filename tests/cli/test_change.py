@@ -1186,6 +1186,10 @@ def inbox():
 def feed():
     raise ConnectionError("no route")
 
+cloaca.trigger(workflow="ingest", name="quiet", poll_interval="1h")(lambda: False)
+cloaca.trigger(workflow="ingest", name="says", poll_interval="1h")(
+    lambda: cloaca.TriggerResult.skip("inbox empty")
+)
 cloaca.trigger(workflow="ingest", name="nightly", cron="@daily")(lambda: None)
 cloaca.trigger(workflow="ingest", name="off", poll_interval="1h")(lambda: False)
 
@@ -1213,6 +1217,9 @@ def test_a_trigger_is_polled_now_while_its_runner_waits(line: Line, tmp_path: Pa
         assert (record["kind"], record["of"], record["outcome"]) == ("polled", "feed", "error")
         assert "no route" in record["reason"]
         assert "2 failed polls" in line.piped("why", "feed")
+        for _ in range(2):
+            assert fields(line.piped("poll", "quiet"))[0][:3] == ["polled", "quiet", "skip"]
+            assert "inbox empty" in line.piped("poll", "says")
         line.piped("poll", "inbx", code=4)
         assert "did you mean 'inbox'" in line.said
         line.piped("poll", "nightly", code=1)
@@ -1221,7 +1228,8 @@ def test_a_trigger_is_polled_now_while_its_runner_waits(line: Line, tmp_path: Pa
         line.piped("poll", "off", code=1)
         assert "'off' is switched off" in line.said
         rows = [(row[2], row[4], row[5]) for row in fields(line.piped("audit"))]
-        assert rows == [("cli", "poll", "feed"), ("cli", "poll", "inbox")]
+        asked = ["says", "quiet", "says", "quiet", "feed", "inbox"]
+        assert rows == [("cli", "poll", name) for name in asked]
         program.communicate()
     line.piped("poll", "inbox", code=1)
     assert "nor by another living runner" in line.said

@@ -353,9 +353,8 @@ COMMANDS = (
         "cloaca poll inbox",
         "change:poll",
         (Option("name", "its name", "NAME", completes="trigger"),),
-        "Says what came of it if that is on record within 3 seconds, else that it was asked for: skips are"
-        " gathered, and written within half a minute. Exit 1 if it is off, or nobody polls it. A cron is not"
-        " polled: cloaca submit.",
+        "Says what came of it, a skip as well, if that is on record within 3 seconds, else that it was asked"
+        " for. Exit 1 if it is off, or nobody polls it. A cron is not polled: cloaca submit.",
     ),
     Command(
         "tell",

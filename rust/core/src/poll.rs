@@ -189,6 +189,7 @@ impl Poller {
             let answers = rest.asked.take_if(|_| !rest.is_wanted);
             let is_call = rest.shown.is_some() && !(rest.is_proven && rest.failures == 0);
             rest.beginning = rest.schedule.map(|row| Beginning { row, answers, is_call });
+            rest.is_answer = answers.is_some();
             if let (Some(row), Some(times)) = (rest.schedule, answers) {
                 self.answered.insert(row, times);
             }
@@ -278,9 +279,13 @@ impl Poller {
         let waited = rest.waits_from.is_some() && rest.pause.is_some_and(|pause| !pause.is_zero());
         rest.cursor_seen = None;
         rest.pause = finish.pause;
+        let is_answer = std::mem::take(&mut rest.is_answer);
         // The poll at the start is kept at once: a process that dies soon would have it made again by each next one.
-        let is_kept =
-            rest.make_up.take().is_some() && rest.plan.polls_at_start || is_recovered || waited || goes_on;
+        let is_kept = rest.make_up.take().is_some() && rest.plan.polls_at_start
+            || is_recovered
+            || waited
+            || goes_on
+            || is_answer;
         rest.has_streak = !reason.is_empty();
         match rest.has_streak {
             true => {

@@ -7,7 +7,7 @@ use cloaca_core::grid;
 use cloaca_core::history::ENDED_MAX;
 use cloaca_core::key::{EndKey, Epoch, ScheduleKey};
 use cloaca_core::poll::{Backoff, Finish, Plan, Poller, Ticket, Turn};
-use cloaca_core::port::{Beginning, Ending, RunStatus, Stretch, Told, TriggerState};
+use cloaca_core::port::{Beginning, Ending, Outcome, RunStatus, Stretch, Told, TriggerState};
 use cloaca_core::time::{Mono, Now, Wall};
 use uuid::Uuid;
 
@@ -392,6 +392,25 @@ fn a_poll_that_another_process_asked_for_comes_once_also_before_a_back_off_is_ov
     }
     poller.asked(ScheduleKey(1), 4, at_ms(1007));
     due(&mut poller, at_ms(1007));
+}
+
+#[test]
+fn a_skip_that_another_process_asked_for_is_written_down_at_once_with_those_before_it() {
+    for reason in ["", "nothing new"] {
+        let mut poller = poller(vec![plan(10)]);
+        let skipped = |poller: &mut Poller, ms| {
+            let ticket = due(poller, at_ms(ms));
+            let history = poller.skipped(ticket, reason, finish(at_ms(ms)), at_ms(ms));
+            history
+                .iter()
+                .map(|stretch| (stretch.outcome, stretch.count, stretch.last_at))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(skipped(&mut poller, 10), []);
+        poller.asked(ScheduleKey(1), 1, at_ms(15));
+        assert_eq!(skipped(&mut poller, 15), [(Outcome::Skip, 2, Wall(15_000))], "{reason}");
+        assert_eq!(skipped(&mut poller, 20), [], "{reason}");
+    }
 }
 
 #[test]

@@ -80,6 +80,8 @@ pub(super) struct Rest {
     pub has_died: bool,
     /// What is to be written down of the poll in flight.
     pub beginning: Option<Beginning>,
+    /// The poll in flight answers others, who look for what it comes to.
+    pub is_answer: bool,
     pub fired_at: Option<Wall>,
     pub cursor: Option<Arc<str>>,
     /// How often somebody has set it, beside its polls; and how often that was when the tick on its way to the store left.
@@ -111,7 +113,7 @@ impl Rest {
         let is_called = self.plan.by_calendar || self.plan.by_ends;
         let is_pausing = self.failures > 0 || self.pause.is_some();
         let is_new = self.first.is_some() || self.make_up.is_some();
-        let is_asked = self.asked_at.is_some() || self.is_wanted;
+        let is_asked = self.asked_at.is_some() || self.is_wanted || self.is_answer;
         let is_void = self.cursor_seen.is_some();
         !(is_timed || is_called || is_pausing || is_new || is_asked || is_void || self.has_streak)
     }

@@ -113,6 +113,7 @@ impl Poller {
             is_proven: false,
             has_died: false,
             beginning: None,
+            is_answer: false,
             fired_at: None,
             cursor: None,
             cursor_set: 0,
