@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from . import _cloaca
 from .body import is_async_generator, is_generator, parameters_of, unbound
 from .errors import ArgumentError, ArgumentTypeError, CloacaError, ScheduleError, UrlError, excerpt, typed
-from .name import is_text
+from .name import is_text, written_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,12 +101,14 @@ def run_key(value: object, ttl: object) -> tuple[str, float] | None:
     """A run key and for how many seconds it holds; `None` for none."""
     if value is None:
         return None
-    key = text(value, "run_key")
+    if not isinstance(value, str):
+        raise ArgumentTypeError(f"run_key is {excerpt(value)}, {typed(value)}; it must be a str")
+    key = str(value)
     if not 0 < len(key) <= RUN_KEY_CHARS_MAX:
         raise ArgumentError(
             f"run_key is {excerpt(key)}, {len(key)} characters; it must have 1 to {RUN_KEY_CHARS_MAX}"
         )
-    return key, span(ttl, "run_key_ttl")
+    return written_out(key), span(ttl, "run_key_ttl")
 
 
 def span(value: object, argument: str) -> float:

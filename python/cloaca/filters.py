@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import check
 from .errors import ArgumentError, WorkflowError, excerpt
+from .name import written_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def wanted(
         "workflow": check.optional_text(_name_of_workflow(workflow), "workflow"),
         "status": check.optional_text(status, "status"),
         "trigger": check.optional_text(_name_of_trigger(trigger), "trigger"),
-        "key": check.optional_text(key, "key"),
+        "key": written_out(key) if isinstance(key, str) else check.optional_text(key, "key"),
         "parent": None if parent is None else check.run_id(parent, "parent"),
         "by_end": by_end,
         "since": _moment(ended_since, "ended_since") if by_end else _moment(since, "since"),

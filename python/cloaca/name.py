@@ -48,6 +48,13 @@ def is_text(value: str) -> bool:
     return True
 
 
+def written_out(value: str) -> str:
+    """A key of an event as text that can be stored: what `os.fsdecode` makes of a name that is not UTF-8 is
+    written out (`\\udce9`). A key only has to be the same each time; to refuse it would refuse the whole
+    poll, each time."""
+    return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+
+
 def already_kept(name: str, new_name: str) -> str:
     """Why something isn't renamed."""
     return (

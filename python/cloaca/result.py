@@ -10,7 +10,7 @@ from .check import RUN_KEY_CHARS_MAX
 from .context import DEPTH_MAX, Context, checked_value, decode_value, encode_value, same
 from .errors import ContextError, RunFailedError, TriggerError, excerpt, typed
 from .frozen import Frozen
-from .name import is_text
+from .name import written_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ class TriggerResult:
         """Start the workflow with this context, which is copied here.
 
         `run_key` may start at most one run, within `run_key_ttl` (a duration: `"7d"`, seconds, a `timedelta`)
-        or for ever.
+        or for ever. Where the name of a file that is not UTF-8 holds lone surrogates, they are written out in
+        it (`\\udce9`), and in `dedup_key`; a context and a cursor, which come back as they were given, can't
+        hold them.
 
         `cursor` is the trigger's cursor once this fire is behind it, a JSON value that is copied here; `None`
         means that it has none. The cursors of a poll's fires move the trigger's own only past what became a
@@ -339,9 +341,7 @@ def _checked_run_key(run_key: object, name: str = "run_key") -> str:
         raise TriggerError(
             f"{name} is {excerpt(run_key)}, {len(run_key)} characters; at most {RUN_KEY_CHARS_MAX} fit"
         )
-    if not is_text(run_key):
-        raise TriggerError(f"{name} is {excerpt(run_key)}; it holds a lone surrogate, which cannot be stored")
-    return str(run_key)
+    return written_out(str(run_key))
 
 
 class WorkflowResult(Frozen):

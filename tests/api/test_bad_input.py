@@ -403,7 +403,13 @@ TRIGGERS: list[Case] = [
     ("fire empty run_key", lambda w: cloaca.TriggerResult.fire(run_key=""), ValueError, "run_key is ''"),
     ("fire run_key 5", lambda w: cloaca.TriggerResult.fire(run_key=5), ValueError, "run_key is 5"),  # type: ignore[arg-type]
     ("fire huge run_key", lambda w: cloaca.TriggerResult.fire(run_key=HUGE), ValueError, "1024"),
-    ("fire surrogate run_key", lambda w: cloaca.TriggerResult.fire(run_key=LONE), ValueError, "surrogate"),
+    (
+        "fire surrogate cursor",
+        lambda w: cloaca.TriggerResult.fire(cursor=LONE),
+        ValueError,
+        r"at 'cursor': got '\ud800', which holds a lone surrogate",
+    ),
+    ("set_cursor surrogate", lambda w: w.runner.set_cursor("watcher", LONE), ValueError, "lone surrogate"),
     ("fire lonely ttl", lambda w: cloaca.TriggerResult.fire(run_key_ttl="1d"), ValueError, "run_key_ttl"),
     (
         "fire negative ttl",

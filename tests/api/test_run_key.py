@@ -106,7 +106,6 @@ def test_many_are_started_once_each(runner: cloaca.testing.Runner, seen: list[in
         ({"run_key": ""}, "run_key is '', 0 characters"),
         ({"run_key": "x" * 1025}, "1025 characters"),
         ({"run_key": 3}, "run_key is 3"),
-        ({"run_key": "\ud800"}, "lone surrogate"),
         ({"run_key": "a", "run_key_ttl": "soon"}, "run_key_ttl"),
     ],
 )
@@ -118,6 +117,66 @@ def test_what_is_no_key_is_refused(
     with pytest.raises(ValueError, match="1 keys for 2 contexts"):
         runner.submit_many("order", [{}, {}], run_keys=["a"])
     assert runner.list_runs() == []
+
+
+NOT_UTF8 = b"caf\xe9.csv".decode("utf-8", "surrogateescape")
+WRITTEN_OUT = "caf\\udce9.csv"
+
+
+def test_a_key_that_is_the_name_of_a_file_which_is_no_text_is_written_out(
+    runner: cloaca.testing.Runner,
+) -> None:
+    first = runner.submit("order", {"i": 1}, run_key=NOT_UTF8)
+    assert [runner.submit("order", {"i": 1}, run_key=key).id for key in (NOT_UTF8, WRITTEN_OUT)] == [
+        first.id
+    ] * 2
+    assert runner.submit_many("order", [{"i": 1}], run_keys=[NOT_UTF8])[0].id == first.id
+    assert [row["run_key"] for row in runner.list_runs(key=NOT_UTF8)] == [WRITTEN_OUT]
+
+
+def test_a_poll_that_finds_such_a_file_fires_for_it_once() -> None:
+    with cloaca.WorkflowBuilder("load"):
+        cloaca.task(id="t")(lambda context: None)
+
+    @cloaca.trigger(workflow="load", name="files", poll_interval="1m")
+    def files() -> list[cloaca.TriggerResult]:
+        fires = [
+            cloaca.TriggerResult.fire({"n": n}, run_key=key) for n, key in enumerate(["a.csv", NOT_UTF8])
+        ]
+        return [*fires, cloaca.TriggerResult.fire({}, dedup_key=NOT_UTF8)]
+
+    assert [fire.run_key for fire in files()] == ["a.csv", WRITTEN_OUT, None]
+    assert files()[2].dedup_key == WRITTEN_OUT
+    with cloaca.testing.Runner() as runner:
+        runner.advance("3m")
+        assert [tick["outcome"] for tick in runner.ticks("files")] == ["fire"]
+        keys = [row["run_key"] for row in runner.list_runs() if row["run_key"] is not None]
+        assert sorted(keys) == ["a.csv", WRITTEN_OUT]
+
+
+@pytest.mark.parametrize("is_of_a_fire", [True, False])
+def test_a_cursor_that_could_not_come_back_as_it_was_given_is_refused_and_the_old_one_stays(
+    is_of_a_fire: bool,
+) -> None:
+    with cloaca.WorkflowBuilder("load"):
+        cloaca.task(id="t")(lambda context: None)
+    given = ["a.csv", NOT_UTF8]
+
+    @cloaca.trigger(workflow="load", name="files", poll_interval="1m")
+    def files(tick: cloaca.Tick) -> cloaca.TriggerResult:
+        cursor = given.pop(0)
+        if is_of_a_fire:
+            return cloaca.TriggerResult.fire({"n": len(given)}, cursor=cursor)
+        tick.cursor = cursor
+        return cloaca.TriggerResult.skip()
+
+    with cloaca.testing.Runner() as runner:
+        runner.advance("2m")
+        last = runner.ticks("files")[0]
+        assert (last["outcome"], runner.cursor("files")) == ("error", "a.csv")
+        assert "value at 'cursor': got 'caf\\udce9.csv', which holds a lone surrogate" in (
+            last["reason"] or ""
+        )
 
 
 def test_many_threads_and_another_process_with_one_key_get_one_run(tmp_path: Path) -> None:
