@@ -343,7 +343,8 @@ class Triggers:
                     absent = why.absent_cron(is_declared, self._leaves_out(name))
                 deciding = self._open().polls.deciding(cron["id"])
                 told = why.of_cron(name, cron, deciding, absent, self._served.is_served)
-                besides = f"{self._besides(name, None, cron['workflow_name'], way)}{self._idles}"
+                silence = why.of_silence(self._open().store.takes_nothing(), None, None, None)
+                besides = f"{silence}{self._besides(name, None, cron['workflow_name'], way)}{self._idles}"
                 return f"{told}{besides}{self._of_idle(cron['workflow_name'])}"
         if standing is None:
             if self._paused and name in registry.triggers:
@@ -369,7 +370,11 @@ class Triggers:
         is_known = fired is None or registry.knows(fired)
         last = ticks[0] if ticks else None
         fires = fired if is_known else None
-        told = f"{why.sentence(standing, ticks)}{self._besides(name, last, fires, way)}"
+        here = standing["standing"]
+        heard = why.ends_of(standing["on_run"], standing["on_run_status"])
+        polled_at = None if here is None else here["last_poll_at"]
+        silence = why.of_silence(self._open().store.takes_nothing(), polled_at, last, heard)
+        told = f"{why.sentence(standing, ticks)}{silence}{self._besides(name, last, fires, way)}"
         if standing["standing"] is None and standing["polled_by"] is None and standing["enabled"]:
             told += self._of_idle(None)
         return told if fired is None or is_known else f"{told}; it {why.undeclared(fired)}"

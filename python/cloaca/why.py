@@ -84,10 +84,11 @@ def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:
     if standing["elsewhere"]:
         by = f"{name} is {polled(heard)} by another runner of this store"
         return f"{by}{trigger['put_off']}{_on_record(last, heard)}"
-    if last is None and heard is not None:
+    polled_at = standing["last_poll_at"]
+    if last is None and polled_at is None and heard is not None:
         since = "none has since it was declared, and it is told of none that ended before"
         return f"{name} waits for a run to end, {heard}: {since}"
-    if last is None:
+    if last is None and polled_at is None:
         return f"{name} has not been polled yet; its first poll is due at {standing['next_poll_at']}"
     if standing["backs_off"]:
         cause = backing_off(standing["failures"], heard)
@@ -95,9 +96,24 @@ def sentence(trigger: dict[str, Any], ticks: Sequence[TickRow]) -> str:
             cause = "its own wish, in an earlier runner"
         return f"{name} backs off until {standing['next_poll_at']} after {cause}{ending(last, heard)}"
     due = standing["next_poll_at"]
+    if last is None:
+        noun = "polls" if heard is None else "calls"
+        did = f"was last {polled(heard)} at {polled_at}, and none of its {noun} is on record yet"
+    else:
+        did = told(last, heard)
     if heard is not None:
-        return f"{name} {told(last, heard)}; it is called for the next run that ends, {heard}"
-    return f"{name} {told(last)}{f'; its next poll is due at {due}' if due else ''}"
+        return f"{name} {did}; it is called for the next run that ends, {heard}"
+    return f"{name} {did}{f'; its next poll is due at {due}' if due else ''}"
+
+
+def of_silence(trouble: str | None, polled_at: str | None, last: TickRow | None, heard: str | None) -> str:
+    """That the store takes nothing, as `trouble` says, and has no record of the last poll, if it has none."""
+    if trouble is None:
+        return ""
+    untold = ""
+    if polled_at is not None and last is not None and polled_at > last["last_at"]:
+        untold = f"; it was last {polled(heard)} at {polled_at}, which is not on record yet"
+    return f"{untold}; the store takes nothing at the moment: {trouble}"
 
 
 def backing_off(failures: int, heard: str | None) -> str:

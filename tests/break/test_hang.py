@@ -321,6 +321,65 @@ def waited(call: Callable[[], Any]) -> float:
     return next(seconds for seconds in iter(partial(took, call), PATIENCE) if seconds > 1.0)
 
 
+def test_why_tells_of_polls_that_a_store_which_takes_nothing_has_no_word_of(holdable: str) -> None:
+    declared().set()
+    polled, called = threading.Semaphore(0), threading.Event()
+
+    @cloaca.trigger(workflow="quick", name="often", poll_interval="10ms")
+    def often() -> cloaca.TriggerResult:
+        polled.release()
+        return cloaca.TriggerResult.skip()
+
+    @cloaca.trigger(
+        workflow="quick", name="fails", poll_interval="10ms", on_error=cloaca.Backoff("1h", max="1h")
+    )
+    def fails() -> cloaca.TriggerResult:
+        called.set()
+        raise ValueError
+
+    with cloaca.DefaultRunner(holdable) as runner:
+        runner.cursor("often")
+        with held(holdable):
+            somebody = submitted(runner)
+            for _ in range(5):
+                assert polled.acquire(timeout=PATIENCE)
+            assert called.wait(PATIENCE)
+            told = {name: runner.why(name) for name in ("watch", "often", "fails")}
+        somebody.join()
+        after = runner.why("often")
+    assert "trigger 'watch' has not been polled yet" in told["watch"]
+    assert "trigger 'often' was last polled at 20" in told["often"]
+    assert "none of its polls is on record yet; its next poll is due at 20" in told["often"]
+    assert "trigger 'fails' backs off until" in told["fails"]
+    for sentence in told.values():
+        assert "; the store takes nothing at the moment: " in sentence
+    assert "skipped at its last" in after
+    assert "takes nothing" not in after
+
+
+def test_why_tells_since_when_it_has_no_record(holdable: str) -> None:
+    declared().set()
+    polled = threading.Semaphore(0)
+
+    @cloaca.trigger(workflow="quick", name="often", poll_interval="10ms")
+    def often() -> cloaca.TriggerResult:
+        polled.release()
+        return cloaca.TriggerResult.skip()
+
+    with cloaca.DefaultRunner(holdable) as runner:
+        assert polled.acquire(timeout=PATIENCE)
+        assert "skipped at its last" in runner.why("often")
+        with held(holdable):
+            somebody = submitted(runner)
+            for _ in range(5):
+                assert polled.acquire(timeout=PATIENCE)
+            told = runner.why("often")
+        somebody.join()
+    assert "trigger 'often' skipped at its last" in told
+    assert "; it was last polled at 20" in told
+    assert ", which is not on record yet; the store takes nothing at the moment: " in told
+
+
 def test_a_call_waits_once_for_a_store_that_takes_nothing_and_those_after_it_do_not(holdable: str) -> None:
     gate = declared()
     gate.set()

@@ -70,6 +70,7 @@ pub fn standing<'py>(
     dict.set_item("goes_on", standing.goes_on)?;
     dict.set_item("elsewhere", standing.elsewhere)?;
     dict.set_item("polled_since", stamp(polled_since))?;
+    dict.set_item("last_poll_at", stamp(standing.last_at))?;
     Ok(dict)
 }
 

@@ -84,6 +84,12 @@ impl Store {
         free(py, || runtime.trouble().or_else(|| runtime.refused()))
     }
 
+    /// Why the store takes nothing at the moment, if so, also where it does not answer at all.
+    fn takes_nothing(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        let runtime = self.handle.runtime(py)?;
+        free(py, || runtime.takes_nothing())
+    }
+
     /// The same without the polls that are not written down yet: to write them all down looks at every trigger.
     fn look<'py>(
         &self,

@@ -630,6 +630,15 @@ impl Runtime {
         refusal.or_else(|| self.shared.store.trouble())
     }
 
+    /// The same, or that it has not answered for a while.
+    pub fn takes_nothing(&self) -> Option<String> {
+        self.trouble().or_else(|| {
+            let seconds = lock(&self.shared.writer).tries_for()?.as_secs();
+            let noun = if seconds == 1 { "second" } else { "seconds" };
+            (seconds > 0).then(|| format!("it has not answered for {seconds} {noun}"))
+        })
+    }
+
     /// What the store refuses of what became of runs and crons, and is asked again, if it refuses any.
     pub fn refused(&self) -> Option<String> {
         let writer = lock(&self.shared.writer);

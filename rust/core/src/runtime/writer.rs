@@ -100,6 +100,11 @@ impl WriterState {
         }
     }
 
+    /// For how long a commit is tried that has not come about.
+    pub(super) fn tries_for(&self) -> Option<Duration> {
+        self.tried_since.map(|since| since.elapsed())
+    }
+
     /// What is tried next, by whoever asks.
     fn take_batch(&mut self) -> Batch {
         let mut items = next_batch(&mut self.items);
