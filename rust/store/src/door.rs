@@ -32,6 +32,8 @@ struct Queue {
 pub struct Inside<'d, T> {
     kept: Option<MutexGuard<'d, T>>,
     door: &'d Door<T>,
+    /// Since when he had waited for that, if he had.
+    pub waited_since: Option<Instant>,
 }
 
 impl<T> Door<T> {
@@ -43,6 +45,7 @@ impl<T> Door<T> {
     /// What is kept, once those who came before are through; none if this thread is to wait no more, or who was inside has found meanwhile that nobody answers.
     pub fn enter(&self) -> Option<Inside<'_, T>> {
         let mut queue = guarded(&self.queue);
+        let mut waited_since = None;
         if queue.is_taken || !queue.waiting.is_empty() {
             let (halt, began, silences) = (Halt::current(), Instant::now(), queue.silences);
             let number = queue.numbers;
@@ -57,10 +60,11 @@ impl<T> Door<T> {
                 queue = self.moved.wait_timeout(queue, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
             }
             queue.waiting.pop_front();
+            waited_since = Some(began);
         }
         queue.is_taken = true;
         drop(queue);
-        Some(Inside { kept: Some(guarded(&self.kept)), door: self })
+        Some(Inside { kept: Some(guarded(&self.kept)), door: self, waited_since })
     }
 
     /// The same, without waiting for anybody.
@@ -75,7 +79,7 @@ impl<T> Door<T> {
         }
         queue.is_taken = true;
         drop(queue);
-        Some(Inside { kept: Some(guarded(&self.kept)), door: self })
+        Some(Inside { kept: Some(guarded(&self.kept)), door: self, waited_since: None })
     }
 
     /// Nobody answers: who waits for his turn to ask waits in vain.

@@ -8,6 +8,7 @@ mod audit;
 mod batch;
 #[path = "sql/bearer.rs"]
 mod bearer;
+mod busy;
 mod byte_lock;
 mod copy;
 mod db;
@@ -74,6 +75,7 @@ use uuid::Uuid;
 
 use crate::door::{Door, Inside};
 use crate::sqlite::asked::Asked;
+use crate::sqlite::busy::Busy;
 use crate::sqlite::fault::Failure;
 use crate::sqlite::lock::Locks;
 use crate::sqlite::shield::Shield;
@@ -120,6 +122,7 @@ pub struct SqliteStore {
     /// What became of what this process still saw, once the log was found unlinked.
     severed: OnceLock<String>,
     turns: Turns,
+    busy: Busy,
     /// Since when each write has found the file damaged.
     damaged_since: Mutex<Option<Instant>>,
     /// Declared last: its descriptors close after the connections.
@@ -155,6 +158,7 @@ impl SqliteStore {
             memory: None,
             severed: OnceLock::new(),
             turns: Turns::default(),
+            busy: Busy::default(),
             damaged_since: Mutex::default(),
             shield: Shield::none(),
         })
@@ -188,6 +192,7 @@ impl SqliteStore {
             memory,
             severed,
             turns: Turns::default(),
+            busy: Busy::default(),
             damaged_since: Mutex::default(),
             shield,
         };
@@ -201,11 +206,12 @@ impl SqliteStore {
         if let Some(text) = self.severed.get() {
             return Err(Fault::Final(text.clone()));
         }
-        let connection = entered(&self.writer).map_err(|failure| failure.into_fault(&self.name))?;
+        let connected = entered(&self.writer).map_err(|failure| failure.into_fault(&self.name))?;
         let _turn = self.turns.take(&self.shield);
-        let done = opened(&connection).and_then(|connection| {
+        let done = opened(&connected).and_then(|connection| {
             let work = |db: &_| self.same_memory().and_then(|()| work(db));
-            transact(connection, step, work).map(|done| (connection, done))
+            let done = self.busy.write(connected.waited_since, || transact(connection, step, work));
+            done.map(|done| (connection, done))
         });
         let (connection, done) = done.map_err(|failure| self.unwritten(failure))?;
         *self.damaged_since.lock().unwrap_or_else(PoisonError::into_inner) = None;

@@ -6,6 +6,7 @@ mod support;
 use std::fs;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use cloaca_core::context::hash_text;
 use cloaca_core::key::{Epoch, RunRow};
@@ -648,4 +649,28 @@ fn who_keeps_runs_while_leaving_counts_as_living_until_the_end() {
     assert_eq!(store.bury(second), Ok(left));
     assert_eq!(store.leave(remnant, &InFlight::default(), Wall(51)), Ok(None));
     assert_eq!(store.bury(second), Ok(Siblings { departed: Some(remnant), ..Siblings::default() }));
+}
+
+#[test]
+fn who_waits_behind_others_for_a_locked_file_waits_no_longer_than_alone() {
+    let folder = Folder::new();
+    let store = folder.open("runs.db");
+    let epoch = store.join(Wall(1)).unwrap();
+    let outsider = Connection::open(folder.path("runs.db")).unwrap();
+    outsider.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let waited = || {
+        let began = Instant::now();
+        assert!(matches!(store.stand_by(epoch), Err(Fault::Passing(text)) if text.contains("is locked")));
+        began.elapsed()
+    };
+    let alone = waited();
+    let together = thread::scope(|scope| {
+        let all: Vec<_> = (0..4).map(|_| scope.spawn(waited)).collect();
+        all.into_iter().map(|one| one.join().unwrap()).max().unwrap()
+    });
+    assert!(together < alone * 3 / 2, "{together:?} of four at once, {alone:?} of one");
+    outsider.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(store.stand_by(epoch), Ok(()));
+    outsider.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(waited() > alone / 2, "it waits again once the file was free");
 }

@@ -48,6 +48,11 @@ impl Failure {
 }
 
 impl Failure {
+    /// Whether another process has the file.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Sql(error) if code(error) == Some(ErrorCode::DatabaseBusy))
+    }
+
     /// Whether SQLite takes the file for damaged. It says so, too, where the disk failed to read a page (EIO), which may pass.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Sql(error) if code(error) == Some(ErrorCode::DatabaseCorrupt))

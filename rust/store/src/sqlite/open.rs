@@ -1,6 +1,5 @@
 //! Opens files and sets connections up. Invariant: a file is changed only after it is known to be ours or empty.
 
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,6 +8,7 @@ use cloaca_core::port::Halt;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use crate::sqlite::busy::{self, BUSY_WAIT};
 #[cfg(target_os = "linux")]
 use crate::sqlite::descriptors;
 use crate::sqlite::fault::{Failure, describe};
@@ -18,13 +18,8 @@ use crate::sqlite::shield::{Shield, Use};
 use crate::sqlite::view::View;
 use crate::url::Durability;
 
-/// How long a statement waits for another process's transaction.
-const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// A store opens within this, however many statements wait.
 pub const OPEN_WAIT: Duration = Duration::from_secs(10);
-/// Between two looks at whether that transaction is over, the first ones and all others.
-const BUSY_PAUSES_MS: [u64; 5] = [1, 2, 5, 10, 15];
-const BUSY_PAUSE_LAST_MS: u64 = 25;
 /// Between two attempts at what SQLite refuses to wait for itself.
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
 /// More than there are different statements.
@@ -356,27 +351,9 @@ pub fn still(path: &Path) -> Result<Connection, Failure> {
 
 fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_handler(Some(wait_busy))?;
+    connection.busy_handler(Some(busy::wait))?;
     cache_statements(&connection)?;
     Ok(connection)
-}
-
-/// Waits for another process's transaction as SQLite would, unless this thread is to wait no more.
-fn wait_busy(looks: i32) -> bool {
-    thread_local! {
-        static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
-    }
-    let now = Instant::now();
-    if looks == 0 {
-        BEGAN.set(Some(now));
-    }
-    let began = BEGAN.get().unwrap_or(now);
-    if now.duration_since(began) >= BUSY_WAIT || Halt::current().ends(began) {
-        return false;
-    }
-    let pause_ms = usize::try_from(looks).ok().and_then(|looks| BUSY_PAUSES_MS.get(looks));
-    thread::sleep(Duration::from_millis(*pause_ms.unwrap_or(&BUSY_PAUSE_LAST_MS)));
-    true
 }
 
 /// Keeps statements and their plans. Without the second line SQLite plans anew whenever a parameter changes that a
