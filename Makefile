@@ -74,7 +74,7 @@ test-postgres: develop ## run what the store decides once more with every store 
 test-again: ## run the last failures of test-python once more, if they are at most three
 	$(BIN)/python tests/again.py
 
-test-versions: develop ## run a quick part of the tests with every further Python on this machine
+test-versions: develop ## run tests/api, and of tests/break how a process ends, with every further Python on this machine
 	sh tests/versions.sh
 
 test-first-release: develop ## build the wheel of release 0.1.0, once, and run its runners beside this program's

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs a quick part of the suite with every further Python that is on this machine. The extension is built once, for the
+# Runs a part of the suite with every further Python that is on this machine: tests/api, and of tests/break what a newer Python may change. The extension is built once, for the
 # stable ABI of 3.11: what a newer Python changes is how threads end, how it forks and what it warns of.
 # usage: sh tests/versions.sh; PYTHONS="python3.13 /opt/3.14/bin/python" names them.
 set -eu
