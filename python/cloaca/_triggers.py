@@ -1,6 +1,7 @@
 """What a runner says and does about triggers.
 
 Decides nothing: it checks arguments and words what the engine knows.
+Longer than a room should be: one public method after another, each with what it promises.
 """
 
 from __future__ import annotations

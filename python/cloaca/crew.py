@@ -2,6 +2,7 @@
 
 User code is called on no other thread. Whatever user code raises, of whatever kind, ends that one call and
 never a thread.
+Longer than a room should be: how threads are made, counted and ended is one state.
 """
 
 from __future__ import annotations

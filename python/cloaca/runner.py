@@ -2,6 +2,7 @@
 
 Decides nothing: it checks arguments, asks the native engine, and turns its answers into public objects.
 Invariant: a runner that was shut down refuses every call but `shutdown`.
+Longer than a room should be: the public object itself, where its makers and its end need all of its parts.
 """
 
 from __future__ import annotations

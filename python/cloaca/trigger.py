@@ -1,6 +1,7 @@
 """`@trigger`: records a function that is polled, and what it fires. Never calls it.
 
 Invariant: a definition is complete and checked when it is registered, and doesn't change afterwards.
+Longer than a room should be: one public decorator, with what it promises and all that it refuses.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 Decides nothing.
 Invariant: whatever user code raises, of whatever kind, ends that one call and never a thread.
+Longer than a room should be: each way in which an attempt may end passes by the same few steps.
 """
 
 from __future__ import annotations

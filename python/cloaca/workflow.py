@@ -1,6 +1,7 @@
 """`WorkflowBuilder` and `Workflow`: tasks gathered into a graph that is checked. Never runs anything.
 
 Invariant: a `Workflow` that exists has tasks, no cycle, no missing dependency, and never changes.
+Longer than a room should be: the public builder, with what it promises and all that it refuses.
 """
 
 from __future__ import annotations

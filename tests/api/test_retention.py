@@ -81,6 +81,20 @@ def test_without_retention_runs_stay_and_old_history_and_run_keys_go(tmp_path: P
         assert count(runner, "runs") == 1
 
 
+def test_a_trigger_whose_answers_change_keeps_little_more_than_it_should(tmp_path: Path) -> None:
+    declare()
+    numbers = iter(range(10**9))
+
+    @cloaca.trigger(workflow="w", name="changes", poll_interval="2ms")
+    def changes() -> cloaca.TriggerResult:
+        return cloaca.TriggerResult.skip(str(next(numbers)))
+
+    with opened(tmp_path / "a.db", ticks_max=5) as runner:
+        assert eventually(lambda: count(runner, "ticks") > 1000)
+        most = count(runner, "ticks")
+        assert eventually(lambda: count(runner, "ticks") < most, seconds=60)
+
+
 def test_a_clock_far_ahead_of_the_last_sign_of_life_makes_nothing_go(tmp_path: Path) -> None:
     declare()
     path = tmp_path / "a.db"

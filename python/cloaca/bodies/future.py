@@ -3,6 +3,7 @@
 Decides what the end of a future means for its attempt.
 Invariant: an attempt that was handed over ends once, by its future; one that was stopped ends when that has
 stopped it.
+Longer than a room should be: handing over, stopping and ending an attempt is one state.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 Attempts come in batches through a carrier, and their ends go back by id. Decides nothing.
 Invariant: on the loop's thread nothing waits for the engine's lock, a commit, or another thread.
+Longer than a room should be: how the loop is had, shared and let go of is one state.
 """
 
 from __future__ import annotations

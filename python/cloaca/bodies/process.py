@@ -3,6 +3,7 @@
 Decides which process gets which call. What a call does is no business of this file.
 Invariants: a future is done only once nothing of its call runs any more; whatever a process does to itself
 costs its own call and no other; no process outlives this one.
+Longer than a room should be: which process is free, busy or being stopped is one state.
 """
 
 from __future__ import annotations

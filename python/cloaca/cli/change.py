@@ -3,6 +3,7 @@
 Switches go through a paused runner, which starts nothing of itself; all else through a client that has no
 engine. What that starts or opens again is nobody's, and a living runner claims it.
 Invariant: nothing is changed before all that was named is known to be there.
+Longer than a room should be: one function a command, none of which knows another.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Which commands there are, in the order in which the help lists them."""
+"""Which commands there are, in the order in which the help lists them.
+
+Longer than a room should be: one table.
+"""
 
 from __future__ import annotations
 

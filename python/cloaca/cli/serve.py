@@ -1,5 +1,8 @@
 """The commands that serve a program: in this process, in several, or in one that starts again when its files
-change."""
+change.
+
+Longer than a room should be: three ways to serve that end alike, by the same signals.
+"""
 
 from __future__ import annotations
 

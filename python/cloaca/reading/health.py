@@ -1,6 +1,7 @@
 """Whether all is well with a store and with who serves it: one finding a subject, each with what to do.
 
 Decides what is worth a warning, and nothing else; each look is bounded.
+Longer than a room should be: one function a finding, none of which knows another.
 """
 
 from __future__ import annotations

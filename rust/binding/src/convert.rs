@@ -1,5 +1,6 @@
 //! Turns records of the store into the dicts that the public API shows, and plain Python data into specifications.
 //! Invariant: every time leaves as RFC 3339 in UTC, every id as a UUID string.
+//! Longer than a room should be: one function for each record that Python sees, none of which knows another.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! Decides which trigger is polled next, and when. Reads no clock and calls nobody.
 //! Invariant: at most one body of a trigger is in flight, and a poll that was given up (it timed out, was disabled or declared
 //! again meanwhile) changes nothing when it returns.
+//! Longer than a room should be: a poll's way from its beginning to its end, over one state.
 
 mod hot;
 mod meter;

@@ -3,6 +3,7 @@
 //! outside, take a job or a poll and wait in here.
 //! Invariant: what steps decide reaches the writer and the poller in the order of the steps, because both happen under the engine's
 //! lock. Whoever holds the poller's lock therefore never takes the engine's.
+//! Longer than a room should be: what the threads of the rooms below share, how it is made, and the questions that need nothing else.
 
 mod answers;
 mod carrier;

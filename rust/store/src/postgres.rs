@@ -1,6 +1,7 @@
 //! The store over PostgreSQL: one connection writes, another reads, and statements of users have their own. Each method of the trait is one transaction; the SQL
 //! stands in the files below, which have the names of those of `sqlite`, and in those of `sql`. Invariant: whoever writes has the lock of the whole store, so that what is checked
 //! holds until it is acted upon, rows are numbered in the order of their commits, and nothing deadlocks; and nothing is told before it is durable.
+//! Longer than a room should be: one `impl` of the trait, which cannot stand in two rooms; each method only names its transaction.
 
 mod address;
 mod asked;

@@ -1,5 +1,6 @@
 //! The store over SQLite: one connection writes, another reads, and statements of users have their own. Each method of the trait is one transaction; the SQL
 //! stands in the files below. Invariant: a method that fails leaves no transaction open and nothing written.
+//! Longer than a room should be: one `impl` of the trait, which cannot stand in two rooms; each method only names its transaction.
 
 mod anchored;
 mod asked;

@@ -1,6 +1,6 @@
 //! What the user's log is told. The one place where it is worded and graded; who notes something only names it.
 //! Invariant: a note names what it is about in fields, so that a count or a trace never has to read its text.
-//! The one room of more than 400 lines: one closed list, each of whose lines stands once as a name, a level and a sentence.
+//! Longer than a room should be: one closed list, each of whose lines stands once as a name, a level and a sentence.
 
 use std::fmt::{Display, Formatter, Result};
 use std::sync::Arc;
@@ -249,6 +249,8 @@ pub enum Note {
         since: Wall,
         /// For so long.
         lasts: Duration,
+        /// Whether it is of an earlier declaration, for whose end the one in force waits.
+        is_older: bool,
     },
     /// No thread is left for another poll that hangs.
     LastPollerTaken {
@@ -705,10 +707,12 @@ impl Display for Note {
                     counted(*failures as usize, "failed poll")
                 )
             }
-            Self::PollTooLong { trigger, since, lasts } => {
+            Self::PollTooLong { trigger, since, lasts, is_older } => {
                 let (since, seconds) = (since.rfc3339(), lasts.as_secs());
-                write!(f, "trigger '{trigger}': its poll is in flight since {since}, for {seconds} s")?;
-                f.write_str("; it holds a thread, and is not polled until that comes back")
+                let of = if *is_older { "its earlier declaration's" } else { "its" };
+                write!(f, "trigger '{trigger}': {of} poll is in flight since {since}, for {seconds} s")?;
+                let waits = if *is_older { "the trigger, declared again," } else { "it" };
+                write!(f, "; that holds a thread, and {waits} is not polled until it comes back")
             }
             Self::LastPollerTaken { threads_max, held_by } => {
                 write!(f, "the last of {threads_max} pollers is taken: ")?;
@@ -922,6 +926,13 @@ mod tests {
                 trigger: "inbox".into(),
                 since: Wall(0),
                 lasts: Duration::from_millis(61_900),
+                is_older: false,
+            },
+            Note::PollTooLong {
+                trigger: "inbox".into(),
+                since: Wall(0),
+                lasts: Duration::from_millis(61_900),
+                is_older: true,
             },
             Note::LastPollerTaken { threads_max: 4, held_by: "'a', 'b'".to_owned() },
             Note::CronOfOldRelease { cron: Uuid::nil(), name: "nightly".into() },
@@ -939,7 +950,8 @@ mod tests {
         assert_eq!(texts, [
             "trigger 'inbox' fired, but names no workflow; write @trigger(workflow=...); known workflows: none".to_owned(),
             "trigger 'inbox' fired unknown workflow 'mail'; known workflows: a, b".to_owned(),
-            format!("trigger 'inbox': its poll is in flight since {}, for 61 s; it holds a thread, and is not polled until that comes back", Wall(0).rfc3339()),
+            format!("trigger 'inbox': its poll is in flight since {}, for 61 s; that holds a thread, and it is not polled until it comes back", Wall(0).rfc3339()),
+            format!("trigger 'inbox': its earlier declaration's poll is in flight since {}, for 61 s; that holds a thread, and the trigger, declared again, is not polled until it comes back", Wall(0).rfc3339()),
             "the last of 4 pollers is taken: the polls of 'a', 'b' have not come back; one more that hangs stops every trigger. Give bodies a time-out of their own, or raise max_pollers".to_owned(),
             format!("cron schedule {nil} of trigger 'nightly' goes on, which release 0.1.0 left: declare a trigger of that name again, or end it by forget('nightly')"),
             format!(

@@ -1,5 +1,6 @@
 //! Who has a place in the poller: declared, declared again, switched, polled elsewhere.
 //! Invariant: of one trigger at most one place is polled.
+//! Longer than a room should be: each way into a place and out of it keeps what the others keep.
 
 use std::sync::Arc;
 use std::time::Duration;

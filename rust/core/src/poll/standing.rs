@@ -141,6 +141,11 @@ impl Poller {
         self.placed.get(&schedule).copied()
     }
 
+    /// Whether what is in that place is an earlier declaration, for whose last poll the one in force waits.
+    pub fn is_waited_for(&self, place: u32) -> bool {
+        self.rests[place as usize].successor.is_some()
+    }
+
     /// The row, if it is kept, and the name of the trigger in that place.
     pub fn row_and_name(&self, place: u32) -> Option<(ScheduleKey, Arc<str>)> {
         let rest = &self.rests[place as usize];

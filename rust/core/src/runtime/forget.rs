@@ -10,11 +10,20 @@ use crate::port::{Found, Halt, Old, Unwanted};
 use crate::runtime::Shared;
 use crate::runtime::clock::Clock;
 use crate::runtime::keeper::Order;
-use crate::runtime::park::sleep;
+use crate::runtime::park::{lock, sleep};
 use crate::time::{Mono, Now, Wall};
 
 /// Between two looks for what has grown too old.
 const EVERY: Duration = Duration::from_secs(600);
+
+/// Sooner where much is written, so that a trigger whose answers change keeps little more than it should: but not before this.
+const SOONEST: Duration = Duration::from_secs(10);
+
+/// And a look takes at most so small a part of the time.
+const LOOK_SHARE: u32 = 1000;
+
+/// So many changes are much.
+const CHANGES_MANY: u64 = 50;
 
 /// Of each kind so much is found at once.
 const FOUND_MAX: u64 = 20_000;
@@ -53,6 +62,8 @@ pub(super) struct Forgetting {
     pub(super) due: Mono,
     /// When the last look was.
     seen: Option<Now>,
+    /// From when on much that was written brings the next look forward, and how many changes had been written by the last one.
+    sooner: Option<(Mono, u64)>,
     /// Callbacks that nobody declares, and since when this runner finds them so.
     unwanted: BTreeMap<Unwanted, Mono>,
     old: Old,
@@ -67,6 +78,7 @@ impl Forgetting {
         Self {
             due,
             seen: None,
+            sooner: None,
             unwanted: BTreeMap::new(),
             old,
             found: Found::default(),
@@ -74,12 +86,26 @@ impl Forgetting {
             step: 100,
         }
     }
+
+    /// Whether it is time for a look, once so many changes have been written.
+    fn is_due(&self, now: Mono, changes: impl FnOnce() -> u64) -> bool {
+        now >= self.due
+            || self.sooner.is_some_and(|(from, before)| now >= from && changes() >= before + CHANGES_MANY)
+    }
+
+    /// A look that took so long is over.
+    fn has_looked(&mut self, now: Mono, took: Duration, changes: u64) {
+        self.sooner = Some((now.after(SOONEST.max(took * LOOK_SHARE)), changes));
+    }
 }
 
 impl Shared {
     /// Looks for what is old if it is time to, and deletes for a while.
     pub(super) fn forget(&self, state: &mut Forgetting, now: Now) {
-        if now.mono < state.due {
+        // Who moves a clock by hand leaps over hours, and meets each look in its own time.
+        let is_by_hand = matches!(self.clock, Clock::Manual(_));
+        let changes = || if is_by_hand { 0 } else { lock(&self.doings).changes };
+        if !state.is_due(now.mono, changes) {
             return;
         }
         if state.found.is_empty() && !self.find_old(state, now) {
@@ -128,6 +154,7 @@ impl Shared {
             }
             state.seen = Some(now);
             state.due = now.mono.after(Duration::from_micros(until.0.abs_diff(now.wall.0)));
+            state.sooner = None;
             return false;
         }
         state.seen = Some(now);
@@ -141,7 +168,9 @@ impl Shared {
         };
         let halt = Halt::default();
         let Ok(_open) = self.open(&halt) else { return false };
+        let (began, changes) = (Instant::now(), lock(&self.doings).changes);
         let Ok(found) = self.store.find_old(&state.old, FOUND_MAX, &halt) else { return false };
+        state.has_looked(now.mono, began.elapsed(), changes);
         let is_full = |length: usize| length as u64 >= FOUND_MAX;
         state.is_all =
             !(is_full(found.runs.len()) || is_full(found.ticks.len()) || is_full(found.keys.len()));
@@ -197,6 +226,21 @@ fn has_jumped(seen: Now, now: Now) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_brings_a_look_forward_and_what_a_look_costs_puts_it_off() {
+        let at = |seconds| Mono::default().after(Duration::from_secs(seconds));
+        let mut state = Forgetting::new(at(600));
+        assert!(!state.is_due(at(599), || 1_000_000), "nothing is known of how long a look takes");
+        assert!(state.is_due(at(600), || 0));
+        state.has_looked(at(0), Duration::from_millis(3), 7);
+        let many = 7 + CHANGES_MANY;
+        let due = [(9, many), (10, many), (10, many - 1)]
+            .map(|(seconds, count)| state.is_due(at(seconds), || count));
+        assert_eq!(due, [false, true, false]);
+        state.has_looked(at(0), Duration::from_millis(30), 7);
+        assert_eq!([29, 30].map(|seconds| state.is_due(at(seconds), || many)), [false, true]);
+    }
 
     #[test]
     fn callbacks_that_nobody_declares_are_kept_for_an_hour_whatever_another_clock_says() {

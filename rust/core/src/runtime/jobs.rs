@@ -1,5 +1,6 @@
 //! Attempts that are ready, the permits to run them, and the workers that wait for both.
 //! Invariant: an attempt is taken only by a thread that can run it at once.
+//! Longer than a room should be: all of it stands under one lock.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! What asks the store about other owners and about what grows old: news, vacancies, recovery, cancels, pruning.
 //! Invariant: it never runs on a thread that anything in this process waits for.
+//! Longer than a room should be: one thread's round, of which the order is what matters.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,5 +1,6 @@
 //! The threads that poll: one leads, others follow and take over when a body keeps it.
 //! Invariant: a body that does not come back holds up its own trigger and nobody else's.
+//! Longer than a room should be: who leads and who follows is decided under one lock.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -400,10 +401,12 @@ impl Shared {
             let mut polls = lock(&self.polls);
             let PollState { flights, poller, .. } = &mut *polls;
             let found = flights.too_long(now, |place| poller.interval(place));
-            found.into_iter().map(|(place, began)| (poller.name(place), began)).collect::<Vec<_>>()
+            let told = |(place, began)| (poller.name(place), poller.is_waited_for(place), began);
+            found.into_iter().map(told).collect::<Vec<_>>()
         };
-        for (trigger, began) in long {
-            let note = Note::PollTooLong { trigger, since: began.wall, lasts: now.since(began.mono) };
+        for (trigger, is_older, began) in long {
+            let lasts = now.since(began.mono);
+            let note = Note::PollTooLong { trigger, since: began.wall, lasts, is_older };
             self.order(Order::Log(note));
         }
     }

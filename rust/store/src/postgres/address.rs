@@ -1,5 +1,6 @@
 //! Reads where a store on a server is: the words of a URL, then libpq's environment, then libpq's defaults.
 //! Invariant: no message repeats what may be a piece of a password, and nothing that is shown holds one.
+//! Longer than a room should be: two ways to write an address, each word of which falls back on the same others.
 
 use std::collections::BTreeMap;
 use std::fmt;

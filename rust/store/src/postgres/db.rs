@@ -1,5 +1,6 @@
 //! A connection and the statements that it keeps, in the shape in which the files of SQL ask for them. Invariant: a call comes back within its bound, whatever
 //! becomes of the server or of the way to it, and a connection that did not answer in time is not used again.
+//! Longer than a room should be: it has another driver's shape, call for call, and each call has its bound from the same state.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

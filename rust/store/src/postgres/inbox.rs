@@ -1,6 +1,7 @@
 //! Runs that programs ask for in transactions of their own, by the function `submit`, which stands with the tables. Invariant: what waits here stands in
 //! nobody's way, whoever holds it; what is taken out becomes a run, or an alias of the run that has its key, in the same transaction, and nothing that
 //! somebody may have written here can keep the rest from it.
+//! Longer than a room should be: what is taken out, and all that may keep it from becoming a run.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;

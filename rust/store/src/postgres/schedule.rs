@@ -1,4 +1,5 @@
 //! Rows of triggers, and what they have in common with those of crons. Invariant: a trigger's name stands in at most one row.
+//! Longer than a room should be: each statement stands beside what runs it, as in its twin of the other store.
 
 mod cron;
 #[path = "../sql/schedule/cursor.rs"]

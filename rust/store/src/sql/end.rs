@@ -1,6 +1,7 @@
 //! Ends of runs that callbacks and triggers are to be told of. They are written down by a trigger of the database, so that no statement can end a run
 //! without it.
 //! Invariant: one owner has an end in hand at a time, and only that one says what came of it.
+//! Longer than a room should be: who writes an end down and who has it in hand keep the same columns.
 
 use std::collections::BTreeSet;
 

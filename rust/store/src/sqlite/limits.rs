@@ -1,5 +1,6 @@
 //! Runs that limits of their workflows count: who is dropped, who waits in which lane, and who has a seat.
 //! Invariant: a run that is not over and sits has a row here that says so, and of one key no more parties sit than its limit lets.
+//! Longer than a room should be: seats, lanes and drops are counted from one another, in one transaction.
 
 mod claim;
 #[path = "../sql/limits/declare.rs"]

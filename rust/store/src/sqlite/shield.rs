@@ -5,6 +5,7 @@
 //!
 //! Read locks stand where SQLite looks before it unlinks or truncates: on the bytes of its shared lock in the database, and
 //! on the byte of the `-shm` file that says that somebody is connected.
+//! Longer than a room should be: the locks of a file and the count of who relies on them change together.
 
 use cloaca_core::key::Epoch;
 use std::cell::RefCell;

@@ -1,5 +1,6 @@
 //! Hands runs to an owner: those that a dead one left, and a final one that is to be driven again. Invariant: after it,
 //! only that owner's changes are taken.
+//! Longer than a room should be: all that hands out a run sets the same columns.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
