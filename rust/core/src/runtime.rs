@@ -237,6 +237,8 @@ struct Shared {
     has_given_in: AtomicBool,
     /// Runs have come into hand since the store was last asked which of them are to end.
     cancels_due: AtomicBool,
+    /// What the liaison is about to take over.
+    take_over: Mutex<liaison::TakeOver>,
     /// Every thread is to end.
     is_stopped: AtomicBool,
     /// The writer is gone, so that nothing that ends now can be kept.
@@ -370,6 +372,7 @@ impl Shared {
             draining: AtomicBool::new(false),
             has_given_in: AtomicBool::new(false),
             cancels_due: AtomicBool::new(false),
+            take_over: Mutex::default(),
             is_stopped: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             stays: Mutex::new(Some(epoch)),

@@ -23,6 +23,9 @@ use crate::time::{Mono, Now, Wall};
 /// So many unfinished runs are taken over at once, so that the first can start early.
 pub(super) const CLAIM_CHUNK: u64 = 200;
 
+/// And for so long at a time: who waits for the liaison, as a trigger does that is declared, waits no longer.
+const TAKE_SLICE: Duration = Duration::from_millis(100);
+
 /// So many runs are left to others at once: few enough to hold nobody up.
 const EXCESS_CHUNK: usize = 1000;
 
@@ -94,15 +97,23 @@ struct Round {
     history_from: u32,
 }
 
-/// Which runs are claimed.
-#[derive(Debug, Clone, Copy)]
+/// Which runs are claimed; what is more comprises what is less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Taking {
-    /// Also those that have begun in a version that others declare.
-    Any,
-    /// But those.
-    Fitting,
     /// Only those that waited for their time and have not begun.
     Due,
+    /// All but those that have begun in a version that others declare.
+    Fitting,
+    /// Those, too.
+    Any,
+}
+
+/// A take-over that is not at its end.
+#[derive(Debug, Default)]
+pub(super) struct TakeOver {
+    goes_on: Option<Taking>,
+    /// So many runs have come by it that others had left.
+    resumed: usize,
 }
 
 impl Shared {
@@ -197,6 +208,10 @@ impl Shared {
                 }
                 false => {}
             }
+        }
+        let goes_on = lock(&self.take_over).goes_on.take();
+        if let Some(taking) = goes_on {
+            self.take_over(taking);
         }
         let asked = self.due_asked.load(Ordering::Acquire);
         if asked != self.due_done.load(Ordering::Acquire) {
@@ -563,22 +578,39 @@ impl Shared {
     }
 
     fn take_over(&self, taking: Taking) {
-        let (resumed, came) = self.claim_all(taking);
+        let (resumed, came, is_all) = self.claim_slice(taking);
         let came = came + self.claim_limited();
-        if resumed > 0 {
-            lock(&self.doings).taken_over += resumed as u64;
-            self.order(Order::Log(Note::RunsResumed { count: resumed }));
+        lock(&self.doings).taken_over += resumed as u64;
+        let count = {
+            let mut take_over = lock(&self.take_over);
+            take_over.resumed += resumed;
+            match is_all {
+                true => std::mem::take(&mut take_over.resumed),
+                false => {
+                    take_over.goes_on = take_over.goes_on.max(Some(taking));
+                    0
+                }
+            }
+        };
+        if count > 0 {
+            self.order(Order::Log(Note::RunsResumed { count }));
+        }
+        if !is_all {
+            self.wake_liaison();
         }
         if came > 0 {
             self.cancels_due.store(true, Ordering::Release);
         }
     }
 
-    /// Returns how many runs came that others had left or offered, and how many at all.
-    fn claim_all(&self, taking: Taking) -> (usize, usize) {
+    /// Claims for a while. Returns how many runs came that others had left or offered, and how many at all, and whether that was everything.
+    fn claim_slice(&self, taking: Taking) -> (usize, usize, bool) {
         let (mut resumed, mut came) = (0, 0);
         let (mut is_all, mut has_looked) = (false, false);
-        while !is_all && !self.closing.load(Ordering::Acquire) {
+        let began = Instant::now();
+        // Whoever moves a clock by hand waits until nothing is left to do, and takes a look that is over for that.
+        let is_over = || !matches!(self.clock, Clock::Manual(_)) && began.elapsed() >= TAKE_SLICE;
+        while !is_all && !is_over() && !self.closing.load(Ordering::Acquire) {
             is_all = true;
             let now = self.now();
             let claims = lock(&self.engine).claims(CLAIM_CHUNK, now);
@@ -608,7 +640,7 @@ impl Shared {
                     }
                     Err(Fault::Final(why)) => {
                         self.order(Order::Log(Note::ClaimRefused { why }));
-                        return (resumed, came);
+                        return (resumed, came, true);
                     }
                 }
             }
@@ -617,7 +649,7 @@ impl Shared {
         if has_looked && let Ok(due) = self.store.next_due() {
             self.step(Event::NextDue(due));
         }
-        (resumed, came)
+        (resumed, came, is_all || self.closing.load(Ordering::Acquire))
     }
 
     /// Leaves to others what is too much here, the last of it first.
