@@ -171,9 +171,12 @@ class Stop:
         self._leave()
 
     def _leave(self) -> None:
-        for number, handler in self._before.items():
-            give_back(number, handler)
-        _wakes.discard(self._outlet.fileno())
+        # First, as what heard a signal before may raise from then on: what is closed is written to no more.
         signal.set_wakeup_fd(self._descriptor_before)
-        self._inlet.close()
-        self._outlet.close()
+        _wakes.discard(self._outlet.fileno())
+        try:
+            for number, handler in self._before.items():
+                give_back(number, handler)
+        finally:
+            self._inlet.close()
+            self._outlet.close()

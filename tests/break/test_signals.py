@@ -249,3 +249,44 @@ def test_a_signal_that_comes_while_run_forever_begins_to_wait_is_heard(tmp_path:
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "ends True -1\n"), done.stderr
+
+
+def test_a_signal_that_comes_as_run_forever_ends_leaves_nothing_that_is_closed_in_its_way(
+    tmp_path: Path,
+) -> None:
+    source = """
+    import gc, os, signal, threading
+    import cloaca
+    from cloaca import stop
+
+    def raises(*_):
+        raise LookupError("the program's own")
+
+    signal.signal(signal.SIGTERM, raises)
+    give_back = stop.give_back
+
+    def and_one_more(number, before):
+        give_back(number, before)
+        if number == signal.SIGTERM:
+            signal.raise_signal(number)
+
+    stop.give_back = and_one_more
+    runner = cloaca.DefaultRunner(":memory:")
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    for ends in (runner.run_forever, gc.collect, lambda: signal.raise_signal(signal.SIGTERM)):
+        try:
+            ends()
+        except LookupError as error:
+            print(error)
+    runner.shutdown()
+    print(signal.set_wakeup_fd(-1))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout == "the program's own\nthe program's own\n-1\n"
