@@ -407,6 +407,9 @@ def test_a_workflow_is_drawn_from_the_program(line: Line, tmp_path: Path) -> Non
     (tmp_path / "types.py").write_text("")
     line.piped("graph", "--app", "types.py", code=2)
     assert "is called like module types at" in line.said
+    (tmp_path / "sys.py").write_text("")
+    line.piped("graph", "--app", "sys.py", code=2)
+    assert "is called like module sys of Python's own, which Python takes" in line.said
     line.piped("graph", code=2)
     assert "which store?" in line.said
     (tmp_path / "broken.py").write_text("1 / 0")

@@ -106,8 +106,9 @@ def imported(module: str, *, serves: bool = False) -> ModuleType:
         ) from None
     own = getattr(found, "__file__", None)
     if path is not None and (own is None or not os.path.samefile(own, path)):
+        where = "of Python's own" if own is None else f"at {own}"
         raise UsageError(
-            f"{module} is called like module {name} at {own}, which Python takes; rename the file"
+            f"{module} is called like module {name} {where}, which Python takes; rename the file"
         )
     return found
 
