@@ -61,6 +61,9 @@ def test_what_hits_a_worker_that_waits_meets_no_run(caplog: pytest.LogCaptureFix
     ]
 
 
+# It may hit the thread's own way out, too, which says so by itself.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("has_callbacks", [False, True])
 def test_what_hits_a_worker_behind_a_body_ends_that_attempt_at_most(has_callbacks: bool) -> None:
     events = iter(EVENTS)

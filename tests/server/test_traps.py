@@ -71,7 +71,9 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def walks(told: dict[str, Any]) -> set[str]:
     """The big tables that a statement goes through from their first row to their last."""
-    scans = [node for node in nodes(told["Plan"]) if node["Node Type"] == "Seq Scan"]
+    # One that stands in a plan and never ran walks nothing.
+    ran = [node for node in nodes(told["Plan"]) if node.get("Actual Loops", 1)]
+    scans = [node for node in ran if node["Node Type"] == "Seq Scan"]
     return {node["Relation Name"] for node in scans} & BIG
 
 
