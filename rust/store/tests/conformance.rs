@@ -217,6 +217,7 @@ claims! {
     a_call_starts_one_run_of_its_workflow
     who_is_over_or_is_to_end_calls_nothing
     a_run_is_shown_with_what_it_started
+    what_belongs_to_a_run_by_name_is_shown_with_it_and_ends_with_it
     children_are_to_end_with_the_run_that_called_them
     a_run_that_ends_as_cancelled_takes_its_children_along
     a_child_stays_as_long_as_its_parent_and_a_parent_as_long_as_a_child_goes_on
@@ -3290,6 +3291,38 @@ fn called(number: u128, by: u128, call: Option<u32>) -> NewRun {
 fn told(number: u128, by: u128) -> NewRun {
     let parent = Parent { run: id(by), task: None, call: None, again: false, given: false };
     NewRun { parent: Some(Box::new(parent)), created_at: Wall(20 + number as i64), ..new_run(number) }
+}
+
+/// The same, by whoever named it as the parent.
+fn named(number: u128, by: u128) -> NewRun {
+    let parent = Some(Box::new(Parent::given(id(by))));
+    NewRun { parent, created_at: Wall(20 + number as i64), ..new_run(number) }
+}
+
+fn what_belongs_to_a_run_by_name_is_shown_with_it_and_ends_with_it(store: &dyn Store) {
+    let epoch = store.join(Wall(1)).unwrap();
+    let over = started(store, epoch, new_run(1));
+    // However that one stands, also if it is unknown.
+    commit(store, ended(over, epoch, RunStatus::Completed));
+    started(store, epoch, named(2, 1));
+    started(store, epoch, named(3, 99));
+    let parent = started(store, epoch, new_run(4));
+    started(store, epoch, named(5, 4));
+    started(store, epoch, named(6, 5));
+    started(store, epoch, called(7, 6, Some(1)));
+    started(store, epoch, told(8, 4));
+    let (shown, _) = store.run(id(4)).unwrap().unwrap();
+    let given: Vec<_> = shown.children.iter().map(|child| (child.id, child.given)).collect();
+    assert_eq!(given, [(id(5), true), (id(8), false)]);
+    let (shown, _) = store.run(id(3)).unwrap().unwrap();
+    assert_eq!(shown.parent, Some(Parent::given(id(99))));
+    match commit(store, ended(parent, epoch, RunStatus::Cancelled)) {
+        Receipt::Cancelled { number: None, children } => {
+            assert_eq!(children.into_iter().collect::<HashSet<_>>(), [5, 6, 7].map(id).into());
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(store.request_cancel(epoch, id(1), Wall(70)), Ok(Vec::new()));
 }
 
 fn a_call_starts_one_run_of_its_workflow(store: &dyn Store) {
