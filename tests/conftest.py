@@ -32,6 +32,16 @@ def fresh_registry() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def store_that_is_named_stays() -> Iterator[None]:
+    """The command line names its store to the processes that it begins; no test shall meet another's."""
+    before = os.environ.get("CLOACA_DATABASE")
+    yield
+    os.environ.pop("CLOACA_DATABASE", None)
+    if before is not None:
+        os.environ["CLOACA_DATABASE"] = before
+
+
+@pytest.fixture(autouse=True)
 def no_runner_left(store_of_this_run: None) -> Iterator[None]:
     """One that a failed test leaves at work would meet the next test's declarations, and talk meanwhile."""
     before = set(cloaca.runners())
