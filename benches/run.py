@@ -140,8 +140,9 @@ def _cause(error: subprocess.SubprocessError) -> str:
 
 def _spread(answers: list[dict[str, float]]) -> dict[str, dict[str, float]]:
     figures = {}
-    for name in answers[0]:
-        values = [answer[name] for answer in answers]
+    # What is looked at only now and then is not in every answer.
+    for name in dict.fromkeys(name for answer in answers for name in answer):
+        values = [answer[name] for answer in answers if name in answer]
         figures[name] = {"median": median(values), "low": min(values), "high": max(values)}
     return figures
 
