@@ -53,9 +53,9 @@ simulate: ## play the engine in a world that goes wrong (SEEDS=100000; SEED=7 pl
 races: ## play the runtime's threads in many orders (SCHEDULES=20000 of each model; SEED=7 plays that one)
 	SCHEDULES=$(or $(SCHEDULES),20000) SEED=$(SEED) cargo test --locked -p cloaca-core --features races --test races
 
-torture: develop ## kill a program 5,000 times, at every pair of fault points too, cut the power 2,000 times and lose 500 answers to COMMIT
+torture: develop ## kill a program 5,000 times, at every pair of fault points too, cut the power 2,000 times, restart its server 500 times, pull 200 cables and lose 500 answers to COMMIT
 	CLOACA_LOSSES=500 cargo test --locked -p cloaca-store --test loss
-	CLOACA_KILLS=5000 CLOACA_PAIRS=0 CLOACA_CUTS=2000 CLOACA_PLACE_KILLS=300 CLOACA_CROWD=100000 CLOACA_TURNS=100 CLOACA_AFTER_KILLS=200 CLOACA_BACKFILL_KILLS=200 $(BIN)/python -m pytest tests/crash -s --timeout 0
+	CLOACA_KILLS=5000 CLOACA_PAIRS=0 CLOACA_CUTS=2000 CLOACA_PLACE_KILLS=300 CLOACA_CROWD=100000 CLOACA_TURNS=100 CLOACA_AFTER_KILLS=200 CLOACA_BACKFILL_KILLS=200 CLOACA_RESTARTS=500 CLOACA_CABLES=200 $(BIN)/python -m pytest tests/crash -s --timeout 0
 
 break: develop ## attack it from outside, each attack by chance 20 times as long (BREAKS=100)
 	CLOACA_BREAKS=$(or $(BREAKS),20) $(BIN)/python -m pytest tests/break -s --timeout 0

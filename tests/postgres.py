@@ -185,6 +185,7 @@ class Way:
         self.port = int(self._listener.getsockname()[1])
         self._bell, self._ringing = socket.socketpair()
         self._is_cut = False
+        self._last_words: list[bytes] = []
         self._is_refused = False
         self._is_closed = False
         self._other: dict[socket.socket, socket.socket] = {}
@@ -202,6 +203,17 @@ class Way:
             yield
         finally:
             self._is_cut = False
+            self._ringing.send(b"\0")
+
+    @contextlib.contextmanager
+    def cut_behind(self, *words: bytes) -> Iterator[threading.Event]:
+        """The same once clients have said all these words in their order; then what this gives is set."""
+        self._heard = threading.Event()
+        self._last_words = list(words)
+        try:
+            yield self._heard
+        finally:
+            self._last_words, self._is_cut = [], False
             self._ringing.send(b"\0")
 
     @contextlib.contextmanager
@@ -232,6 +244,8 @@ class Way:
                 ready = [key.fileobj for key, _ in selector.select()]
             for one in ready:
                 assert isinstance(one, socket.socket)
+                if self._is_cut and one is not self._bell:
+                    continue
                 if one is self._bell:
                     one.recv(4096)
                     if self._is_refused:
@@ -266,6 +280,11 @@ class Way:
         try:
             if moved := one.recv(1 << 16):
                 other.sendall(moved)
+                while self._last_words and self._last_words[0] in moved:
+                    moved = moved.partition(self._last_words.pop(0))[2]
+                    if not self._last_words:
+                        self._is_cut = True
+                        self._heard.set()
                 return
         except OSError:
             pass

@@ -266,6 +266,9 @@ class Ends:
             values = rows.CALLBACKS[end.status], end.workflow, end.run, end.tries - 1
             say(_log, ERROR, text, *values, about=_about(end))
             return self._engine.ends.given_up
+        if not self._engine.ends.is_current():
+            # It was cut off while that was read: another machine may call.
+            return self._engine.ends.given_back
         run = rows.run_with_tasks(row, [])
         entered = attempt.calling(self._engine, end.run, end.workflow)
         secrets = call.secrets = self._redactor.told_by_callback(run)

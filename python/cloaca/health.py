@@ -178,12 +178,12 @@ def health(
     }
 
 
-def of_stopped(text: str) -> Health:
-    """The health of a runner that has stopped by itself, and reads nothing any more."""
+def of_unreadable(code: HealthCode, text: str) -> Health:
+    """The health of a runner that reads nothing: it has stopped by itself, or its store doesn't answer."""
     now_us = int(time.time() * 1e6)
     return {
         "ok": False,
-        "reasons": [_reason("stopped", text, 1, now_us)],
+        "reasons": [_reason(code, text, 1, now_us)],
         "at": moment(now_us),
         "runners": 0,
         "runs_waiting": 0,

@@ -523,7 +523,8 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         it is not, `reasons`, each with `code text count seconds names`. Of a client it tells the same. It
         takes some milliseconds, however much the store holds: a probe may ask every few seconds.
 
-        - `store`: writes are refused, or the file is gone; `disk`: less than 64 MiB are free.
+        - `store`: writes are refused, the store doesn't answer, or the file is gone; `disk`: less than 64 MiB
+          are free.
         - `old_transaction`: on a server of PostgreSQL one is open for more than five minutes, whosever it is.
         - `stopped`: this runner has stopped by itself; `loop`: the program's event loop has ended, and async
           bodies of this runner ran on it: its async tasks wait for another runner, its async triggers fail.
@@ -542,15 +543,17 @@ class DefaultRunner(Runs, Crons, Triggers, Cursors, NamedLimits, Awaited):
         held by limits) and `oldest_seconds` (of
         these, but for what a pause holds).
         """
-        from .health import of_stopped
+        from .health import of_unreadable
 
         self._open()
         try:
             return self._health()
+        except StoreError as error:
+            return of_unreadable("store", str(error))
         except RunnerError:
             if not self.stats()["stopped"]:
                 raise
-            return of_stopped(_ENDED)
+            return of_unreadable("stopped", _ENDED)
 
     def _health(self) -> Health:
         from .health import health, lost_loop

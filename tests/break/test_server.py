@@ -110,6 +110,16 @@ def test_connections_that_are_ended_again_and_again_cost_nothing_but_time(
     assert set(work.seen.values()) == {1}
 
 
+def test_the_health_of_a_runner_whose_server_is_away_is_told(server: postgres.Server) -> None:
+    with cloaca.DefaultRunner(server.url()) as runner:
+        assert runner.health()["ok"]
+        server.stop()
+        found = runner.health()
+        assert (found["ok"], [reason["code"] for reason in found["reasons"]]) == (False, ["store"])
+        server.resume()
+        until(lambda: runner.health()["ok"], PATIENCE)
+
+
 class Held:
     """A body of each kind that returns when it is told to, and how often each began."""
 

@@ -126,6 +126,88 @@ def test_who_is_cut_off_stops_before_another_machine_goes_on(
     assert (run.final_context["coroutine"], run.final_context["thread"]) == ("second", "second")
 
 
+def test_who_is_cut_off_in_the_middle_of_a_write_holds_up_nobody_for_longer_than_its_silence(
+    postgres_server: postgres.Server, way: postgres.Way, database: str
+) -> None:
+    with cloaca.WorkflowBuilder("work"):
+
+        @cloaca.task()
+        def task(context: cloaca.Context) -> None:
+            pass
+
+    url = postgres_server.url(database)
+    with cloaca.DefaultRunner(url) as other, cloaca.DefaultRunner(way.url(database), work=False) as client:
+        [row] = client.query(
+            "SELECT extract(epoch FROM current_setting(?)::interval)::float8 AS s",
+            ["idle_in_transaction_session_timeout"],
+        )
+        # It begins nothing after three seconds, and is taken for dead after four.
+        assert 0 < row["s"] < 3
+        with way.cut_behind(b"pg_advisory_xact_lock") as is_cut:
+            asking = threading.Thread(target=client.submit, args=("work", {"by": "client"}))
+            asking.start()
+            assert is_cut.wait(PATIENCE)
+            # Which needs the lock that a session has that nobody can reach.
+            assert other.execute("work", {"by": "other"}, timeout=PATIENCE).status == "Completed"
+        asking.join(PATIENCE)
+        until(lambda: len(other.list_runs(status="Completed")) == 2, PATIENCE)
+
+
+TELLER = """
+    url, name, job = sys.argv[1:]
+    released = threading.Event()
+
+    with cloaca.WorkflowBuilder("work").on_success(lambda run: say("tells", name)):
+        @cloaca.task()
+        def only(context):
+            say("begins")
+            released.wait()
+
+    with cloaca.DefaultRunner(url) as runner:
+        if job == "submits":
+            runner.submit("work", {})
+        say("serves")
+        sys.stdin.readline()
+        released.set()
+        if name == "first":
+            until(lambda: "stopped" in [reason["code"] for reason in runner.health()["reasons"]])
+            say("stopped")
+        else:
+            sys.stdin.readline()
+"""
+
+
+TAKES = (b"UPDATE ends SET due_at", b"COMMIT")
+READS = (*TAKES, b"FROM tries WHERE run = $1")
+
+
+@pytest.mark.parametrize("words", [TAKES, READS], ids=["takes", "reads"])
+def test_who_hears_too_late_that_an_end_is_its_own_to_tell_tells_nobody(
+    postgres_server: postgres.Server,
+    way: postgres.Way,
+    database: str,
+    homes: list[dict[str, str]],
+    words: tuple[bytes, ...],
+) -> None:
+    with Program(TELLER, way.url(database), "first", "submits", env=homes[0]) as first:
+        first.until("begins")
+        with Program(TELLER, postgres_server.url(database), "second", "waits", env=homes[1]) as second:
+            second.until("serves")
+            # It is to tell of the end, and does not hear so, or reads what there is to tell.
+            with way.cut_behind(*words) as is_cut:
+                first.tell()
+                assert is_cut.wait(PATIENCE)
+                second.tell()
+                second.until("tells second")
+            said = []
+            while (line := first.line()) != "stopped":
+                said.append(line)
+            assert "tells first" not in said
+            second.tell()
+            second.end()
+    assert finished(postgres_server.url(database)).run.status == "Completed"
+
+
 def test_what_was_told_to_end_is_made_again_if_nobody_took_it(
     way: postgres.Way, database: str, tmp_path: Path
 ) -> None:

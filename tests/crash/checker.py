@@ -150,7 +150,7 @@ class Evidence:
         """Until when each process was certainly alive."""
         last: dict[int, int] = {}
         for line in self.lines:
-            if line.kind != "killed":
+            if line.kind not in ("killed", "silent"):
                 last[line.pid] = max(last.get(line.pid, 0), line.mono)
         for line in self.by_kind["killed"]:
             last[line.pid] = line.mono
@@ -158,9 +158,11 @@ class Evidence:
 
     @cached_property
     def deaths(self) -> dict[int, int]:
-        """The same of those that did not end by themselves."""
+        """The same of those that did not end by themselves, and since when others may have taken one for
+        dead that was cut off for long."""
         clean = {line.pid for line in self.by_kind["close"]}
-        return {pid: mono for pid, mono in self.alive_until.items() if pid not in clean}
+        silent = {line.pid: line.mono for line in self.by_kind["silent"]}
+        return {pid: mono for pid, mono in self.alive_until.items() if pid not in clean} | silent
 
     @cached_property
     def starts(self) -> dict[Key, list[Line]]:
@@ -356,7 +358,8 @@ def attempts_do_not_overlap(evidence: Evidence) -> Complaints:
 
 
 def polls_do_not_overlap(evidence: Evidence) -> Complaints:
-    """At most one poll of a trigger is in flight, over all processes."""
+    """At most one poll of a trigger is in flight, over all processes that can say that they live."""
+    silent = {line.pid: line.mono for line in evidence.by_kind["silent"]}
     ends: dict[Key, list[int]] = defaultdict(list)
     for line in evidence.by_kind["polled"]:
         ends[line["trigger"], line.pid].append(line.mono)
@@ -365,6 +368,8 @@ def polls_do_not_overlap(evidence: Evidence) -> Complaints:
     taken: Counter[Key] = Counter()
     for poll in evidence.by_kind["poll"]:
         trigger = poll["trigger"]
+        if poll.pid in silent and poll.mono > silent[poll.pid]:
+            continue
         if until.get(trigger, 0) > poll.mono:
             yield (
                 f"process {poll.pid} polled {trigger} at {poll.mono} while process {last[trigger].pid} did "

@@ -26,9 +26,11 @@ LOOK_SECONDS = 0.002
 class Life:
     """One process of the program."""
 
-    def __init__(self, stage: Stage, *options: object, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, stage: Stage, *options: object, env: dict[str, str] | None, database: Path | str
+    ) -> None:
         self._stage = stage
-        paths = (stage.database, stage.witness, stage.source, stage.stop)
+        paths = (database, stage.witness, stage.source, stage.stop)
         command = [sys.executable, str(HERE / "program.py"), *map(str, (*paths, *options))]
         with (stage.folder / "stderr").open("ab") as errors:
             self.process = subprocess.Popen(
@@ -54,6 +56,10 @@ class Life:
         self._stage.voice.note("killed", of=self.pid)
         self.process.kill()
         self.process.wait()
+
+    def falls_silent(self) -> None:
+        """It is cut off from here on, for so long that others may take it for dead."""
+        self._stage.voice.note("silent", of=self.pid)
 
     def kill_all(self) -> None:
         """Ends it with all that it has started, as a service manager does."""
@@ -111,9 +117,9 @@ class Stage:
         os.write(file, data)
         os.close(file)
 
-    def start(self, *options: object, env: dict[str, str] | None = None) -> Life:
-        """Another process of the program."""
-        life = Life(self, *options, env=env)
+    def start(self, *options: object, env: dict[str, str] | None = None, database: str | None = None) -> Life:
+        """Another process of the program, which may have a way of its own to the database."""
+        life = Life(self, *options, env=env, database=database or self.database)
         self._lives.append(life)
         return life
 

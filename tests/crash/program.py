@@ -191,8 +191,9 @@ def do_errands(runner: cloaca.DefaultRunner, url: str, witness: Witness) -> None
 class Goal:
     """Whether everything up to an item is done."""
 
-    def __init__(self, item: int | None) -> None:
+    def __init__(self, item: int | None, may_be_away: bool) -> None:
         self._item = item
+        self._may_be_away = may_be_away
         self._rested = 0
         self.is_reached = False
 
@@ -200,6 +201,16 @@ class Goal:
         """Whether there is nothing left to do, and has not been for a while."""
         if self._item is None:
             return False
+        try:
+            return self._look(runner)
+        except cloaca.StoreError:
+            # A server may be away; what a file refuses is a fault.
+            if not self._may_be_away:
+                raise
+            self._rested = 0
+            return False
+
+    def _look(self, runner: cloaca.DefaultRunner) -> bool:
         if not self.is_reached:
             rows = runner.query("SELECT cursor FROM schedules WHERE name = ?", [items.INBOX])
             seen_to = json.loads(rows[0]["cursor"] or "{}") if rows else {}
@@ -230,7 +241,8 @@ def main() -> None:
     log = logging.getLogger("cloaca")
     log.addHandler(WitnessLog(witness))
     log.propagate = False
-    goal = Goal(options.goal)
+    is_far = options.database.startswith("postgresql:")
+    goal = Goal(options.goal, is_far)
     declare(witness, options.source, options.place, goal)
     witness.note("begin")
     url = f"{options.database}{'&' if '?' in options.database else '?'}durability={options.durability}"
@@ -247,7 +259,15 @@ def main() -> None:
         is_idle = False
         while not os.path.exists(options.stop):
             time.sleep(LOOK_SECONDS)
-            if not is_idle and goal.look(runner):
+            try:
+                is_done = not is_idle and goal.look(runner)
+            except cloaca.RunnerError:
+                if not is_far:
+                    raise
+                # Others took it for dead while it was cut off.
+                witness.note("stopped")
+                break
+            if is_done:
                 is_idle = True
                 witness.note("idle")
             if is_idle and not options.wait:

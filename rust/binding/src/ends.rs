@@ -53,6 +53,11 @@ impl Ends {
         Ok(found.map(|ends| ends.into_iter().map(parts).collect()))
     }
 
+    /// Whether what was handed out is still this runner's to tell: it can say that it lives, so that nobody else does.
+    fn is_current(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(!self.handle.runtime(py)?.is_silent())
+    }
+
     /// A call takes so long that it leaves its place to another; whether no more of its workflow are made until one comes home.
     fn overdue(&self, py: Python<'_>, key: i64) -> PyResult<bool> {
         let runtime = self.handle.runtime(py)?;

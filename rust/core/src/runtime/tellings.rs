@@ -331,6 +331,12 @@ impl Shared {
                 match self.store.take_ends(self.epoch, now, limit, full).unwrap_or_default() {
                     // Others took it, or it waits again after a clock that was ahead.
                     found if found.is_empty() => (found, next()),
+                    // The answer came late, and others may call by now.
+                    found if self.store.is_silent(self.epoch) => {
+                        let back = |end: End| (end.key, Outcome::Back(Wait::new(LOOK_EVERY, now)));
+                        lock(&self.tellings).unsaid.extend(found.into_iter().map(back));
+                        (Vec::new(), None)
+                    }
                     found => (found, None),
                 }
             }

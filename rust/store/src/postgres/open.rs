@@ -74,7 +74,7 @@ pub fn settings(address: &Address, kind: Use) -> String {
     let schema = quoted(&address.schema);
     let mut settings = format!(
         "SET search_path TO {schema}, pg_catalog; SET client_min_messages TO warning; SET standard_conforming_strings TO on; \
-         SET timezone TO 'UTC'; SET idle_in_transaction_session_timeout TO '5s'; SET jit TO off"
+         SET timezone TO 'UTC'; SET idle_in_transaction_session_timeout TO '2s'; SET jit TO off"
     );
     if kind != Use::Asking {
         // Every statement of ours goes by an index. A plan that was made while a table was empty must not walk it once it is full.
