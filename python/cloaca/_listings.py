@@ -190,8 +190,10 @@ class Listings:
 
         Of a run that is not over these are all tasks of its workflow, if that is declared in this program:
         what has not begun is `Pending`. Each task has `id status attempts error error_type started_at
-        completed_at waits_until overdue_since tries tries_left_out earlier_version`; `waits_until` is when
-        the next attempt begins, where that waits by the task's own wish or for long; `overdue_since` is when
+        completed_at waits_until waits_since overdue_since tries tries_left_out earlier_version`;
+        `waits_until` is when the next attempt begins, where that waits by the task's own wish or for long;
+        `waits_since` is since when the body waits without a slot, by `defer_until` or for another run, if it
+        has for five seconds; `overdue_since` is when
         an attempt was given up whose body still runs, as far as is known; `earlier_version` is whether the
         version of the workflow with which the run goes on has no such task: what it did before a deploy.
         `tries` are its attempts that are over, oldest first, also those before the run was opened again by

@@ -80,6 +80,7 @@ def ended(
         "started_at": at,
         "completed_at": at,
         "waits_until": None,
+        "waits_since": None,
         "overdue_since": None,
         "tries": [tried],
         "tries_left_out": 0,

@@ -252,6 +252,7 @@ def _to_come(task_id: str, former: dict[str, Any] | None) -> dict[str, Any]:
         "started_at": None,
         "completed_at": None,
         "waits_until": None,
+        "waits_since": None,
         "overdue_since": None,
         "tries": [] if former is None else former["tries"],
         "tries_left_out": 0 if former is None else former["tries_left_out"],

@@ -256,6 +256,7 @@ class TaskRow(TypedDict):
     started_at: str | None
     completed_at: str | None
     waits_until: str | None
+    waits_since: str | None
     overdue_since: str | None
     tries: list[TryRow]
     tries_left_out: int

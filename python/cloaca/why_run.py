@@ -89,7 +89,9 @@ def of_other(
     take it, `waits_until` until when nobody does, and `turn` and `waits` what it waits for where it is."""
     name = _name(row)
     begun = [
-        f"task {excerpt(task['id'])} is on record as begun, attempt {task['attempts']}{_failed(task)}"
+        rests(task["id"], task["attempts"], task["waits_since"])
+        if task["waits_since"]
+        else f"task {excerpt(task['id'])} is on record as begun, attempt {task['attempts']}{_failed(task)}"
         for task in row["tasks"]
         if task["status"] == "Running" and not task["waits_until"]
     ] + [
@@ -120,6 +122,12 @@ def of_other(
         f"{name} waits for a runner{gone}, in a program that declares workflow {workflow}; this program does "
         f"not{_meant(row)}{ends}{records}"
     )
+
+
+def rests(task_id: str, attempt: int, since: str) -> str:
+    """That a body waits without a slot, where only the record tells."""
+    what = "its own condition or a run that it has started"
+    return f"task {excerpt(task_id)} waits in attempt {attempt} since {since}, without a slot, for {what}"
 
 
 def of_taken(row: dict[str, Any], trouble: str | None = None) -> str:

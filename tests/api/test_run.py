@@ -181,8 +181,8 @@ def test_get_run_shows_the_final_context_and_each_task(runner: cloaca.DefaultRun
     assert found["context"] == {"given": 0}
     assert found["final_context"] == {"given": 0, "first": 1}
     tasks = {task["id"]: task for task in found["tasks"]}
-    keys = "id status attempts error error_type started_at completed_at waits_until overdue_since tries"
-    keys += " tries_left_out earlier_version"
+    keys = "id status attempts error error_type started_at completed_at waits_until waits_since overdue_since"
+    keys += " tries tries_left_out earlier_version"
     assert list(tasks["first"]) == keys.split()
     assert {name: task["status"] for name, task in tasks.items()} == {
         "first": "Completed",

@@ -8,7 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from lives import Script
+from lives import SECONDS, Script
+
+from cloaca import reading
+from cloaca.reading.why import of_run
 
 SEED = int(os.environ.get("CLOACA_SEED", str(time.time_ns() % 10**9)))
 """Draws the moments of kills."""
@@ -89,6 +92,50 @@ def test_a_checkpoint_that_was_kept_is_there_after_a_kill(tmp_path: Path) -> Non
     with Script(CHECKPOINT, path) as last:
         assert next(last.lines).split()[:2] == ["begins", "5"]
         assert last.rest()[-1] == 'Completed {"pages":40}'
+
+
+PATIENT = """
+    with cloaca.WorkflowBuilder("w"):
+
+        @cloaca.task(retry_attempts=0)
+        def wait(context, handle):
+            say("waits", handle.attempt)
+            handle.defer_until(lambda: os.path.exists(sys.argv[2]), "20ms")
+
+    config = cloaca.DefaultRunnerConfig(interruptions_max=1)
+    with cloaca.DefaultRunner.with_config(sys.argv[1], config) as runner:
+        if not runner.list_runs():
+            runner.submit("w")
+        until(lambda: all_final(runner))
+        (run,) = runner.list_runs()
+        say(run["status"], run["error_message"])
+"""
+
+
+def test_a_task_that_waits_is_blamed_for_no_death_of_its_process(tmp_path: Path) -> None:
+    """More deaths than a body may see: from outside it can be told that it waits."""
+    path, sign = tmp_path / "runs.db", tmp_path / "sign"
+    for attempt in (1, 2):
+        with Script(PATIENT, path, sign) as killed:
+            killed.says(f"waits {attempt}")
+            told, deadline = "", time.monotonic() + SECONDS
+            with reading.Reader(path) as reader:
+                while f"task 'wait' waits in attempt {attempt} since " not in told:
+                    assert time.monotonic() < deadline, told
+                    time.sleep(0.05)
+                    (run,) = reading.runs(reader)
+                    told = of_run(reader, reading.run(reader, run.id))
+            killed.process.kill()
+    with Script(PATIENT, path, sign) as last:
+        last.says("waits 3")
+        sign.touch()
+        assert last.rest() == ["Completed None"]
+    with reading.Reader(path) as reader:
+        (run,) = reading.runs(reader)
+        (task,) = reading.run(reader, run.id).tasks
+    assert [(tried.outcome, tried.error) for tried in task.tries] == [
+        ("Interrupted", "its process died while it waited without a slot")
+    ] * 2 + [("Completed", None)]
 
 
 ONCE = """

@@ -264,6 +264,8 @@ class Tree:
             )
         if task.waits_until is not None:
             parts.append(f"waits until {show.time(task.waits_until)}")
+        if task.waits_since is not None:
+            parts.append(f"waits without a slot since {show.time(task.waits_since)}")
         if task.overdue_since is not None:
             parts.append(f"its body still runs, given up at {show.time(task.overdue_since)}")
         if task.error is not None and not task.tries:

@@ -81,6 +81,7 @@ class Task:
     started_at: str | None
     completed_at: str | None
     waits_until: str | None
+    waits_since: str | None
     overdue_since: str | None
     tries: list[Attempt]
     tries_left_out: int

@@ -320,6 +320,8 @@ def _begun(task: Task) -> str:
     after = f", after {task.error}" if task.error else ""
     if task.waits_until:
         return f"task {excerpt(task.id)} waits until {task.waits_until}{after or ' by its own wish'}"
+    if task.waits_since:
+        return why_run.rests(task.id, task.attempts, task.waits_since)
     return f"task {excerpt(task.id)} is on record as begun, attempt {task.attempts}{after}"
 
 

@@ -302,6 +302,7 @@ pub fn task<'py>(
     dict.set_item("started_at", stamp(row.started_at))?;
     dict.set_item("completed_at", stamp(row.completed_at))?;
     dict.set_item("waits_until", stamp(row.wait.map(|wait| wait.not_before)))?;
+    dict.set_item("waits_since", stamp(row.rests_since))?;
     let body = run.overdue.iter().find(|body| body.task == row.name);
     dict.set_item("overdue_since", stamp(body.map(|body| body.since)))?;
     if has_tries {

@@ -127,6 +127,8 @@ pub struct Engine {
     job_timer: ById<Job, u32>,
     /// What is left of the time of attempts that wait without a permit.
     paused: ById<Job, (Timer, Duration)>,
+    /// When it is to be on record that they wait.
+    resting: ById<Job, u32>,
     /// Bodies that nobody waits for and that still run.
     overdue: ById<Job, Body>,
     /// First attempts that have begun, and when that is to be on record if they still run then.
@@ -193,6 +195,7 @@ impl Engine {
             timer_free: Vec::new(),
             job_timer: ById::default(),
             paused: ById::default(),
+            resting: ById::default(),
             overdue: ById::default(),
             begun: VecDeque::new(),
             begun_unkept: 0,

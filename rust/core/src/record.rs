@@ -124,6 +124,8 @@ pub struct TaskRecord {
     pub postponed: u32,
     /// What the attempt waits for that has not begun yet; none once that is on record as begun, and where nobody has to know.
     pub wait: Option<Wait>,
+    /// Since when its body waits without a permit, of one that has for some time: the death of its process interrupts nothing then.
+    pub rests_since: Option<Wall>,
     /// What an attempt left for the next one, as JSON text; none once the task is final.
     pub checkpoint: Option<Arc<str>>,
     /// What it left, as JSON text, if it completed.

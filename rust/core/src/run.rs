@@ -171,6 +171,7 @@ impl Run {
                 place_deaths: 0,
                 postponed: 0,
                 wait: None,
+                rests_since: None,
                 checkpoint: Checkpoint::default(),
                 output: None,
                 error: None,
@@ -418,6 +419,24 @@ impl Run {
         }
     }
 
+    /// The record that a body waits, of one that has since `since` and does so still.
+    pub fn rest_recorded(&mut self, task: usize, attempt: u32, since: Wall) -> Option<TaskRecord> {
+        if !self.expects(task, attempt) || !self.tasks[task].is_away {
+            return None;
+        }
+        let state = &mut self.tasks[task];
+        // The record tells that it has begun, too.
+        state.is_known = true;
+        state.rests_since = Some(since);
+        Some(self.record(task, TaskStatus::Running, None))
+    }
+
+    /// The record that it goes on, if one says that it waits.
+    pub fn rest_over(&mut self, task: usize, attempt: u32) -> Option<TaskRecord> {
+        let is_recorded = self.expects(task, attempt) && self.tasks[task].rests_since.take().is_some();
+        is_recorded.then(|| self.record(task, TaskStatus::Running, None))
+    }
+
     /// Whether all that is open of it waits: for its time, or for what it gave its permits back for.
     pub fn rests(&self) -> bool {
         self.busy == 0 && self.resting > 0
@@ -503,6 +522,7 @@ impl Run {
             interrupted: state.interrupted,
             postponed: state.postponed,
             wait: if is_open { state.wait } else { None },
+            rests_since: if is_open && state.is_away { state.rests_since } else { None },
             checkpoint: if is_open { state.checkpoint.value.clone() } else { None },
             context: completed.then(|| state.output.clone()).flatten(),
             error: if completed { None } else { state.error.clone() },

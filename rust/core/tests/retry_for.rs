@@ -130,6 +130,7 @@ fn left_behind(began_at: Wall) -> Event {
         interrupted: 0,
         postponed: 0,
         wait: None,
+        rests_since: None,
         checkpoint: None,
         context: None,
         error: None,

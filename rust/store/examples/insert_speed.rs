@@ -84,6 +84,7 @@ fn finished(run: RunRow, epoch: Epoch) -> RunChange {
         interrupted: 0,
         postponed: 0,
         wait: None,
+        rests_since: None,
         checkpoint: None,
         context: Some(context.into()),
         error: None,

@@ -1690,10 +1690,11 @@ fn what_a_task_waits_for_and_has_left_is_kept_while_it_is_open(store: &dyn Store
     let wait = Some(Wait { not_before: Wall(90), span_us: 40 });
     let waiting = TaskRecord { postponed: 1, wait, ..task("fetch", TaskStatus::Running, 2) };
     let begun = TaskRecord { wait: None, checkpoint: Some("[1]".into()), ..waiting.clone() };
+    let rests = TaskRecord { checkpoint: None, rests_since: Some(Wall(70)), ..begun.clone() };
     let over = TaskRecord { status: TaskStatus::Completed, checkpoint: None, ..begun.clone() };
     let retried = TaskRecord { postponed: 0, ..waiting.clone() };
     let again = task("fetch", TaskStatus::Running, 2);
-    for record in [retried, again, waiting, begun, over] {
+    for record in [retried, again, waiting, begun, rests, over] {
         let tasks = vec![record.clone()];
         commit(store, Change::Run(RunChange { run: row, epoch, tasks, end: None }));
         assert_eq!(store.run(id(1)).unwrap().unwrap().1, [record]);

@@ -140,6 +140,10 @@ def _row(task: Task, details: RunDetails, start: datetime, end: datetime, change
     if task.completed_at is None and task.status == "Running":
         if task.waits_until:
             parts.append((last or at(task.started_at), 1.0, "wait", "waits for its next attempt"))
+        elif task.waits_since:
+            words = f"attempt {task.attempts}: waits without a slot"
+            parts.append((at(task.started_at), at(task.waits_since), "busy", f"attempt {task.attempts}"))
+            parts.append((at(task.waits_since), 1.0, "wait", words))
         elif len(task.tries) < task.attempts:
             parts.append((at(task.started_at), 1.0, "busy", f"attempt {task.attempts}: under way"))
     elif not parts and task.started_at is not None:

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use crate::engine::{Effects, Engine, Job, Note, Then};
 use crate::key::RunRow;
-use crate::port::{Change, Spent};
-use crate::time::{Mono, Now};
+use crate::port::{Change, RunChange, Spent};
+use crate::time::{Mono, Now, Wall};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Timer {
@@ -18,7 +18,12 @@ pub(super) enum Timer {
     /// Of a body that was told to end.
     Grace(Job),
     RunTimeout(Uuid),
+    /// Of a body that waits without a permit.
+    Rest(Job),
 }
+
+/// A body that has waited so long without a permit is put on record as one that waits.
+const REST_RECORDED_AFTER: Duration = Duration::from_secs(5);
 
 impl Engine {
     pub(super) fn clock(&mut self, now: Now, out: &mut Effects) {
@@ -49,6 +54,10 @@ impl Engine {
                 Timer::RunTimeout(id) => {
                     self.run_timer.remove(&id);
                     self.run_time_over(id, now, out);
+                }
+                Timer::Rest(job) => {
+                    self.resting.remove(&job);
+                    self.record_rest(job, now, out);
                 }
             }
         }
@@ -143,6 +152,7 @@ impl Engine {
         if !self.paused.is_empty() {
             self.paused.remove(&job);
         }
+        self.disarm_rest(job);
         if let Some(timer) = self.job_timer.remove(&job) {
             self.disarm(timer);
         }
@@ -151,12 +161,46 @@ impl Engine {
     /// A body gives its permit back, or has one again.
     pub(super) fn deferred(&mut self, job: Job, is_away: bool, now: Now, out: &mut Effects) {
         match is_away {
-            true => self.pause_job(job, now.mono),
-            false => self.resume_job(job, now.mono),
+            true => {
+                self.pause_job(job, now.mono);
+                let timer = self.arm(now.mono.after(REST_RECORDED_AFTER), Timer::Rest(job));
+                if let Some(timer) = self.resting.insert(job, timer) {
+                    self.disarm(timer);
+                }
+            }
+            false => {
+                self.resume_job(job, now.mono);
+                self.disarm_rest(job);
+            }
+        }
+        let (epoch, task) = (self.epoch, job.task as usize);
+        let Some(run) = self.run_of(job) else { return self.disarm_rest(job) };
+        if !is_away && let Some(record) = run.rest_over(task, job.attempt) {
+            let change = RunChange { run: run.row, epoch, tasks: vec![record], end: None };
+            out.commits.push((Change::Run(change), Then::Nothing));
         }
         if let Some(run) = self.run_of(job) {
-            run.deferred(job.task as usize, job.attempt, is_away);
+            run.deferred(task, job.attempt, is_away);
             self.recount(job.run, out);
+        }
+    }
+
+    /// It waits still: from here on a death of this process is none of its fault, and who asks from outside can tell.
+    fn record_rest(&mut self, job: Job, now: Now, out: &mut Effects) {
+        let since = Wall(now.wall.0.saturating_sub(REST_RECORDED_AFTER.as_micros() as i64));
+        let epoch = self.epoch;
+        let Some(run) = self.run_of(job) else { return };
+        if let Some(record) = run.rest_recorded(job.task as usize, job.attempt, since) {
+            let change = RunChange { run: run.row, epoch, tasks: vec![record], end: None };
+            out.commits.push((Change::Run(change), Then::Nothing));
+        }
+    }
+
+    fn disarm_rest(&mut self, job: Job) {
+        if !self.resting.is_empty()
+            && let Some(timer) = self.resting.remove(&job)
+        {
+            self.disarm(timer);
         }
     }
 

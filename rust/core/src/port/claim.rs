@@ -210,6 +210,7 @@ mod tests {
             interrupted: 0,
             postponed: 0,
             wait: waits_until.map(|until| Wait { not_before: Wall(until * SECOND), span_us: SECOND }),
+            rests_since: None,
             checkpoint: None,
             context: None,
             error: None,

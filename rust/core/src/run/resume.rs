@@ -61,6 +61,7 @@ impl Run {
             error: Some(LEFT_BEHIND.to_owned()),
             completed_at: Some(now.wall),
             wait: None,
+            rests_since: None,
             checkpoint: None,
             ..record.clone()
         }));

@@ -93,6 +93,8 @@ pub(super) struct TaskState {
     pub(super) postponed: u32,
     /// What its next attempt waits for, if that outlives this process.
     pub(super) wait: Option<Wait>,
+    /// Since when its body has given its permit back, if that is on record or on its way there.
+    pub(super) rests_since: Option<Wall>,
     pub(super) checkpoint: Checkpoint,
     /// What its last attempt returned, until it is final.
     pub(super) output: Option<Arc<str>>,
@@ -129,8 +131,11 @@ impl TaskState {
         }
         self.tries = vec![cut_off(kept, owner, now)];
         self.attempt = kept.map_or(1, |record| record.attempt).saturating_add(1);
-        self.interrupted = kept.map_or(0, |record| record.interrupted).saturating_add(1);
-        self.postponed = kept.map_or(0, |record| record.postponed);
+        // What only waited was the cause of no death.
+        let rested = kept.is_some_and(|record| record.rests_since.is_some());
+        let (interrupted, postponed) = kept.map_or((0, 0), |record| (record.interrupted, record.postponed));
+        self.interrupted = interrupted.saturating_add(u32::from(!rested));
+        self.postponed = postponed.saturating_add(u32::from(rested));
         self.checkpoint.value = kept.and_then(|record| record.checkpoint.clone());
         self.started_at = kept.and_then(|record| record.started_at);
         self.error = kept.and_then(|record| record.error.clone());
@@ -185,6 +190,7 @@ impl TaskState {
     pub(super) fn next_attempt(&mut self) {
         self.attempt += 1;
         self.taken = false;
+        self.rests_since = None;
         self.began_at = None;
         self.told = None;
     }
@@ -194,12 +200,18 @@ impl TaskState {
 const NOT_KNOWN_TO_HAVE_BEGUN: &str =
     "its process died before it was on record that it began: it never did, or a moment before";
 
+/// And of one that waited, which is no fault of its.
+const RESTED: &str = "its process died while it waited without a slot";
+
 /// What may have been in flight when the process of that owner died.
 pub(super) fn cut_off(kept: Option<&TaskRecord>, owner: Option<Epoch>, now: Wall) -> Try {
     let attempt = kept.map_or(1, |record| record.attempt);
     let started_at = kept.filter(|_| attempt == 1).and_then(|record| record.started_at);
     let maker = owner.map_or(Maker::Unknown, Maker::Owner);
-    let error = kept.is_none().then(|| NOT_KNOWN_TO_HAVE_BEGUN.to_owned());
+    let error = match kept {
+        None => Some(NOT_KNOWN_TO_HAVE_BEGUN.to_owned()),
+        Some(record) => record.rests_since.map(|_| RESTED.to_owned()),
+    };
     Try { attempt, started_at, maker, error, ..over(TryOutcome::Interrupted, now) }
 }
 

@@ -38,7 +38,8 @@ const BEGUN: &str = "
         SELECT row, id, workflow, status, coalesce(owner, owner_before) AS owner FROM runs
         WHERE completed_at IS NULL AND not_before IS NULL ORDER BY row LIMIT :limit
     ) AS r JOIN tasks ON tasks.run = r.row
-    WHERE r.status = 'Running' AND tasks.status = 'Running' AND tasks.not_before IS NULL AND tasks.started_at IS NOT NULL
+    WHERE r.status = 'Running' AND tasks.status = 'Running' AND tasks.not_before IS NULL
+        AND tasks.rests_since IS NULL AND tasks.started_at IS NOT NULL
     ORDER BY tasks.started_at LIMIT :limit";
 /// From one name to the next, whatever the number of runs of each, and no further than is asked for.
 const WORKFLOWS: &str = "
@@ -109,7 +110,7 @@ pub fn backlog(db: &Db, limit: u64, at: Wall) -> Result<Vec<Backlog>, Failure> {
     Ok(rows.collect::<db::Result<_>>()?)
 }
 
-/// Tasks on record as begun, of the oldest `limit` runs that are not over, the longest first.
+/// Tasks on record as begun and not as waiting, of the oldest `limit` runs that are not over, the longest first.
 pub fn begun(db: &Db, limit: u64) -> Result<Vec<Begun>, Failure> {
     let read = |row: &Row| {
         Ok(Begun {

@@ -253,14 +253,14 @@ fn move_on(db: &Db, courses: &[(i64, Course<'_>)]) -> Result<(), Failure> {
 fn put_tasks(db: &Db, courses: &[(i64, Course<'_>)]) -> Result<(), Failure> {
     const SQL: &str = "
         INSERT INTO tasks (run, name, position, status, attempt, started_at, completed_at, error, context, interrupted, postponed,
-            not_before, wait_us, checkpoint)
+            not_before, wait_us, checkpoint, rests_since)
         SELECT run, name, (SELECT coalesce(max(position) + 1, 0) FROM tasks WHERE tasks.run = put.run) + place, status, attempt,
-            started_at, completed_at, error, context, interrupted, postponed, not_before, wait_us, checkpoint
+            started_at, completed_at, error, context, interrupted, postponed, not_before, wait_us, checkpoint, rests_since
         FROM unnest(:run::BIGINT[], :name::TEXT[], :place::BIGINT[], :status::TEXT[], :attempt::BIGINT[], :started_at::BIGINT[],
             :completed_at::BIGINT[], :error::TEXT[], :context::TEXT[], :interrupted::BIGINT[], :postponed::BIGINT[],
-            :not_before::BIGINT[], :wait_us::BIGINT[], :checkpoint::TEXT[])
+            :not_before::BIGINT[], :wait_us::BIGINT[], :checkpoint::TEXT[], :rests_since::BIGINT[])
             AS put (run, name, place, status, attempt, started_at, completed_at, error, context, interrupted, postponed, not_before,
-                wait_us, checkpoint)
+                wait_us, checkpoint, rests_since)
         ON CONFLICT (run, name) DO UPDATE SET
             status = excluded.status,
             attempt = excluded.attempt,
@@ -272,7 +272,8 @@ fn put_tasks(db: &Db, courses: &[(i64, Course<'_>)]) -> Result<(), Failure> {
             postponed = excluded.postponed,
             not_before = excluded.not_before,
             wait_us = excluded.wait_us,
-            checkpoint = excluded.checkpoint";
+            checkpoint = excluded.checkpoint,
+            rests_since = excluded.rests_since";
     let put: Vec<(i64, i64, &TaskRecord)> = courses
         .iter()
         .flat_map(|(row, course)| (0..).zip(&course.tasks).map(|(place, &task)| (*row, place, task)))
@@ -295,6 +296,7 @@ fn put_tasks(db: &Db, courses: &[(i64, Course<'_>)]) -> Result<(), Failure> {
         ":not_before": put.iter().map(|(.., task)| micros(task.wait.map(|wait| wait.not_before))).collect::<Vec<_>>(),
         ":wait_us": put.iter().map(|(.., task)| task.wait.map(|wait| wait.span_us)).collect::<Vec<_>>(),
         ":checkpoint": put.iter().map(|(.., task)| task.checkpoint.as_deref()).collect::<Vec<_>>(),
+        ":rests_since": put.iter().map(|(.., task)| micros(task.rests_since)).collect::<Vec<_>>(),
     })?;
     Ok(())
 }

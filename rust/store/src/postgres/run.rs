@@ -272,12 +272,12 @@ fn tasks_of(db: &Db, runs: &[i64]) -> Result<HashMap<i64, Vec<TaskRecord>>, Fail
             postponed, not_before, wait_us, checkpoint,
             CASE WHEN status = 'Failed' THEN (
                 SELECT coalesce(error_type, outcome) FROM tries
-                WHERE tries.run = tasks.run AND tries.task = tasks.name ORDER BY row DESC LIMIT 1) END, run
+                WHERE tries.run = tasks.run AND tries.task = tasks.name ORDER BY row DESC LIMIT 1) END, rests_since, run
         FROM tasks WHERE run = ANY(:runs::BIGINT[]) ORDER BY run, position";
     let mut tasks: HashMap<i64, Vec<TaskRecord>> = HashMap::new();
     let mut statement = db.prepare_cached(SQL)?;
     for found in statement
-        .query_map(named_params! { ":runs": runs.to_vec() }, |row| Ok((row.get(13)?, task_of(row)?)))?
+        .query_map(named_params! { ":runs": runs.to_vec() }, |row| Ok((row.get(14)?, task_of(row)?)))?
     {
         let (run, task) = found?;
         tasks.entry(run).or_default().push(task);
@@ -299,6 +299,7 @@ fn task_of(row: &Row) -> db::Result<TaskRecord> {
         wait: wait_at(row, 9)?,
         checkpoint: row.get(11)?,
         error_type: row.get(12)?,
+        rests_since: wall_maybe_at(row, 13)?,
         tries: Vec::new(),
     })
 }

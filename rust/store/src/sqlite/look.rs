@@ -34,7 +34,8 @@ const BEGUN: &str = "
         SELECT row, id, workflow, status, coalesce(owner, owner_before) AS owner FROM runs INDEXED BY runs_unfinished
         WHERE completed_at IS NULL AND not_before IS NULL ORDER BY row LIMIT :limit
     ) AS r CROSS JOIN tasks ON tasks.run = r.row
-    WHERE r.status = 'Running' AND tasks.status = 'Running' AND tasks.not_before IS NULL AND tasks.started_at IS NOT NULL
+    WHERE r.status = 'Running' AND tasks.status = 'Running' AND tasks.not_before IS NULL
+        AND tasks.rests_since IS NULL AND tasks.started_at IS NOT NULL
     ORDER BY tasks.started_at LIMIT :limit";
 /// From one name to the next, whatever the number of runs of each.
 const WORKFLOWS: &str = "
@@ -126,7 +127,7 @@ pub fn backlog(db: &Connection, limit: u64, at: Wall) -> Result<Vec<Backlog>, Fa
     Ok(found.into_values().flat_map(BTreeMap::into_values).collect())
 }
 
-/// Tasks on record as begun, of the oldest `limit` runs that are not over, the longest first.
+/// Tasks on record as begun and not as waiting, of the oldest `limit` runs that are not over, the longest first.
 pub fn begun(db: &Connection, limit: u64) -> Result<Vec<Begun>, Failure> {
     let read = |row: &Row<'_>| {
         Ok(Begun {

@@ -270,7 +270,7 @@ fn tasks(db: &Connection, run: RunRow) -> Result<Vec<TaskRecord>, Failure> {
             postponed, not_before, wait_us, checkpoint,
             CASE WHEN status = 'Failed' THEN (
                 SELECT coalesce(error_type, outcome) FROM tries
-                WHERE tries.run = tasks.run AND tries.task = tasks.name ORDER BY row DESC LIMIT 1) END
+                WHERE tries.run = tasks.run AND tries.task = tasks.name ORDER BY row DESC LIMIT 1) END, rests_since
         FROM tasks WHERE run = :run ORDER BY position";
     let mut statement = db.prepare_cached(SQL)?;
     let rows = statement.query_map(named_params! { ":run": run.0 }, task_of)?;
@@ -291,6 +291,7 @@ fn task_of(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         wait: wait_at(row, 9)?,
         checkpoint: row.get(11)?,
         error_type: row.get(12)?,
+        rests_since: wall_maybe_at(row, 13)?,
         tries: Vec::new(),
     })
 }

@@ -215,6 +215,7 @@ pub fn task(name: &str, status: TaskStatus, attempt: u32) -> TaskRecord {
         interrupted: 0,
         postponed: 0,
         wait: None,
+        rests_since: None,
         checkpoint: None,
         context: None,
         error: None,

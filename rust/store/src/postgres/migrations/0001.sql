@@ -197,6 +197,8 @@ CREATE TABLE tasks (
     not_before BIGINT,
     wait_us BIGINT,
     checkpoint TEXT,
+    -- Since when its body waits without a slot, of one that has for some seconds: the death of its process is none of its fault.
+    rests_since BIGINT,
     PRIMARY KEY (run, name)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 

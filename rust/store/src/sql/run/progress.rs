@@ -181,15 +181,19 @@ macro_rules! put_task {
 /// Inserts a task's record, or replaces it in its place. Most tasks wait for nothing and leave nothing for a next attempt, and each
 /// parameter costs.
 fn put_task(db: &Db, run: RunRow, task: &TaskRecord) -> Result<(), Failure> {
-    const PLAIN: &str =
-        put_task!("", "", ", postponed = 0, not_before = NULL, wait_us = NULL, checkpoint = NULL");
-    const WHOLE: &str = put_task!(
-        ", postponed, not_before, wait_us, checkpoint",
-        ", :postponed, :not_before, :wait_us, :checkpoint",
-        ", postponed = excluded.postponed, not_before = excluded.not_before, wait_us = excluded.wait_us,
-                checkpoint = excluded.checkpoint"
+    const PLAIN: &str = put_task!(
+        "",
+        "",
+        ", postponed = 0, not_before = NULL, wait_us = NULL, checkpoint = NULL, rests_since = NULL"
     );
-    let is_plain = task.postponed == 0 && task.wait.is_none() && task.checkpoint.is_none();
+    const WHOLE: &str = put_task!(
+        ", postponed, not_before, wait_us, checkpoint, rests_since",
+        ", :postponed, :not_before, :wait_us, :checkpoint, :rests_since",
+        ", postponed = excluded.postponed, not_before = excluded.not_before, wait_us = excluded.wait_us,
+                checkpoint = excluded.checkpoint, rests_since = excluded.rests_since"
+    );
+    let is_plain =
+        task.postponed == 0 && task.wait.is_none() && task.checkpoint.is_none() && task.rests_since.is_none();
     let mut statement = db.prepare_cached(if is_plain { PLAIN } else { WHOLE })?;
     let plain: &[(&str, &dyn ToParam)] = named_params! {
         ":run": run.0,
@@ -211,6 +215,7 @@ fn put_task(db: &Db, run: RunRow, task: &TaskRecord) -> Result<(), Failure> {
         ":not_before": micros(task.wait.map(|wait| wait.not_before)),
         ":wait_us": task.wait.map(|wait| wait.span_us),
         ":checkpoint": task.checkpoint.as_deref(),
+        ":rests_since": micros(task.rests_since),
     };
     statement.execute(&*[plain, more].concat())?;
     Ok(())

@@ -43,6 +43,8 @@ ALTER TABLE tasks ADD COLUMN not_before INTEGER;
 ALTER TABLE tasks ADD COLUMN wait_us INTEGER;
 -- What an attempt of an unfinished task left for the next one.
 ALTER TABLE tasks ADD COLUMN checkpoint TEXT;
+-- Since when its body waits without a slot, of one that has for some seconds: the death of its process is none of its fault.
+ALTER TABLE tasks ADD COLUMN rests_since INTEGER;
 -- Runs that a runner had which declares another version than theirs: what it began and did not put on record is not known by their version.
 ALTER TABLE runs ADD COLUMN mixed INTEGER NOT NULL DEFAULT 0;
 -- What a cron's runs find in their contexts beside the moment, and what they obey.
