@@ -10,6 +10,7 @@ import os
 import re
 
 from ..errors import EXCERPT_CHARS_MAX, CloacaError, StoreError, UrlError, excerpt
+from ..near import hint
 from .parse import UsageError
 from .show import aside
 
@@ -23,6 +24,7 @@ APPLICATION_ID = b"cloa"
 APPLICATION_ID_AT = 68
 SHOWN_CHARS_MAX = EXCERPT_CHARS_MAX - len("''")
 MAGIC = b"SQLite format 3\0"
+_SETTINGS = ("app", "database")
 _WAYS = f"name one with --database URL, {ENVIRONMENT}, or database = in [tool.cloaca] of pyproject.toml"
 
 
@@ -285,6 +287,10 @@ def _tool(path: str) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read: {error}; mend it, or give --database") from None
     if not isinstance(table, dict):
         raise UsageError(f"{path}: [tool.cloaca] is {excerpt(table)}; it must be a table")
+    if unknown := [name for name in table if name not in _SETTINGS]:
+        # What is misspelt would name another store than whoever wrote it meant.
+        meant = hint(unknown[0], "settings", _SETTINGS)
+        raise UsageError(f"{path}: [tool.cloaca] {excerpt(unknown[0])} is no setting{meant}")
     return table
 
 
