@@ -540,7 +540,12 @@ def test_where_the_store_is_comes_from_the_line_the_environment_or_the_project(
     assert "c.db" in line.piped("--database", "../c.db", "doctor")
     assert line.said == ""
     line.monkeypatch.delenv("CLOACA_DATABASE")
-    for wrong in ("[tool.cloaca]\ndatabase = 7\n", "[tool.cloaca\n", "[tool]\ncloaca = 7\n", "[tool.cloaca]\ndatabse = 'a.db'\n"):
+    for wrong in (
+        "[tool.cloaca]\ndatabase = 7\n",
+        "[tool.cloaca\n",
+        "[tool]\ncloaca = 7\n",
+        "[tool.cloaca]\ndatabse = 'a.db'\n",
+    ):
         (tmp_path / "pyproject.toml").write_text(wrong)
         line.piped("ls", code=2)
         assert "pyproject.toml" in line.said
