@@ -397,6 +397,7 @@ fn ended(run: RunRow, epoch: Epoch) -> RunChange {
         interrupted: 0,
         postponed: 0,
         wait: None,
+        rests_since: None,
         checkpoint: None,
         context: Some(LEFT.into()),
         error: None,
