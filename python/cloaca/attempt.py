@@ -6,6 +6,8 @@ Invariant: what is entered is left, whatever the body raises.
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
 from contextvars import Context, ContextVar
 from itertools import count
 
@@ -246,3 +248,17 @@ def run_id(job: Job) -> str:
 def is_forked(pid: int) -> bool:
     """Whether a body has forked and this is the child: the runner is not here, its thread goes home."""
     return os.getpid() != pid
+
+
+def end_child(pid: int, raised: BaseException) -> None:
+    """Ends a child that an async body has forked and that wishes to end, as `sys.exit` would. The loop that
+    it has is its parent's, too: to end that in order would deafen the parent's."""
+    if not is_forked(pid) or not isinstance(raised, SystemExit):
+        return
+    code = raised.code
+    with suppress(Exception):
+        if code is not None and not isinstance(code, int):
+            print(code, file=sys.stderr)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    os._exit(0 if code is None else code & 0xFF if isinstance(code, int) else 1)

@@ -286,6 +286,7 @@ class Worker:
                 if handle is not None:
                     handle._check_awaited()
             except BaseException as raised:
+                attempt.end_child(self._pid, raised)
                 if self._goes_home(loop, raised) or self._ends_unruled(
                     entered, raised, task, task_id, self._is_cancelled_home(loop, entered)
                 ):

@@ -237,3 +237,47 @@ def test_a_signal_ends_what_a_body_has_forked_and_drains_the_program(
         [sys.executable, *line], cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=True
     )
     assert done.stdout.split() == ["7" if own else "-15", "drained"], done.stderr
+
+
+FORKED = """
+    import asyncio, os, sys
+    import cloaca
+
+    with cloaca.WorkflowBuilder("w"):
+        @cloaca.task(retry_attempts=0)
+        async def body(context):
+            await forks("task")
+
+    done = set()
+
+    @cloaca.trigger(workflow="w", poll_interval="10ms")
+    async def poll():
+        if "poll" not in done:
+            await forks("poll")
+        return False
+
+    async def forks(what):
+        done.add(what)
+        child = os.fork()
+        if child == 0:
+            sys.exit(5)
+        ended = 0
+        while not ended:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            await asyncio.sleep(0.01)
+        os.write(1, f"{what} {os.waitstatus_to_exitcode(status)}\\n".encode())
+
+    async def main():
+        async with cloaca.DefaultRunner(":memory:") as runner:
+            await runner.execute_async("w")
+            while len(done) < 2:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+"""
+
+
+def test_a_child_that_an_async_body_forks_ends_as_it_wishes() -> None:
+    done = run(FORKED)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["poll 5", "task 5"]

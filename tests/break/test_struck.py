@@ -11,14 +11,16 @@ import logging
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
 import cloaca
-from cloaca import registry
+from cloaca import _aio, registry
 
 SECONDS = 30.0
 EVENTS = range(1, 61)
@@ -257,3 +259,39 @@ def test_a_runner_whose_threads_never_begin_is_refused(monkeypatch: pytest.Monke
             cloaca.DefaultRunner(":memory:")
     with program() as made:
         made.goes_on()
+
+
+@pytest.mark.parametrize("error", [RecursionError, SystemExit])
+@pytest.mark.parametrize("moment", ["handed", "begun"])
+def test_what_hits_a_poll_on_its_way_to_the_loop_costs_no_more_than_that(
+    moment: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll is handed to the loop by a thread that polls, and begun there among others that were handed."""
+    loop, left, polled = _aio.shared_loop(), [error], Counter[str]()
+    asks, begins = loop.call_soon_threadsafe, loop.create_task
+
+    def struck(real: Callable[..., Any], *words: Any, **more: Any) -> Any:
+        if left:
+            raise left.pop()
+        return real(*words, **more)
+
+    async def poll(name: str) -> bool:
+        polled[name] += 1
+        return False
+
+    with cloaca.WorkflowBuilder("w") as builder:
+        builder.add_task(cloaca.task(id="t")(lambda context: None))
+    for name in ("one", "other"):
+        cloaca.trigger(workflow="w", name=name, poll_interval="5ms", on_error=cloaca.Backoff("1ms"))(
+            partial(poll, name)
+        )
+    with cloaca.DefaultRunner(":memory:") as runner:
+        assert eventually(lambda: min(polled["one"], polled["other"]) > 2)
+        if moment == "handed":
+            monkeypatch.setattr(loop, "call_soon_threadsafe", partial(struck, asks))
+        else:
+            monkeypatch.setattr(loop, "create_task", partial(struck, begins))
+        assert eventually(lambda: not left)
+        polled.clear()
+        assert eventually(lambda: min(polled["one"], polled["other"]) > 2)
+        assert runner.health()["ok"]

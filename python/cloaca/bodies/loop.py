@@ -49,6 +49,10 @@ SWEPT_SECONDS = 1.0
 _log = "cloaca"
 
 
+ASKS_MAX = 20
+"""So often a thread that is struck meanwhile asks the loop."""
+
+
 class _Over(asyncio.Future[None]):
     """What the watch awaits.
 
@@ -301,21 +305,37 @@ class Loop:
     # On the loop
 
     def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            loop.call_soon_threadsafe(self._drain)
-        except RuntimeError:
-            self._lose()
+        """Nobody else asks the loop until it has come: what is thrown into this thread meanwhile is raised
+        once it is asked."""
+        thrown: BaseException | None = None
+        for _ in range(ASKS_MAX):
+            try:
+                loop.call_soon_threadsafe(self._drain)
+                break
+            except BaseException as error:
+                if loop.is_closed():
+                    self._lose()
+                    break
+                thrown = error
+        if thrown is not None:
+            raise thrown
 
     def _drain(self) -> None:
         self._thread_id = threading.get_ident()
-        with self._lock:
-            handed, self._handed = self._handed, deque()
-            self._is_asked = False
-        for call in handed:
-            try:
-                call()
-            except Exception as fault:
-                _say_fault(fault)
+        try:
+            with self._lock:
+                many = len(self._handed)
+                self._is_asked = False
+            # One by one: what is thrown into this thread meanwhile takes no other with it.
+            for _ in range(min(many, len(self._handed))):
+                try:
+                    self._handed.popleft()()
+                except Exception as fault:
+                    _say_fault(fault)
+        except BaseException:
+            if self._loop is not None:
+                self._ask(self._loop)
+            raise
 
     def _listen(self) -> None:
         carrier, loop = self._carrier, self._loop
@@ -413,7 +433,15 @@ class Loop:
         call_off: Callable[[], None],
         coroutine: Any,
     ) -> None:
-        task = self._task(poll(), attempt.inside(self._engine, None, trigger), trigger)
+        body = poll()
+        try:
+            task = self._task(body, attempt.inside(self._engine, None, trigger), trigger)
+        except BaseException:
+            # Thrown in by another thread: the next poll is as good.
+            body.close()
+            _close(coroutine)
+            call_off()
+            raise
         self._polls.add(task)
         task.add_done_callback(partial(self._poll_done, call_off, coroutine))
 
@@ -508,6 +536,7 @@ class Loop:
         try:
             answer = await coroutine
         except BaseException as raised:
+            attempt.end_child(self._pid, raised)
             if is_a(raised, GeneratorExit) and not self.is_running():
                 raise
             if is_a(raised, asyncio.CancelledError) and (self._is_over or self._is_ending()):

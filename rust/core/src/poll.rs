@@ -226,11 +226,15 @@ impl Poller {
         Turn::TimedOut(Overdue { place, serial, timeout, ended })
     }
 
-    /// Notes that a body has returned. False if its poll was given up: nothing else may follow from it.
+    /// Notes that a body has returned. False if its poll was given up, or was answered before: nothing else may follow from it.
     fn returned(&mut self, ticket: Ticket, now: Mono) -> bool {
         let state = &mut self.hot[ticket.place as usize];
+        let is_current = state.in_body && state.serial == ticket.serial;
+        if !is_current && !(state.in_body && self.rests[ticket.place as usize].given_up) {
+            // By then the next one may have begun.
+            return false;
+        }
         state.in_body = false;
-        let is_current = state.serial == ticket.serial;
         if !state.is_plain {
             self.wheel.cancel(ticket.place);
             let rest = &mut self.rests[ticket.place as usize];

@@ -134,6 +134,22 @@ fn a_poll_that_timed_out_changes_nothing_when_it_comes_back() {
 }
 
 #[test]
+fn a_poll_that_is_answered_twice_counts_once_and_leaves_the_next_one_alone() {
+    let mut poller = poller(vec![plan(100)]);
+    let first = due(&mut poller, at_ms(100));
+    assert!(poller.ended(first, false, finish(at_ms(101)), at_ms(101)).is_some());
+    // While its fires are on their way to the store, and once they are kept.
+    assert!(poller.ended(first, false, finish(at_ms(102)), at_ms(102)).is_none());
+    poller.rearm(first.place, None, None, at_ms(103));
+    assert!(poller.ended(first, true, finish(at_ms(104)), at_ms(104)).is_none());
+    let second = due(&mut poller, at_ms(200));
+    assert!(poller.ended(first, true, finish(at_ms(201)), at_ms(201)).is_none());
+    assert!(poller.is_in_flight(second), "no other poll begins beside it");
+    skip(&mut poller, second, at_ms(202));
+    assert_eq!(due(&mut poller, at_ms(300)).place, second.place);
+}
+
+#[test]
 fn a_poll_in_time_is_not_given_up_later() {
     let timed = Plan { timeout: Some(Duration::from_millis(30)), ..plan(100) };
     let mut poller = poller(vec![timed]);
