@@ -212,6 +212,20 @@ def test_a_pooler_in_transaction_mode_is_found_and_refused(postgres_server: post
         pooler.stop()
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_does_not_keep_every_text_is_refused(
+    postgres_server: postgres.Server, encoding: str
+) -> None:
+    name = f"in_{encoding.lower()}"
+    postgres_server.sql(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    try:
+        told = f"'{name}.*' has the encoding {encoding}.* ENCODING 'UTF8'"
+        with pytest.raises(cloaca.StoreError, match=told):
+            cloaca.DefaultRunner(postgres_server.url(name))
+    finally:
+        postgres_server.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 def test_a_schema_of_a_newer_version_is_refused_with_both_versions(postgres_server: postgres.Server) -> None:
     with postgres_server.database() as name:
         url = opened(postgres_server.url(name))

@@ -166,13 +166,14 @@ fn config_of(
     config
 }
 
-/// Looks at a server that has let us in: whether it is new enough, and takes writes.
+/// Looks at a server that has let us in: whether it is new enough, keeps any text, and takes writes.
 async fn fitting(
     address: &Address,
     host: &Host,
     (client, mut connected): (Client, Connected),
 ) -> Result<(Client, Connected), Unreached> {
-    const SQL: &str = "SELECT current_setting('server_version_num'), current_setting('transaction_read_only'), pg_is_in_recovery()";
+    const SQL: &str = "SELECT current_setting('server_version_num'), current_setting('transaction_read_only'), pg_is_in_recovery(),
+        current_setting('server_encoding')";
     let answer = match select(Box::pin(client.simple_query(SQL)), &mut connected).await {
         Either::Left((answer, _)) => Some(answer),
         Either::Right(_) => None,
@@ -183,14 +184,23 @@ async fn fitting(
     };
     let answer = answer.map_err(|error| refused(address, host, &error, true, None))?;
     let row = answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some([row.get(0), row.get(1), row.get(2)]),
+        SimpleQueryMessage::Row(row) => Some([row.get(0), row.get(1), row.get(2), row.get(3)]),
         _ => None,
     });
-    let [version, read_only, recovers] = row.unwrap_or_default();
+    let [version, read_only, recovers, encoding] = row.unwrap_or_default();
     let version = version.and_then(|version| version.parse::<u32>().ok()).unwrap_or(0) / 10_000;
     if version < VERSION_MIN {
         let text = format!(
             "the server at {host} is PostgreSQL {version}; cloaca needs {VERSION_MIN} or later: upgrade it"
+        );
+        return Err(Unreached { text, passes: false, is_silent: false });
+    }
+    // What a body leaves or raises may hold any sign, and its run could never be kept as over.
+    if let Some(encoding) = encoding.filter(|encoding| *encoding != "UTF8") {
+        let name = &address.name;
+        let text = format!(
+            "database '{name}' has the encoding {encoding}, which not every text can be kept in; make one for cloaca: \
+             CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
         );
         return Err(Unreached { text, passes: false, is_silent: false });
     }
