@@ -230,8 +230,9 @@ impl Poller {
     fn returned(&mut self, ticket: Ticket, now: Mono) -> bool {
         let state = &mut self.hot[ticket.place as usize];
         let is_current = state.in_body && state.serial == ticket.serial;
-        if !is_current && !(state.in_body && self.rests[ticket.place as usize].given_up) {
-            // By then the next one may have begun.
+        let is_in_body = is_current || (state.in_body && self.rests[ticket.place as usize].given_up);
+        if !is_in_body {
+            // It was answered, and the next one may have begun.
             return false;
         }
         state.in_body = false;
