@@ -1,5 +1,6 @@
 """What the page changes."""
 
+import asyncio
 import logging
 import re
 import threading
@@ -337,6 +338,20 @@ def test_a_preview_stores_nothing(page: Asking, runner: cloaca.DefaultRunner) ->
     assert "a.csv" in answer.text
     assert "OSError: the share is gone" in page.post("preview share").text
     assert runner.list_runs() == []
+
+
+class Own(BaseException):
+    """Of a program's own."""
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, Own])
+def test_a_preview_tells_of_whatever_a_function_raises(page: Asking, error: type[BaseException]) -> None:
+    @cloaca.trigger(workflow="ingest", poll_interval="1h")
+    def leaves() -> None:
+        raise error("no more")
+
+    answer = page.post("preview leaves")
+    assert (answer.status_code, f"{error.__name__}: no more" in answer.text) == (200, True)
 
 
 def test_all_that_match_are_retried_once_they_were_counted(

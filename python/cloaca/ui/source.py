@@ -9,7 +9,7 @@ import os
 import threading
 from contextlib import closing, suppress
 
-from .. import _cloaca, check
+from .. import _cloaca, check, rows
 from .._runs import over_already
 from ..errors import (
     ArgumentError,
@@ -21,6 +21,7 @@ from ..errors import (
     _AwayError,
     excerpt,
 )
+from ..plain import describe
 from ..reading import MissingError, Reader, find_run
 from ..runner import DefaultRunner
 
@@ -224,7 +225,13 @@ class Source:
 
     def preview(self, name: str) -> TickAnswer:
         """What a poll would come to, now, without what the runner hides."""
-        return self.acting.tick(name, dry_run=True)
+        try:
+            return self.acting.tick(name, dry_run=True)
+        except Exception:
+            raise
+        except BaseException as raised:
+            # For who calls it in a program of his own it ends that; the page tells of it as of any error.
+            return rows.tick(([], None, "", describe(raised), None))
 
     def polled_since(self, names: list[str]) -> dict[str, str]:
         """Which of these triggers are being polled by the page's own runner, and since when."""
