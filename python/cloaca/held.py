@@ -94,7 +94,7 @@ def of_run(
             return f"is throttled, {rate}{of}: the next may start at {moment(until)}{before}"
     if look(_IS_PAUSED, [seat["workflow"], now_us]):
         return "waits"  # and whoever tells it says for what
-    told = "waits for a permit of a runner that declares its workflow; its limits let it begin"
+    told = "waits for a slot of a runner that declares its workflow; its limits let it begin"
     return f"{told}{_before(look, seat)}"
 
 

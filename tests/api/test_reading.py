@@ -136,6 +136,20 @@ def test_pages_go_on_behind_the_last_item(tmp_path: Path) -> None:
         assert [each.trigger_name for each in reading.triggers(reader, after=one.after)] == ["rare"]
 
 
+def test_a_run_that_limits_let_begin_and_nobody_serves_says_so(tmp_path: Path) -> None:
+    with cloaca.WorkflowBuilder("limited", concurrency=cloaca.Concurrency(2)):
+        cloaca.task(id="t")(lambda context: None)
+    path = tmp_path / "runs.db"
+    with cloaca.DefaultRunner(path):
+        pass
+    with cloaca.DefaultRunner(path, work=False) as client:
+        run = client.submit("limited", {})
+    with reading.Reader(path) as reader:
+        told = reading.why(reader, run.id)
+    assert "waits for a slot of a runner that declares its workflow; its limits let it begin" in told
+    assert "no living runner declares its workflow" in told
+
+
 def test_a_killed_runner_is_seen_to_be_dead_and_nothing_changes_by_looking(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with served(path, "slow") as process:

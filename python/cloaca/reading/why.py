@@ -262,11 +262,13 @@ def of_run(reader: Reader, details: RunDetails) -> str:
     by_limit = held.of_run(
         reader.native.query, found.id, check.microseconds(now()), rows.moment, reader.keyed()
     )
-    if by_limit is not None:
-        return f"{name} {by_limit}{ends}{paused}"
-    gone = "" if details.runner is None else f"; runner {details.runner}, which had it, is gone"
     declared = declaring(reader, [found.workflow_name], living(reader))
     numbers = declared.get(found.workflow_name, [])
+    silent = of_silent(reader, numbers) if numbers else ""
+    if by_limit is not None:
+        nobody = "" if numbers else f"; no living runner declares its workflow{_of_idle(reader)}"
+        return f"{name} {by_limit}{ends}{paused}{nobody}{silent}"
+    gone = "" if details.runner is None else f"; runner {details.runner}, which had it, is gone"
     ends += paused
     if found.started_at is None and found.due_at is not None and found.due_at > _now():
         nobody = "" if numbers else ", and for a runner that declares its workflow, which no living one does"
@@ -278,7 +280,7 @@ def of_run(reader: Reader, details: RunDetails) -> str:
         waits = f"runner {numbers[0]}, which declares its workflow and has not taken it yet"
     else:
         waits = f"one of runners {named(numbers)}, which declare its workflow and have not taken it yet"
-    return f"{name} waits for {waits}{gone}{ends}{records}"
+    return f"{name} waits for {waits}{gone}{ends}{records}{silent}"
 
 
 def _ready(reader: Reader, details: RunDetails) -> str:
