@@ -25,7 +25,7 @@ CHAPTER = 25
 PROCESSES = 3
 GRACE_S = 10.0
 """For so long after a server's start nobody is taken for dead of silence."""
-SHORT_S = (0.2, 2.0)
+SHORT_S = (0.2, 1.0)
 LONG_S = (3.0, 9.0)
 """A runner that isn't heard of for four beats, a second each, is dead; one that can't say that it lives
 begins nothing after three."""
