@@ -176,6 +176,19 @@ class Server:
             yield self.url(name)
 
 
+@contextlib.contextmanager
+def own_server() -> Iterator[Server]:
+    """One that may be stopped, and that keeps what was committed when it crashes."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="cloaca-") as parent:
+        Path(parent).chmod(0o711)
+        server = Server(Path(parent) / "own")
+        server.start({"fsync": "on", "full_page_writes": "on"})
+        try:
+            yield server
+        finally:
+            server.remove()
+
+
 class Way:
     """A port of loopback that leads to a server, and on which nothing moves while it is cut."""
 

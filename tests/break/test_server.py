@@ -11,8 +11,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import postgres
@@ -29,15 +27,8 @@ PATIENCE = 60.0
 @pytest.fixture
 def server(postgres_server: postgres.Server) -> Iterator[postgres.Server]:
     """One of this test's own, which it may stop."""
-    with TemporaryDirectory(dir="/tmp", prefix="cloaca-") as parent:
-        Path(parent).chmod(0o711)
-        server = postgres.Server(Path(parent) / "own")
-        # A crash must keep what was committed.
-        server.start({"fsync": "on", "full_page_writes": "on"})
-        try:
-            yield server
-        finally:
-            server.remove()
+    with postgres.own_server() as server:
+        yield server
 
 
 class Work:

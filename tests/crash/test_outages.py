@@ -7,10 +7,8 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import postgres
 import pytest
@@ -51,23 +49,10 @@ def finish(stage: Stage, lives: list[Life], told: str) -> None:
     assert stage.check_at_rest() == [], told
 
 
-@contextmanager
-def own_server() -> Iterator[postgres.Server]:
-    """One that may be stopped, and that keeps what was committed when it crashes."""
-    with TemporaryDirectory(dir="/tmp", prefix="cloaca-") as parent:
-        Path(parent).chmod(0o711)
-        server = postgres.Server(Path(parent) / "own")
-        server.start({"fsync": "on", "full_page_writes": "on"})
-        try:
-            yield server
-        finally:
-            server.remove()
-
-
 @pytest.mark.timeout(120 + 8 * RESTARTS)
 def test_however_often_a_server_restarts_its_runners_have_the_work_once(tmp_path: Path) -> None:
     chance = random.Random(SEED)
-    with own_server() as server:
+    with postgres.own_server() as server:
         for done in range(0, RESTARTS, CHAPTER):
             count = min(CHAPTER, RESTARTS - done)
             with server.store() as url, Stage(tmp_path / f"chapter-{done}", url) as stage:
@@ -117,7 +102,7 @@ class Machine:
 @pytest.mark.timeout(120 + 20 * CABLES)
 def test_whosever_cable_is_pulled_the_work_is_done_once(tmp_path: Path) -> None:
     chance = random.Random(SEED)
-    with own_server() as server:
+    with postgres.own_server() as server:
         time.sleep(GRACE_S)
         for done in range(0, CABLES, CHAPTER):
             count = min(CHAPTER, CABLES - done)
